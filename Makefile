@@ -1,0 +1,79 @@
+# Every task of the project. `make` alone prints this list.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRA ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test serve check lint types contract proto proto-check client-check bench bench-full clean
+
+help:  ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# Two environments in one: what the demo needs, and on top of it what developers need. The stamps
+# make the second run quick. uv is only a faster pip; without it pip does the same.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Batchwork needs Python 3.11 or newer; name one with PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	-$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+
+define install
+	if [ -x $(BIN)/uv ]; \
+	then $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(1) || \
+	     $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(1); \
+	else $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(1); fi
+endef
+
+$(VENV)/.runtime: pyproject.toml constraints.txt examples/publisher/pyproject.toml | $(BIN)/python
+	$(call install,--editable '.[cli,server,postgres]' --editable ./examples/publisher)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(call install,--editable '.[dev]')
+	@touch $@
+
+demo: $(VENV)/.runtime  ## run the main job on 200 real accounts, from nothing to results
+	@$(BIN)/python examples/demo.py
+
+serve: $(VENV)/.runtime  ## run the server with batchwork.db in this folder
+	$(BIN)/batchwork-server serve
+
+test: $(VENV)/.dev  ## run the tests on SQLite and on a real PostgreSQL
+	$(BIN)/pytest -n auto $(EXTRA)
+
+lint: $(VENV)/.dev  ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## check types
+	$(BIN)/mypy
+
+contract: $(VENV)/.dev  ## check the protos: lint, format, and nothing broken against main
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	@if git rev-parse --verify --quiet origin/main >/dev/null && git ls-tree -r origin/main --name-only | grep -q '^protos/'; \
+	then $(BIN)/buf breaking --against '.git#ref=refs/remotes/origin/main'; \
+	else echo 'contract: no origin/main with protos to compare with'; fi
+
+proto: $(VENV)/.dev  ## write generated/ from protos/
+	bash protos/generate.sh $(BIN)/python generated
+
+proto-check: $(VENV)/.dev  ## tell whether generated/ is what the protos say
+	@rm -rf $(VENV)/generated && mkdir -p $(VENV)/generated
+	@bash protos/generate.sh $(BIN)/python $(VENV)/generated
+	diff -r --exclude __pycache__ generated $(VENV)/generated
+
+client-check: $(VENV)/.dev  ## build the wheel and use it alone, at the lowest supported versions
+	bash tests/client_check.sh $(BIN)/python
+
+check: lint types contract proto-check test demo client-check  ## all that CI runs
+
+bench: $(VENV)/.dev  ## measure against the limits of this machine, small sizes
+	$(BIN)/python -m bench
+
+bench-full: $(VENV)/.dev  ## the same on the sizes of the targets
+	$(BIN)/python -m bench --full
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) .demo .client-check dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Batchwork's server: a gRPC edge over one durable engine."""

@@ -1,0 +1,45 @@
+"""The time, and waiting for it; nothing else in the server reads a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time and waits.
+
+    Wall time decides what is due; monotonic time measures. Tests move both by hand.
+    """
+
+    def now(self) -> datetime:
+        """Returns the wall time, UTC-aware."""
+        ...
+
+    def monotonic(self) -> float:
+        """Returns seconds that never run backwards, for durations and leases."""
+        ...
+
+    async def wait(self, event: asyncio.Event, timeout: timedelta) -> bool:
+        """Waits until ``event`` is set or ``timeout`` is over; tells whether it was set."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def wait(self, event: asyncio.Event, timeout: timedelta) -> bool:
+        try:
+            async with asyncio.timeout(max(0.0, timeout.total_seconds())):
+                await event.wait()
+        except TimeoutError:
+            return False
+        return True

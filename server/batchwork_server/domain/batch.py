@@ -1,0 +1,208 @@
+"""Batches: their states, their counts, and which changes are legal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from batchwork_server.domain.retry import RetryPolicy
+
+
+class BatchState(StrEnum):
+    """Where a batch stands."""
+
+    PENDING = "PENDING"  # stored; no item was taken yet
+    RUNNING = "RUNNING"  # at least one item was taken
+    SUCCEEDED = "SUCCEEDED"  # final: no item failed
+    PARTIALLY_SUCCEEDED = "PARTIALLY_SUCCEEDED"  # final: some failed, some succeeded
+    FAILED = "FAILED"  # final: items failed, none succeeded
+    CANCELLING = "CANCELLING"  # items in flight finish, no new one starts
+    CANCELLED = "CANCELLED"  # final
+    EXPIRED = "EXPIRED"  # final: its time was over
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL_STATES
+
+
+FINAL_STATES = frozenset(
+    {
+        BatchState.SUCCEEDED,
+        BatchState.PARTIALLY_SUCCEEDED,
+        BatchState.FAILED,
+        BatchState.CANCELLED,
+        BatchState.EXPIRED,
+    }
+)
+
+CANCELLABLE_STATES = frozenset({BatchState.PENDING, BatchState.RUNNING})
+
+
+class Priority(StrEnum):
+    """Who goes first when work waits."""
+
+    LOW = "LOW"
+    MEDIUM = "MEDIUM"
+    HIGH = "HIGH"
+    CRITICAL = "CRITICAL"
+
+
+HANDICAPS: Mapping[Priority, timedelta] = {
+    Priority.CRITICAL: timedelta(0),
+    Priority.HIGH: timedelta(seconds=60),
+    Priority.MEDIUM: timedelta(seconds=300),
+    Priority.LOW: timedelta(seconds=900),
+}
+"""How much later than a critical chunk a chunk counts as due; the longest unfair wait."""
+
+EXPECTED_CHUNK_DURATION = timedelta(seconds=1)
+"""How far apart in the order of dispatch the chunks of one batch stand."""
+
+
+def dispatch_time(*, due: datetime, priority: Priority, place: int) -> datetime:
+    """Returns the number by which chunks are dispatched, smallest first.
+
+    Computed once and never updated: the due time, plus a handicap by priority, plus a spread by
+    the chunk's place in its batch. It ages by itself, and a large batch does not block a small
+    one.
+    """
+    return due + HANDICAPS[priority] + EXPECTED_CHUNK_DURATION * place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """The items of a batch by state; all but ``retries`` add up to ``total``."""
+
+    total: int = 0
+    pending: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    cancelled: int = 0
+    expired: int = 0
+    retries: int = 0
+
+    @property
+    def done(self) -> int:
+        return self.total - self.pending - self.running
+
+    @property
+    def progress_ratio(self) -> float:
+        return self.done / self.total if self.total else 1.0
+
+
+def final_state(counts: Counts, *, cancelling: bool) -> BatchState:
+    """Returns the state in which a batch without open items ends."""
+    if cancelling:
+        return BatchState.CANCELLED
+    if counts.expired:
+        return BatchState.EXPIRED
+    if not counts.failed:
+        return BatchState.SUCCEEDED
+    return BatchState.PARTIALLY_SUCCEEDED if counts.succeeded else BatchState.FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOptions:
+    """How a batch is processed, with every default filled in.
+
+    Attributes:
+        max_concurrent_items: Items of this batch in flight at once; 0 means no bound of its own.
+    """
+
+    chunk_size: int
+    item_timeout: timedelta
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    priority: Priority = Priority.MEDIUM
+    max_concurrent_items: int = 0
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """How a request is to be processed: a processor and its parameters.
+
+    Attributes:
+        operations: The operations that use this template when a request names none.
+        feature_types: The features that use this template when a job names none.
+    """
+
+    template_id: str
+    processor: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    operations: tuple[str, ...] = ()
+    feature_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that was accepted but may not be meant. ``Warning`` in the contract."""
+
+    reason: str
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserValidation:
+    """What the validation of users found: items that name a user, valid and not."""
+
+    total: int = 0
+    valid: int = 0
+    invalid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRequest:
+    """What a batch is to do; fixed when it is created.
+
+    Attributes:
+        template: A copy, so that a batch keeps the template with which it started.
+        batch_type: The name in the matrix, such as ``INDIVIDUAL_USERS``.
+        filters: JSON values.
+    """
+
+    template: Template
+    options: BatchOptions
+    source: str = ""
+    operation: str = ""
+    display_name: str = ""
+    description: str = ""
+    job_id: str = ""
+    job_revision: int = 0
+    purpose_id: str = ""
+    feature_type: str = ""
+    batch_type: str = "INDIVIDUAL_CATEGORIES"
+    categories: tuple[str, ...] = ()
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    batch_metadata: Mapping[str, Any] = field(default_factory=dict)
+    user_validation: UserValidation = UserValidation()
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One execution of a job or of a request.
+
+    Attributes:
+        key: The store's number for it; never leaves the server.
+        sequence: The number of its newest event.
+    """
+
+    key: int
+    batch_id: str
+    tenant_id: str
+    state: BatchState
+    counts: Counts
+    request: BatchRequest
+    create_time: datetime
+    update_time: datetime
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    sequence: int = 0

@@ -1,0 +1,139 @@
+"""The outside systems that Batchwork needs, as Protocols, on one page.
+
+Each has one adapter a system and a fake in ``tests/fakes.py``; both pass the same contract test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from batchwork_server.domain.batch import Template
+from batchwork_server.domain.selection import SelectedItem, Selection
+
+
+class UserVerdict(StrEnum):
+    """What is known of a user."""
+
+    VALID = "VALID"
+    NOT_FOUND = "NOT_FOUND"
+    INACTIVE = "INACTIVE"
+    WRONG_TENANT = "WRONG_TENANT"  # exists in another tenant only
+    MALFORMED = "MALFORMED"
+    UNKNOWN = "UNKNOWN"  # the source is away
+
+
+class UserRepository(Protocol):
+    """Knows which users exist."""
+
+    async def verdicts(
+        self, user_ids: Sequence[str], *, tenant_id: str
+    ) -> Mapping[str, UserVerdict]:
+        """Returns a verdict for each distinct id, one statement per thousands of ids.
+
+        Malformed ids are the caller's business; the source answers NOT_FOUND for them.
+
+        Raises:
+            Unavailable: no verdict could be reached.
+        """
+        ...
+
+
+class CategoryRepository(Protocol):
+    """Holds named collections of things that batches are made of."""
+
+    async def select(self, selection: Selection, *, tenant_id: str) -> list[SelectedItem]:
+        """Returns the items in the order of the category, at most ``selection.limit``.
+
+        Raises:
+            Unavailable: the source is away.
+        """
+        ...
+
+    async def exists(self, category: str, *, tenant_id: str) -> bool:
+        """Tells whether the category has any item."""
+        ...
+
+    async def categories(self, *, tenant_id: str) -> list[str]:
+        """Returns the names of the categories that have items, sorted."""
+        ...
+
+    async def field_names(self, category: str, *, tenant_id: str) -> list[str]:
+        """Returns the names of the fields that the category's items have, sorted.
+
+        At most the first thousand items are looked at.
+        """
+        ...
+
+
+class TemplateService(Protocol):
+    """Knows how requests are to be processed."""
+
+    async def get(self, template_id: str) -> Template | None:
+        """Returns the template, or none."""
+        ...
+
+    async def all(self) -> Sequence[Template]:
+        """Returns every template, by id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemCall:
+    """One attempt at one item, as a processor sees it.
+
+    Attributes:
+        data: The item's input, parsed JSON.
+        attempt: Counts from 1.
+        idempotency_key: The same on every attempt at the item.
+        parameters: Of the template.
+    """
+
+    batch_id: str
+    tenant_id: str
+    item_id: str
+    user_id: str | None
+    data: Any
+    attempt: int
+    idempotency_key: str
+    parameters: Mapping[str, Any]
+    operation: str = ""
+    model: str = ""
+    batch_metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemResult:
+    """What a processor made of an item.
+
+    Attributes:
+        value: Anything that JSON can hold.
+        quality_score: 0 to 1, when the processor rates its results.
+    """
+
+    value: Any
+    quality_score: float | None = None
+
+
+class Processor(Protocol):
+    """Does the work of one item. Found in a registry by name, or by an entry point.
+
+    The same item may come again after a crash, with the same ``idempotency_key``: a processor
+    with side effects hands that key on, or checks it.
+    """
+
+    def check(self, template: Template) -> Sequence[str]:
+        """Returns what is wrong with a template's parameters, as sentences; empty when all is well."""
+        ...
+
+    async def process(self, call: ItemCall) -> ItemResult:
+        """Processes one item.
+
+        Raises:
+            ItemFailed: the attempt failed; it says whether another may succeed.
+            ItemSkipped: there is nothing to do for this item.
+            Exception: anything else counts as failed and retryable.
+        """
+        ...

@@ -1,0 +1,283 @@
+"""Every table, every index, and why it exists.
+
+Times are whole microseconds since the epoch, UTC: exact, ordered, and the same on both databases.
+JSON is text, stored as it came. Every table that a caller can reach carries the tenant, or hangs
+on a batch that does.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_BigKey = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite numbers only INTEGER keys
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default=sa.text("0"))
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=nullable)
+
+
+batches = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("batch_key", _BigKey, primary_key=True, autoincrement=True),
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    _count("total"),
+    _count("pending"),
+    _count("running"),
+    _count("succeeded"),
+    _count("failed"),
+    _count("skipped"),
+    _count("cancelled"),
+    _count("expired"),
+    _count("retries"),
+    _count("open_chunks"),
+    _count("event_sequence"),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("operation", sa.Text, nullable=False),
+    sa.Column("template_id", sa.Text, nullable=False),
+    sa.Column("job_id", sa.Text, nullable=False),
+    sa.Column("feature_type", sa.Text, nullable=False),
+    sa.Column("request_json", sa.Text, nullable=False),
+    _time("create_time"),
+    _time("update_time"),
+    _time("start_time", nullable=True),
+    _time("end_time", nullable=True),
+    sa.UniqueConstraint("tenant_id", "batch_id"),
+    # The history of a tenant, newest first, and page by page.
+    sa.Index(None, "tenant_id", "batch_key"),
+    # The runs of one job.
+    sa.Index(None, "tenant_id", "job_id", "batch_key"),
+    sqlite_autoincrement=True,
+)
+
+batch_labels = sa.Table(
+    "batch_labels",
+    metadata,
+    sa.Column("batch_key", sa.BigInteger, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
+    # Batches by label.
+    sa.Index(None, "name", "value", "batch_key"),
+    sqlite_with_rowid=False,
+)
+
+# The input: written once, in the transaction that creates the batch, and never updated. The key
+# follows the order of insertion, so that writing and reading go straight through the table.
+items = sa.Table(
+    "items",
+    metadata,
+    sa.Column("batch_key", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("item_index", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("item_id", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text),
+    sa.Column("data_json", sa.Text, nullable=False),
+    sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
+    # One item by its id, and no id twice in a batch.
+    sa.UniqueConstraint("batch_key", "item_id"),
+    # The batches of a user; items without a user cost nothing.
+    sa.Index(
+        "ix_items_user_id_batch_key",
+        "user_id",
+        "batch_key",
+        sqlite_where=sa.text("user_id IS NOT NULL"),
+        postgresql_where=sa.text("user_id IS NOT NULL"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+# What became of each item: one row at most, so the key itself forbids a second outcome. An item
+# without a row waits for its first attempt; PENDING with a time waits for a retry.
+outcomes = sa.Table(
+    "outcomes",
+    metadata,
+    sa.Column("batch_key", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("item_index", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempt_count", sa.Integer, nullable=False),
+    sa.Column("result_json", sa.Text),
+    sa.Column("error_reason", sa.Text),
+    sa.Column("error_message", sa.Text),
+    sa.Column("error_retryable", sa.Boolean),
+    sa.Column("skip_reason", sa.Text),
+    _time("next_attempt_time", nullable=True),
+    _time("start_time", nullable=True),
+    _time("end_time", nullable=True),
+    sa.Column("duration", sa.BigInteger),  # microseconds
+    sa.Column("quality_score", sa.Float),
+    sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
+    # The few that did not go well, without a cost for the many that did.
+    sa.Index(
+        "ix_outcomes_batch_key_state_item_index",
+        "batch_key",
+        "state",
+        "item_index",
+        sqlite_where=sa.text("state <> 'SUCCEEDED'"),
+        postgresql_where=sa.text("state <> 'SUCCEEDED'"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+# The attempts that failed before the last one. The last one stands in the outcome.
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("batch_key", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("item_index", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    _time("start_time"),
+    sa.Column("duration", sa.BigInteger, nullable=False),  # microseconds
+    sa.Column("error_reason", sa.Text, nullable=False),
+    sa.Column("error_message", sa.Text, nullable=False),
+    sa.Column("error_retryable", sa.Boolean, nullable=False),
+    sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
+    sqlite_with_rowid=False,
+)
+
+# The ledger of dispatch: which range of items is open, taken (and by whom), or done.
+chunks = sa.Table(
+    "chunks",
+    metadata,
+    sa.Column("chunk_key", _BigKey, primary_key=True, autoincrement=True),
+    sa.Column("batch_key", sa.BigInteger, nullable=False),
+    sa.Column("first_index", sa.BigInteger, nullable=False),
+    sa.Column("item_count", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # OPEN, CLAIMED, DONE
+    _time("due_time"),  # not dispatched earlier
+    _time("dispatch_time"),  # the order of dispatch, smallest first
+    sa.Column("epoch", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("owner", sa.Text),
+    _time("claim_time", nullable=True),
+    _time("lease_time", nullable=True),
+    _count("taken"),  # items that the last claim took and that are not recorded yet
+    _count("crashes"),  # claims that ended by neither record nor release
+    sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
+    # What is next; done chunks cost nothing.
+    sa.Index(
+        "ix_chunks_dispatch_time",
+        "dispatch_time",
+        sqlite_where=sa.text("state = 'OPEN'"),
+        postgresql_where=sa.text("state = 'OPEN'"),
+    ),
+    # Whose lease is over.
+    sa.Index(
+        "ix_chunks_lease_time",
+        "lease_time",
+        sqlite_where=sa.text("state = 'CLAIMED'"),
+        postgresql_where=sa.text("state = 'CLAIMED'"),
+    ),
+    # The chunk of an item.
+    sa.Index(None, "batch_key", "first_index"),
+    sqlite_autoincrement=True,
+)
+
+# Facts about batches, in the order in which they became durable: the sequence is counted in the
+# batch's own row, so two transactions cannot take the same number or publish out of order.
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("batch_key", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("event_type", sa.Text, nullable=False),
+    _time("event_time"),
+    sa.Column("payload_json", sa.Text, nullable=False),
+    sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
+    sqlite_with_rowid=False,
+)
+
+# The first answer to each request id, kept for at least a day.
+requests = sa.Table(
+    "requests",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("method", sa.Text, primary_key=True),
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("request_hash", sa.Text, nullable=False),
+    sa.Column("answer_json", sa.Text, nullable=False),
+    _time("create_time"),
+    # The oldest, to forget them.
+    sa.Index(None, "create_time"),
+    sqlite_with_rowid=False,
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("shape", sa.Text, nullable=False),
+    sa.Column("feature_type", sa.Text, nullable=False),
+    sa.Column("purpose_id", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("definition_json", sa.Text, nullable=False),
+    _time("create_time"),
+    _time("update_time"),
+    sqlite_with_rowid=False,
+)
+
+preferences = sa.Table(
+    "preferences",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("feature_type", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("schedule_json", sa.Text),
+    sa.Column("overrides_json", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    _time("create_time"),
+    _time("update_time"),
+    # What one user has set.
+    sa.Index(None, "tenant_id", "user_id", "feature_type"),
+    sqlite_with_rowid=False,
+)
+
+# The embedded source of users. Another database takes its place by a setting.
+system_users = sa.Table(
+    "system_users",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("active", sa.Boolean, nullable=False),
+    _time("create_time"),
+    # Whether a user exists in another tenant.
+    sa.Index(None, "user_id"),
+    sqlite_with_rowid=False,
+)
+
+# The embedded source of categories.
+category_items = sa.Table(
+    "category_items",
+    metadata,
+    sa.Column("position", _BigKey, primary_key=True, autoincrement=True),
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("category", sa.Text, nullable=False),
+    sa.Column("item_id", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text),
+    sa.Column("data_json", sa.Text, nullable=False),
+    _time("create_time"),
+    _time("active_time", nullable=True),  # when the thing was last active, if its data tells
+    # One item by its id, and no id twice in a category.
+    sa.UniqueConstraint("tenant_id", "category", "item_id"),
+    # A category in the order in which it was loaded.
+    sa.Index(None, "tenant_id", "category", "position"),
+    sqlite_autoincrement=True,
+)
