@@ -22,8 +22,8 @@ class Clock(Protocol):
         """Returns seconds that never run backwards, for durations and leases."""
         ...
 
-    async def wait(self, event: asyncio.Event, timeout: timedelta) -> bool:
-        """Waits until ``event`` is set or ``timeout`` is over; tells whether it was set."""
+    async def wait(self, event: asyncio.Event, patience: timedelta) -> bool:
+        """Waits until ``event`` is set or ``patience`` is over; tells whether it was set."""
         ...
 
 
@@ -36,9 +36,9 @@ class SystemClock:
     def monotonic(self) -> float:
         return time.monotonic()
 
-    async def wait(self, event: asyncio.Event, timeout: timedelta) -> bool:
+    async def wait(self, event: asyncio.Event, patience: timedelta) -> bool:
         try:
-            async with asyncio.timeout(max(0.0, timeout.total_seconds())):
+            async with asyncio.timeout(max(0.0, patience.total_seconds())):
                 await event.wait()
         except TimeoutError:
             return False

@@ -74,7 +74,9 @@ class InvalidArgument(BatchworkError):
         reasons = {violation.reason for violation in self.violations}
         self.reason = reasons.pop() if len(reasons) == 1 else FIELD_VIOLATION
         super().__init__(
-            "; ".join(f"{violation.path}: {violation.message}" for violation in self.violations[:20])
+            "; ".join(
+                f"{violation.path}: {violation.message}" for violation in self.violations[:20]
+            )
             + (f"; and {len(self.violations) - 20} more" if len(self.violations) > 20 else ""),
             metadata=metadata,
         )

@@ -5,13 +5,40 @@ Each has one adapter a system and a fake in ``tests/fakes.py``; both pass the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
 from batchwork_server.domain.batch import Template
 from batchwork_server.domain.selection import SelectedItem, Selection
+
+Take = Callable[[Sequence[int]], Awaitable[Sequence[asyncio.Event]]]
+"""Claims chunks by their keys and returns, for each that was claimed, what is set at its end."""
+
+
+class Dispatcher(Protocol):
+    """Decides which worker gets which chunk when. The ledger in the store stays the truth.
+
+    A chunk that is handed out twice is processed once: the claim decides.
+    """
+
+    async def enqueue(self, tx: Any, chunk_count: int) -> None:
+        """Announces chunks that the open transaction has stored."""
+        ...
+
+    def enqueued(self) -> None:
+        """Tells that the transaction of ``enqueue`` has committed."""
+        ...
+
+    async def run(self, take: Take, *, room: Callable[[], int], stop: asyncio.Event) -> None:
+        """Hands out chunks until ``stop`` is set.
+
+        Args:
+            room: How many more items the worker could use right now.
+        """
+        ...
 
 
 class UserVerdict(StrEnum):

@@ -9,27 +9,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from batchwork_server.domain.batch import Batch
+
+Listener = Callable[[Batch], None]
+
 
 class Wakeups:
     """Tells loops that there is something to look at.
 
     Attributes:
-        work: Set when chunks were enqueued; the dispatcher clears it.
+        work: Set when there may be chunks to take; the dispatcher clears it.
+        room: Set when the workers could use more items; the dispatcher clears it.
     """
 
     def __init__(self) -> None:
         self.work = asyncio.Event()
-        self._on_batch: list[Callable[[int], None]] = []
+        self.room = asyncio.Event()
+        self._listeners: list[Listener] = []
 
-    def subscribe(self, listener: Callable[[int], None]) -> None:
-        """Calls ``listener`` with the key of each batch that changed; it must not block."""
-        self._on_batch.append(listener)
+    def subscribe(self, listener: Listener) -> None:
+        """Calls ``listener`` with each batch that was written, as it is now; it must not block."""
+        self._listeners.append(listener)
 
-    def batch_changed(self, batch_key: int) -> None:
+    def batch_changed(self, batch: Batch) -> None:
         """Tells every listener, before it returns, that a batch was written."""
-        for listener in self._on_batch:
-            listener(batch_key)
+        for listener in self._listeners:
+            listener(batch)
 
     def work_arrived(self) -> None:
-        """Tells the dispatcher that chunks were enqueued."""
+        """Tells the dispatcher that there may be chunks to take."""
         self.work.set()

@@ -1,0 +1,373 @@
+"""The client of BatchService: one method per RPC, and what is made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias, TypedDict, Unpack
+
+import grpc
+from batchwork.v1 import batch_service_pb2 as messages
+from batchwork.v1.batch_pb2 import Batch, BatchOptions, BatchState
+from batchwork.v1.batch_service_pb2 import BatchEvent, CreateBatchRequest, CreateBatchResponse
+from batchwork.v1.batch_service_pb2_grpc import BatchServiceStub
+from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from batchwork_client.calls import Calls, new_request_id
+from batchwork_client.errors import DeadlineExceededError
+from batchwork_client.watch import DEFAULT_PATIENCE, Patience, watch
+
+Items: TypeAlias = Iterable[ItemInput | tuple[str, Any]] | Mapping[str, Any]
+
+
+class BatchFields(TypedDict, total=False):
+    """What a new batch can say besides its items; the proto describes every field.
+
+    Attributes:
+        operation: Names the work.
+        template_id: The template that the items go through.
+        category: The category to select items from, in place of ``items``.
+        filters: Narrows the selection.
+        limit: Bounds the selection.
+        options: Says how to process.
+        labels: The caller's labels.
+        batch_metadata: Returned as it came.
+        batch_id: Unset means a generated one.
+        display_name: For people.
+        description: For people.
+        source: Who or what asks.
+        purpose_id: The business purpose.
+    """
+
+    operation: str
+    template_id: str
+    category: str
+    filters: Mapping[str, Any]
+    limit: int
+    options: BatchOptions
+    labels: Mapping[str, str]
+    batch_metadata: Mapping[str, Any]
+    batch_id: str
+    display_name: str
+    description: str
+    source: str
+    purpose_id: str
+
+
+class Batches:
+    """Creates batches, shows them while they run, and reads their results.
+
+    Every method raises a subclass of ``BatchworkError``; the proto lists which.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, calls: Calls) -> None:
+        self._stub = BatchServiceStub(channel)
+        self._calls = calls
+
+    async def create_batch(
+        self,
+        items: Items = (),
+        *,
+        request_id: str | None = None,
+        **fields: Unpack[BatchFields],
+    ) -> Batch:
+        """Creates a batch and returns it once it is durable.
+
+        Args:
+            items: ``ItemInput`` messages, or item ids with data that JSON can express, as pairs
+                or as a mapping. Empty with a ``category``.
+            request_id: Makes a repeat return the first batch; a new one is made when unset.
+            **fields: See ``BatchFields``.
+
+        Raises:
+            InvalidArgumentError: Carries every violation.
+            AlreadyExistsError: The batch id is taken.
+            RequestIdReusedError: The request id was used with other content.
+            TypeError: JSON cannot express the data of an item.
+            ValueError: The data of an item holds a NaN or an infinity.
+        """
+        request = _create_request(items, fields)
+        request.request_id = request_id or new_request_id()
+        response = await self._calls.unary(self._stub.CreateBatch, request)
+        return response.batch
+
+    async def plan_batch(
+        self, items: Items = (), **fields: Unpack[BatchFields]
+    ) -> CreateBatchResponse:
+        """Returns what ``create_batch`` would do with the same arguments, and stores nothing."""
+        request = _create_request(items, fields)
+        request.validate_only = True
+        return await self._calls.unary(self._stub.CreateBatch, request)
+
+    async def get_batch(self, batch_id: str, *, tenant_id: str = "") -> Batch:
+        """Returns one batch."""
+        response = await self._calls.unary(
+            self._stub.GetBatch, messages.GetBatchRequest(batch_id=batch_id, tenant_id=tenant_id)
+        )
+        return response.batch
+
+    def list_batches(
+        self,
+        *,
+        states: Sequence[BatchState.ValueType] = (),
+        operation: str = "",
+        job_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        user_id: str = "",
+        feature_type: str = "",
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        tenant_id: str = "",
+        skip: int = 0,
+        limit: int | None = None,
+    ) -> AsyncIterator[Batch]:
+        """Yields the batches for which all given filters hold, newest first.
+
+        Args:
+            states: Keeps batches in one of these; empty means any.
+            operation: Keeps batches of this operation.
+            job_id: Keeps batches of this job.
+            labels: Keeps batches that have all these labels.
+            user_id: Keeps batches in which this user has an item.
+            feature_type: Keeps batches that serve this feature.
+            created_after: Keeps batches of this instant or later; needs a time zone.
+            created_before: Keeps batches before this instant; needs a time zone.
+            tenant_id: Another tenant, or ``-`` for all; operators only.
+            skip: Leaves out so many first.
+            limit: Yields at most so many; None means all.
+
+        Raises:
+            ValueError: An instant has no time zone.
+        """
+        after = _timestamp("created_after", created_after)
+        before = _timestamp("created_before", created_before)
+
+        def request_for(size: int, token: str) -> messages.ListBatchesRequest:
+            return messages.ListBatchesRequest(
+                page_size=size,
+                page_token=token,
+                skip=0 if token else skip,
+                states=states,
+                operation=operation,
+                job_id=job_id,
+                labels=labels,
+                user_id=user_id,
+                feature_type=feature_type,
+                created_after=after,
+                created_before=before,
+                tenant_id=tenant_id,
+            )
+
+        return self._calls.paged(
+            self._stub.ListBatches, request_for, lambda page: page.batches, limit=limit
+        )
+
+    def watch_batch(
+        self,
+        batch_id: str,
+        *,
+        resume_token: str = "",
+        include_items: bool = False,
+        only_failed_items: bool = False,
+        min_interval: timedelta | None = None,
+        tenant_id: str = "",
+        patience: Patience = DEFAULT_PATIENCE,
+    ) -> AsyncGenerator[BatchEvent, None]:
+        """Yields what happens to a batch, and ends after END.
+
+        Starts with a SNAPSHOT, or after ``resume_token``. A broken connection, a server that
+        goes away or falls silent, and a token that expired are overcome without losing or
+        repeating an event; a second SNAPSHOT says that events were no longer kept and that what
+        was counted so far is to be replaced. HEARTBEAT and GOING_AWAY are not yielded.
+
+        Whoever leaves the loop early closes the iterator (``contextlib.aclosing``), so that the
+        server does not go on sending.
+
+        Args:
+            batch_id: The batch.
+            resume_token: The newest one of an earlier watch with the same choice of items.
+            include_items: Asks for ITEM_FINISHED.
+            only_failed_items: Restricts ITEM_FINISHED to items that failed.
+            min_interval: The shortest time between two PROGRESS; unset means 250 ms.
+            tenant_id: Another tenant, or ``-`` for any; operators only.
+            patience: How long to wait for what.
+
+        Raises:
+            UnavailableError: Nothing was heard for longer than ``patience.give_up_after``.
+            BatchworkError: The server refused; its class tells why.
+        """
+        request = messages.WatchBatchRequest(
+            batch_id=batch_id,
+            resume_token=resume_token,
+            include_items=include_items,
+            only_failed_items=only_failed_items,
+            tenant_id=tenant_id,
+        )
+        if min_interval is not None:
+            request.min_interval.FromTimedelta(min_interval)
+        return watch(self._stub, request, calls=self._calls, patience=patience)
+
+    async def wait_for_batch(
+        self,
+        batch_id: str,
+        *,
+        timeout: timedelta | None = None,  # noqa: ASYNC109 (its error says that the batch goes on)
+        tenant_id: str = "",
+        patience: Patience = DEFAULT_PATIENCE,
+    ) -> Batch:
+        """Returns the batch once it is done, however it ended.
+
+        Raises:
+            DeadlineExceededError: It was not done within ``timeout``; it goes on.
+            UnavailableError: As ``watch_batch``.
+        """
+        events = watch(
+            self._stub,
+            messages.WatchBatchRequest(batch_id=batch_id, tenant_id=tenant_id),
+            calls=self._calls,
+            patience=patience,
+        )
+        try:
+            async with patience.timer.timeout(timeout):
+                return await _final_batch(events)
+        except TimeoutError as error:
+            raise DeadlineExceededError(
+                f"The batch {batch_id!r} was not done within {timeout}; it goes on.",
+                code=grpc.StatusCode.DEADLINE_EXCEEDED,
+            ) from error
+        finally:
+            await events.aclose()
+
+    async def get_item(self, batch_id: str, *, item_id: str, tenant_id: str = "") -> Item:
+        """Returns one item with its attempts."""
+        response = await self._calls.unary(
+            self._stub.GetItem,
+            messages.GetItemRequest(batch_id=batch_id, item_id=item_id, tenant_id=tenant_id),
+        )
+        return response.item
+
+    def list_items(
+        self,
+        batch_id: str,
+        *,
+        states: Sequence[ItemState.ValueType] = (),
+        user_id: str = "",
+        error_reason: str = "",
+        skip_reason: str = "",
+        min_quality_score: float | None = None,
+        max_quality_score: float | None = None,
+        tenant_id: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[Item]:
+        """Yields the items for which all given filters hold, in their order.
+
+        Args:
+            batch_id: The batch; it may still run.
+            states: Keeps items in one of these; empty means any.
+            user_id: Keeps items of this user.
+            error_reason: Keeps items that failed for this reason.
+            skip_reason: Keeps items that were skipped for this reason.
+            min_quality_score: Keeps items of at least this quality, 0 to 1.
+            max_quality_score: Keeps items of at most this quality, 0 to 1.
+            tenant_id: Another tenant, or ``-`` for any; operators only.
+            limit: Yields at most so many; None means all.
+        """
+
+        def request_for(size: int, token: str) -> messages.ListItemsRequest:
+            return messages.ListItemsRequest(
+                batch_id=batch_id,
+                page_size=size,
+                page_token=token,
+                states=states,
+                user_id=user_id,
+                error_reason=error_reason,
+                skip_reason=skip_reason,
+                min_quality_score=min_quality_score,
+                max_quality_score=max_quality_score,
+                tenant_id=tenant_id,
+            )
+
+        return self._calls.paged(
+            self._stub.ListItems, request_for, lambda page: page.items, limit=limit
+        )
+
+    async def cancel_batch(self, batch_id: str, *, request_id: str | None = None) -> Batch:
+        """Cancels a batch and returns it; items in flight finish, what is done stays done.
+
+        Cancelling it again changes nothing.
+
+        Raises:
+            WrongStateError: The batch is done.
+        """
+        response = await self._calls.unary(
+            self._stub.CancelBatch,
+            messages.CancelBatchRequest(
+                request_id=request_id or new_request_id(), batch_id=batch_id
+            ),
+        )
+        return response.batch
+
+
+def item_input(item_id: str, data: Any, *, user_id: str = "") -> ItemInput:
+    """Returns an item with ``data`` as JSON text.
+
+    Raises:
+        TypeError: JSON cannot express ``data``.
+        ValueError: ``data`` holds a NaN or an infinity.
+    """
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return ItemInput(item_id=item_id, user_id=user_id, data_json=text)
+
+
+async def _final_batch(events: AsyncIterator[BatchEvent]) -> Batch:
+    final = Batch()
+    async for event in events:
+        if event.kind == messages.BATCH_EVENT_KIND_END:
+            final = event.batch
+    return final
+
+
+def _create_request(items: Items, fields: BatchFields) -> CreateBatchRequest:
+    request = CreateBatchRequest(
+        items=_inputs(items),
+        operation=fields.get("operation", ""),
+        template_id=fields.get("template_id", ""),
+        category=fields.get("category", ""),
+        limit=fields.get("limit", 0),
+        options=fields.get("options"),
+        labels=fields.get("labels"),
+        batch_id=fields.get("batch_id", ""),
+        display_name=fields.get("display_name", ""),
+        description=fields.get("description", ""),
+        source=fields.get("source", ""),
+        purpose_id=fields.get("purpose_id", ""),
+    )
+    if "filters" in fields:
+        request.filters.CopyFrom(_struct(fields["filters"]))
+    if "batch_metadata" in fields:
+        request.batch_metadata.CopyFrom(_struct(fields["batch_metadata"]))
+    return request
+
+
+def _inputs(items: Items) -> Iterator[ItemInput]:
+    for item in items.items() if isinstance(items, Mapping) else items:
+        yield item if isinstance(item, ItemInput) else item_input(*item)
+
+
+def _struct(values: Mapping[str, Any]) -> Struct:
+    struct = Struct()
+    struct.update(values)
+    return struct
+
+
+def _timestamp(name: str, instant: datetime | None) -> Timestamp | None:
+    if instant is None:
+        return None
+    if instant.tzinfo is None:
+        raise ValueError(f"{name} is {instant}, which has no time zone; give it one")
+    timestamp = Timestamp()
+    timestamp.FromDatetime(instant)
+    return timestamp

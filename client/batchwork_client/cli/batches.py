@@ -1,0 +1,353 @@
+"""The commands about batches: submit, watch, list, show, results, cancel."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from batchwork.v1.batch_pb2 import Batch, BatchState
+from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
+
+from batchwork_client.batches import BatchFields
+from batchwork_client.cli.following import follow
+from batchwork_client.cli.inputs import (
+    InputError,
+    enum_values_from,
+    items_from,
+    options_from,
+    pairs_from,
+    short_name,
+    values_from,
+)
+from batchwork_client.cli.output import (
+    batch_facts,
+    counts_in_words,
+    note,
+    seconds_in_words,
+    state_name,
+    time_in_words,
+    write_facts,
+    write_message,
+    write_table,
+)
+from batchwork_client.cli.parameters import AsJson, BatchId, Limit, RequestId, Watch
+from batchwork_client.cli.session import command, session_of
+from batchwork_client.connection import Batchwork
+
+_FAILED = "failed"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands to the application."""
+    command(app, "submit")(submit)
+    command(app, "watch")(watch)
+    command(app, "list")(list_batches)
+    command(app, "show")(show)
+    command(app, "results")(results)
+    command(app, "cancel")(cancel)
+
+
+async def submit(
+    context: typer.Context,
+    file: Annotated[
+        str | None,
+        typer.Argument(help="Items as .json, .jsonl or .csv; - reads JSON lines from stdin."),
+    ] = None,
+    category: Annotated[str, typer.Option(help="Selects items from a category instead.")] = "",
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="NAME=VALUE", help="Narrows the category; repeatable."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Selects at most so many.")] = None,
+    operation: Annotated[str, typer.Option(help="The work to do, such as annotate.")] = "",
+    template: Annotated[str, typer.Option(help="The template that the items go through.")] = "",
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="How to process: model, chunk_size, retry_limit, item_timeout (30s), priority "
+            "(low, medium, high, critical), max_concurrent_items; repeatable.",
+        ),
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="Repeatable.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata",
+            metavar="NAME=VALUE",
+            help="Kept with the batch, such as data_source_type=users; repeatable.",
+        ),
+    ] = None,
+    batch_id: Annotated[str, typer.Option(help="The id; unset means a generated one.")] = "",
+    name: Annotated[str, typer.Option(help="Names the batch for people.")] = "",
+    description: Annotated[str, typer.Option(help="Describes the batch for people.")] = "",
+    source: Annotated[str, typer.Option(help="Who or what asks.")] = "",
+    purpose: Annotated[str, typer.Option(help="The business purpose.")] = "",
+    id_field: Annotated[
+        str, typer.Option(help="The field that names an item, instead of item_id.")
+    ] = "",
+    user_field: Annotated[
+        str, typer.Option(help="The field that names its user, instead of user_id.")
+    ] = "",
+    request_id: RequestId = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Says what would run, and stores nothing.")
+    ] = False,
+    watch: Watch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submits a batch and prints its id.
+
+    In a file, item_id and user_id name an item and its user; data is its input, or else all the
+    other fields are.
+    """
+    session = session_of(context)
+    session.require_own_tenant("submit")
+    if (file is None) == (category == ""):
+        raise InputError(["give either a file of items or --category"])
+    items = items_from(file, id_field=id_field, user_field=user_field) if file is not None else []
+    fields = BatchFields(
+        operation=operation,
+        template_id=template,
+        category=category,
+        limit=limit or 0,
+        options=options_from(options or ()),
+        labels=pairs_from("--label", labels or ()),
+        batch_id=batch_id,
+        display_name=name,
+        description=description,
+        source=source,
+        purpose_id=purpose,
+    )
+    if filters:
+        fields["filters"] = values_from("--filter", filters)
+    if metadata:
+        fields["batch_metadata"] = values_from("--metadata", metadata)
+    async with session.connect() as batchwork:
+        if dry_run:
+            await _plan(batchwork, items, fields, as_json=as_json)
+            return
+        batch = await batchwork.batches.create_batch(items, request_id=request_id or None, **fields)
+        await show_started(batchwork, batch, watch=watch, as_json=as_json)
+
+
+async def _plan(
+    batchwork: Batchwork, items: list[ItemInput], fields: BatchFields, *, as_json: bool
+) -> None:
+    response = await batchwork.batches.plan_batch(items, **fields)
+    if as_json:
+        write_message(response)
+        return
+    _show_warnings(response.batch)
+    plan = response.plan
+    write_facts(
+        [
+            ("would process", str(plan.item_count)),
+            ("would skip", ", ".join(f"{count} {why}" for why, count in plan.skips.items())),
+            ("for example", ", ".join(plan.sample_item_ids)),
+        ]
+    )
+
+
+async def show_started(batchwork: Batchwork, batch: Batch, *, watch: bool, as_json: bool) -> None:
+    """Says that a batch was started, and shows it to its end when asked to."""
+    _show_warnings(batch)
+    if watch:
+        note(f"batch {batch.batch_id}")
+        await follow(batchwork, batch.batch_id, tenant_id="", as_json=as_json)
+    elif as_json:
+        write_message(batch)
+    else:
+        typer.echo(batch.batch_id)
+
+
+def _show_warnings(batch: Batch) -> None:
+    for warning in batch.warnings:
+        note(f"warning: {warning.path}: {warning.message}")
+
+
+async def watch(context: typer.Context, batch: BatchId, as_json: AsJson = False) -> None:
+    """Shows a batch until it is done.
+
+    Interrupting it leaves the batch alone. --json writes the events.
+    """
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        # A server that is not there, or a wrong id, is told at once instead of being waited for.
+        await batchwork.batches.get_batch(batch, tenant_id=session.tenant_id)
+        await follow(batchwork, batch, tenant_id=session.tenant_id, as_json=as_json)
+
+
+async def list_batches(
+    context: typer.Context,
+    states: Annotated[
+        list[str] | None, typer.Option("--state", help="Such as running; repeatable.")
+    ] = None,
+    operation: Annotated[str, typer.Option(help="Only of this operation.")] = "",
+    job: Annotated[str, typer.Option(help="Only of this job.")] = "",
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="NAME=VALUE", help="Only with it; repeatable."),
+    ] = None,
+    user: Annotated[str, typer.Option(help="Only with an item of this user.")] = "",
+    feature: Annotated[str, typer.Option(help="Only of this feature.")] = "",
+    since: Annotated[
+        datetime | None, typer.Option(help="Only created then or later, local time.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only created before, local time.")] = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Lists batches, newest first."""
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        found = batchwork.batches.list_batches(
+            states=enum_values_from("--state", BatchState.DESCRIPTOR, states or ()),
+            operation=operation,
+            job_id=job,
+            labels=pairs_from("--label", labels or ()),
+            user_id=user,
+            feature_type=feature,
+            created_after=since.astimezone() if since else None,
+            created_before=until.astimezone() if until else None,
+            tenant_id=session.tenant_id,
+            limit=limit,
+        )
+        if as_json:
+            async for batch in found:
+                write_message(batch)
+            return
+        write_table(
+            ("BATCH", "STATE", "ITEMS", "WORK", "CREATED"), [_row(batch) async for batch in found]
+        )
+
+
+def _row(batch: Batch) -> tuple[str, ...]:
+    return (
+        batch.batch_id,
+        state_name(batch),
+        counts_in_words(batch.counts),
+        batch.operation or batch.template_id,
+        time_in_words(batch, "create_time"),
+    )
+
+
+async def show(context: typer.Context, batch: BatchId, as_json: AsJson = False) -> None:
+    """Shows one batch."""
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        found = await batchwork.batches.get_batch(batch, tenant_id=session.tenant_id)
+    if as_json:
+        write_message(found)
+        return
+    _show_warnings(found)
+    write_facts(batch_facts(found))
+
+
+async def results(
+    context: typer.Context,
+    batch: BatchId,
+    item: Annotated[str, typer.Option(help="One item, with its attempts.")] = "",
+    states: Annotated[
+        list[str] | None, typer.Option("--state", help="Such as succeeded; repeatable.")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Short for --state failed.")] = False,
+    user: Annotated[str, typer.Option(help="Only of this user.")] = "",
+    error_reason: Annotated[str, typer.Option(help="Only failed for this reason.")] = "",
+    skip_reason: Annotated[str, typer.Option(help="Only skipped for this reason.")] = "",
+    limit: Annotated[int | None, typer.Option(min=0, help="Shows at most so many.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the items of a batch, also while it runs."""
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        if item:
+            one = await batchwork.batches.get_item(batch, item_id=item, tenant_id=session.tenant_id)
+            _show_item(one, as_json=as_json)
+            return
+        wanted = (states or []) + ([_FAILED] if failed else [])
+        found = batchwork.batches.list_items(
+            batch,
+            states=enum_values_from("--state", ItemState.DESCRIPTOR, wanted),
+            user_id=user,
+            error_reason=error_reason,
+            skip_reason=skip_reason,
+            tenant_id=session.tenant_id,
+            limit=limit,
+        )
+        if as_json:
+            async for each in found:
+                write_message(each)
+            return
+        write_table(
+            ("ITEM", "USER", "STATE", "ATTEMPTS", "RESULT"),
+            [_item_row(each) async for each in found],
+        )
+
+
+def _item_row(item: Item) -> tuple[str, ...]:
+    return (
+        item.item_id,
+        item.user_id,
+        short_name(ItemState.DESCRIPTOR, item.state),
+        str(item.attempt_count),
+        _outcome(item),
+    )
+
+
+def _outcome(item: Item) -> str:
+    if item.HasField("error"):
+        return f"{item.error.reason}: {item.error.message}"
+    return item.result_json or item.skip_reason
+
+
+def _show_item(item: Item, *, as_json: bool) -> None:
+    if as_json:
+        write_message(item)
+        return
+    facts = [
+        ("item", item.item_id),
+        ("user", item.user_id),
+        ("state", short_name(ItemState.DESCRIPTOR, item.state)),
+        ("input", item.data_json),
+        ("outcome", _outcome(item)),
+        ("quality", f"{item.quality_score:.2f}" if item.HasField("quality_score") else ""),
+    ]
+    for attempt in item.attempts:
+        what = (
+            f"{attempt.error.reason}: {attempt.error.message}"
+            if attempt.HasField("error")
+            else "succeeded"
+        )
+        facts.append(
+            (
+                f"attempt {attempt.number}",
+                f"{time_in_words(attempt, 'start_time')}, "
+                f"{seconds_in_words(attempt.duration)}, {what}",
+            )
+        )
+    write_facts(facts)
+
+
+async def cancel(
+    context: typer.Context,
+    batch: BatchId,
+    request_id: RequestId = "",
+    as_json: AsJson = False,
+) -> None:
+    """Cancels a batch.
+
+    Items in flight finish, what is done stays done.
+    """
+    session = session_of(context)
+    session.require_own_tenant("cancel")
+    async with session.connect() as batchwork:
+        cancelled = await batchwork.batches.cancel_batch(batch, request_id=request_id or None)
+    if as_json:
+        write_message(cancelled)
+    else:
+        typer.echo(f"{cancelled.batch_id} {state_name(cancelled)}")

@@ -1,0 +1,145 @@
+"""The commands about jobs: jobs, job-import, job-export, run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from batchwork.v1.job_pb2 import Job, JobShape
+from batchwork.v1.job_service_pb2 import JobChange, JobChangeKind
+
+from batchwork_client.cli.batches import show_started
+from batchwork_client.cli.inputs import InputError, enum_values_from, read_text, short_name
+from batchwork_client.cli.output import note, write_message, write_table
+from batchwork_client.cli.parameters import AsJson, Limit, RequestId, Watch
+from batchwork_client.cli.session import command, session_of
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands to the application."""
+    command(app, "jobs")(list_jobs)
+    command(app, "job-import")(import_jobs)
+    command(app, "job-export")(export_jobs)
+    command(app, "run")(run)
+
+
+async def list_jobs(
+    context: typer.Context,
+    shape: Annotated[str, typer.Option(help="Only individual, object or combined jobs.")] = "",
+    feature: Annotated[str, typer.Option(help="Only driven by this feature.")] = "",
+    purpose: Annotated[str, typer.Option(help="Only of this purpose.")] = "",
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Lists jobs by id."""
+    session = session_of(context)
+    shapes = enum_values_from("--shape", JobShape.DESCRIPTOR, [shape] if shape else [])
+    async with session.connect() as batchwork:
+        found = batchwork.jobs.list_jobs(
+            shape=shapes[0] if shapes else JobShape.JOB_SHAPE_UNSPECIFIED,
+            feature_type=feature,
+            purpose_id=purpose,
+            tenant_id=session.tenant_id,
+            limit=limit,
+        )
+        if as_json:
+            async for job in found:
+                write_message(job)
+            return
+        write_table(
+            ("JOB", "REVISION", "TYPE", "CATEGORIES", "SCHEDULE", "WORK"),
+            [_row(job) async for job in found],
+        )
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    return (
+        job.job_id,
+        str(job.revision),
+        job.batch_type,
+        ", ".join(job.categories),
+        job.schedule.WhichOneof("cadence") or "on request",
+        job.operation or job.template_id,
+    )
+
+
+async def import_jobs(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="A job file; - reads stdin.")],
+    source: Annotated[str, typer.Option(help="Where the jobs come from; kept with them.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Shows the difference and stores nothing.")
+    ] = False,
+    request_id: RequestId = "",
+    as_json: AsJson = False,
+) -> None:
+    """Imports a job file, all of it or nothing."""
+    session = session_of(context)
+    session.require_own_tenant("job-import")
+    text = read_text(file)
+    async with session.connect() as batchwork:
+        response = await batchwork.jobs.import_jobs(
+            text, source=source, validate_only=dry_run, request_id=request_id or None
+        )
+    if as_json:
+        write_message(response)
+        return
+    for warning in response.warnings:
+        note(f"warning: {warning.path}: {warning.message}")
+    write_table(
+        ("JOB", "CHANGE", "REVISION", "FIELDS"), [_change_row(each) for each in response.changes]
+    )
+
+
+def _change_row(change: JobChange) -> tuple[str, ...]:
+    return (
+        change.job_id,
+        short_name(JobChangeKind.DESCRIPTOR, change.kind),
+        str(change.revision),
+        ", ".join(change.changed_fields),
+    )
+
+
+async def export_jobs(
+    context: typer.Context,
+    jobs: Annotated[
+        list[str] | None, typer.Argument(metavar="[JOB]...", help="The jobs; none means all.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="A file instead of stdout.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Changes nothing: a job file is JSON.")
+    ] = False,
+) -> None:
+    """Writes jobs as a job file that job-import reads."""
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        text = await batchwork.jobs.export_jobs(jobs or (), tenant_id=session.tenant_id)
+    if output is None:
+        typer.echo(text)
+        return
+    try:
+        output.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError([f"--output {output}: {error.strerror}"]) from error
+
+
+async def run(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="The id of the job.")],
+    users: Annotated[
+        list[str] | None,
+        typer.Option("--user", help="Only items of this user; repeatable."),
+    ] = None,
+    request_id: RequestId = "",
+    watch: Watch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Runs a job now and prints the id of its batch."""
+    session = session_of(context)
+    session.require_own_tenant("run")
+    async with session.connect() as batchwork:
+        batch = await batchwork.jobs.run_job(
+            job, user_ids=users or (), request_id=request_id or None
+        )
+        await show_started(batchwork, batch, watch=watch, as_json=as_json)

@@ -1,0 +1,148 @@
+"""The commands about preferences: get, set, list."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from batchwork.v1.preference_pb2 import Preference
+from google.protobuf.json_format import MessageToJson
+
+from batchwork_client.cli.inputs import SCHEDULE_FORMS, InputError, schedule_from, values_from
+from batchwork_client.cli.output import time_in_words, write_facts, write_message, write_table
+from batchwork_client.cli.parameters import AsJson, Limit, RequestId
+from batchwork_client.cli.session import command, session_of
+
+User = Annotated[str, typer.Argument(help="The id of the user.")]
+Feature = Annotated[str, typer.Argument(help="The feature, such as instagram_posts.")]
+
+group = typer.Typer(
+    help="Reads and sets what users wish for features.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@command(group, "get")
+async def get_preference(
+    context: typer.Context, user: User, feature: Feature, as_json: AsJson = False
+) -> None:
+    """Shows one user's preference for one feature."""
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        preference = await batchwork.preferences.get_preference(
+            user, feature_type=feature, tenant_id=session.tenant_id
+        )
+    _show(preference, as_json=as_json)
+
+
+@command(group, "set")
+async def set_preference(
+    context: typer.Context,
+    user: User,
+    feature: Feature,
+    enabled: Annotated[
+        bool | None, typer.Option("--enabled/--disabled", help="Whether the user wants it at all.")
+    ] = None,
+    schedule: Annotated[str, typer.Option(help=f"When: {SCHEDULE_FORMS}.")] = "",
+    time_zone: Annotated[str, typer.Option(help="Zone of the schedule, as Europe/Berlin.")] = "",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--override", metavar="NAME=VALUE", help="For the template; repeatable."),
+    ] = None,
+    etag: Annotated[str, typer.Option(help="Refuses when the preference has another one.")] = "",
+    request_id: RequestId = "",
+    as_json: AsJson = False,
+) -> None:
+    """Sets what is given of one user's preference, and leaves the rest as it is."""
+    session = session_of(context)
+    session.require_own_tenant("preferences set")
+    preference = Preference(user_id=user, feature_type=feature, etag=etag)
+    mask: list[str] = []
+    if enabled is not None:
+        preference.enabled = enabled
+        mask.append("enabled")
+    if schedule:
+        preference.schedule.CopyFrom(schedule_from(schedule, time_zone=time_zone))
+        mask.append("schedule")
+    elif time_zone:
+        raise InputError(["--time-zone belongs to a --schedule; give both"])
+    if overrides:
+        preference.template_overrides.update(values_from("--override", overrides))
+        mask.append("template_overrides")
+    if not mask:
+        raise InputError(["give --enabled, --disabled, --schedule or --override"])
+    async with session.connect() as batchwork:
+        stored = await batchwork.preferences.set_preference(
+            preference, update_mask=mask, request_id=request_id or None
+        )
+    _show(stored, as_json=as_json)
+
+
+@command(group, "list")
+async def list_preferences(
+    context: typer.Context,
+    user: Annotated[str, typer.Option(help="Only of this user.")] = "",
+    feature: Annotated[str, typer.Option(help="Only for this feature.")] = "",
+    enabled: Annotated[
+        bool | None, typer.Option("--enabled/--disabled", help="Only these.")
+    ] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Lists preferences by feature and user."""
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        found = batchwork.preferences.list_preferences(
+            user_id=user,
+            feature_type=feature,
+            enabled=enabled,
+            tenant_id=session.tenant_id,
+            limit=limit,
+        )
+        if as_json:
+            async for preference in found:
+                write_message(preference)
+            return
+        write_table(
+            ("USER", "FEATURE", "ENABLED", "SCHEDULE", "CHANGED"),
+            [_row(preference) async for preference in found],
+        )
+
+
+def _row(preference: Preference) -> tuple[str, ...]:
+    return (
+        preference.user_id,
+        preference.feature_type,
+        _yes_or_no(preference.enabled),
+        _schedule(preference),
+        time_in_words(preference, "update_time"),
+    )
+
+
+def _show(preference: Preference, *, as_json: bool) -> None:
+    if as_json:
+        write_message(preference)
+        return
+    overrides = preference.template_overrides
+    write_facts(
+        [
+            ("user", preference.user_id),
+            ("feature", preference.feature_type),
+            ("enabled", _yes_or_no(preference.enabled)),
+            ("schedule", _schedule(preference)),
+            ("overrides", MessageToJson(overrides, indent=None) if overrides.fields else ""),
+            ("etag", preference.etag),
+            ("changed", time_in_words(preference, "update_time")),
+        ]
+    )
+
+
+def _yes_or_no(answer: bool) -> str:
+    return "yes" if answer else "no"
+
+
+def _schedule(preference: Preference) -> str:
+    if not preference.HasField("schedule"):
+        return "the job's"
+    return MessageToJson(preference.schedule, indent=None, preserving_proto_field_name=True)

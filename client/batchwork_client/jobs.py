@@ -1,0 +1,120 @@
+"""The client of JobService: one method per RPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from os import PathLike
+from pathlib import Path
+
+import grpc
+from batchwork.v1 import job_service_pb2 as messages
+from batchwork.v1.batch_pb2 import Batch
+from batchwork.v1.job_pb2 import Job, JobShape
+from batchwork.v1.job_service_pb2_grpc import JobServiceStub
+
+from batchwork_client.calls import Calls, new_request_id
+
+
+class Jobs:
+    """Keeps job definitions and runs them.
+
+    Every method raises a subclass of ``BatchworkError``; the proto lists which.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, calls: Calls) -> None:
+        self._stub = JobServiceStub(channel)
+        self._calls = calls
+
+    async def import_jobs(
+        self,
+        jobs: str | PathLike[str],
+        *,
+        source: str = "",
+        validate_only: bool = False,
+        request_id: str | None = None,
+    ) -> messages.ImportJobsResponse:
+        """Imports a job file, all of it or nothing.
+
+        Args:
+            jobs: The JSON text itself, or the path of a file as a ``Path``.
+            source: Where the jobs come from; kept with them.
+            validate_only: Answers with the difference and stores nothing.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+
+        Raises:
+            InvalidArgumentError: Carries every violation of the file with its JSON path.
+            OSError: The file cannot be read.
+        """
+        text = jobs if isinstance(jobs, str) else await _text_of(jobs)
+        return await self._calls.unary(
+            self._stub.ImportJobs,
+            messages.ImportJobsRequest(
+                request_id=request_id or new_request_id(),
+                jobs_json=text,
+                source=source,
+                validate_only=validate_only,
+            ),
+        )
+
+    async def export_jobs(self, job_ids: Sequence[str] = (), *, tenant_id: str = "") -> str:
+        """Returns jobs as the JSON text of a job file; no ``job_ids`` means all jobs."""
+        response = await self._calls.unary(
+            self._stub.ExportJobs,
+            messages.ExportJobsRequest(job_ids=job_ids, tenant_id=tenant_id),
+        )
+        return response.jobs_json
+
+    async def get_job(self, job_id: str, *, tenant_id: str = "") -> Job:
+        """Returns one job."""
+        response = await self._calls.unary(
+            self._stub.GetJob, messages.GetJobRequest(job_id=job_id, tenant_id=tenant_id)
+        )
+        return response.job
+
+    def list_jobs(
+        self,
+        *,
+        shape: JobShape.ValueType = JobShape.JOB_SHAPE_UNSPECIFIED,
+        feature_type: str = "",
+        purpose_id: str = "",
+        tenant_id: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[Job]:
+        """Yields the jobs for which all given filters hold, by id; at most ``limit``."""
+
+        def request_for(size: int, token: str) -> messages.ListJobsRequest:
+            return messages.ListJobsRequest(
+                page_size=size,
+                page_token=token,
+                shape=shape,
+                feature_type=feature_type,
+                purpose_id=purpose_id,
+                tenant_id=tenant_id,
+            )
+
+        return self._calls.paged(
+            self._stub.ListJobs, request_for, lambda page: page.jobs, limit=limit
+        )
+
+    async def run_job(
+        self, job_id: str, *, user_ids: Sequence[str] = (), request_id: str | None = None
+    ) -> Batch:
+        """Runs a job now and returns its batch once that is durable.
+
+        Args:
+            job_id: The job.
+            user_ids: Restricts the run to items of these users; only for INDIVIDUAL jobs.
+            request_id: Makes a repeat return the first batch; a new one is made when unset.
+        """
+        response = await self._calls.unary(
+            self._stub.RunJob,
+            messages.RunJobRequest(
+                request_id=request_id or new_request_id(), job_id=job_id, user_ids=user_ids
+            ),
+        )
+        return response.batch
+
+
+async def _text_of(path: PathLike[str]) -> str:
+    return await asyncio.to_thread(Path(path).read_text, encoding="utf-8")

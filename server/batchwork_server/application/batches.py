@@ -1,0 +1,325 @@
+"""Batches: created, shown, cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from batchwork_server.application.planning import Plan, Planning
+from batchwork_server.clock import Clock
+from batchwork_server.domain.batch import (
+    Batch,
+    BatchOptions,
+    BatchState,
+    Counts,
+    dispatch_time,
+)
+from batchwork_server.domain.caller import Caller
+from batchwork_server.domain.ids import new_batch_id
+from batchwork_server.domain.item import Item, NewItem
+from batchwork_server.domain.job import JobShape, StoredJob
+from batchwork_server.domain.submission import Idempotency, RequestedOptions, Submission
+from batchwork_server.errors import InvalidArgument, NotFound, Violation, WrongState
+from batchwork_server.logs import get_logger
+from batchwork_server.ports import Dispatcher
+from batchwork_server.store.store import BatchFilter, ItemFilter, NewChunk, Store
+from batchwork_server.wakeups import Wakeups
+
+log = get_logger(__name__)
+
+CHUNK_BYTES = 4 * 1024 * 1024
+"""A chunk ends when the data of its items has so many characters, however few they are."""
+
+
+class Batches:
+    """The use cases around batches, one transaction each.
+
+    Args:
+        alone: Whether this process is the only one that writes to the database. Then a batch
+            that it works on can be shown from memory, as its last transaction left it.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        planning: Planning,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        wakeups: Wakeups,
+        alone: bool,
+    ) -> None:
+        self._store = store
+        self._planning = planning
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._wakeups = wakeups
+        self._live: dict[tuple[str, str], Batch] = {}
+        if alone:
+            wakeups.subscribe(self._remember_live)
+
+    def _remember_live(self, batch: Batch) -> None:
+        key = (batch.tenant_id, batch.batch_id)
+        if batch.state.is_final:
+            self._live.pop(key, None)
+        else:
+            self._live[key] = batch
+
+    async def plan_batch(self, submission: Submission, *, caller: Caller) -> tuple[Batch, Plan]:
+        """Returns the batch that ``create_batch`` would store, and its plan; stores nothing."""
+        plan = await self._planning.plan(submission, tenant_id=caller.tenant_id)
+        now = self._clock.now()
+        skipped = sum(plan.skips.values())
+        total = len(plan.items)
+        batch = Batch(
+            key=0,
+            batch_id=submission.batch_id,
+            tenant_id=caller.tenant_id,
+            state=BatchState.PENDING,
+            counts=Counts(total=total, pending=total - skipped, skipped=skipped),
+            request=plan.request,
+            create_time=now,
+            update_time=now,
+        )
+        return batch, plan
+
+    async def create_batch(
+        self,
+        submission: Submission,
+        *,
+        caller: Caller,
+        idempotency: Idempotency,
+        method: str = "CreateBatch",
+    ) -> Batch:
+        """Stores a batch and announces its work; the same request again returns the same batch.
+
+        Raises:
+            InvalidArgument: with every violation at once.
+            AlreadyExists: the batch id is taken.
+            RequestIdReused: the request id was used with other content.
+            Unavailable: nothing was stored; safe to call again with the same request id.
+        """
+        tenant_id = caller.tenant_id
+        known = await self._first_answer(method, tenant_id, idempotency)
+        if known is not None:
+            return known
+        plan = await self._planning.plan(submission, tenant_id=tenant_id)
+        now = self._clock.now()
+        batch_id = submission.batch_id or new_batch_id(source=submission.source, now=now)
+        chunks = chunks_of(plan.items, plan.request.options, now=now)
+        async with self._store.transaction() as tx:
+            if idempotency.request_id:
+                answer = await self._store.requests.replay(
+                    tx,
+                    tenant_id=tenant_id,
+                    method=method,
+                    request_id=idempotency.request_id,
+                    request_hash=idempotency.request_hash,
+                    now=now,
+                )
+                if answer is not None:
+                    return await self.get_batch(answer["batch_id"], tenant_id=tenant_id)
+            batch = await self._store.batches.insert(
+                tx,
+                tenant_id=tenant_id,
+                batch_id=batch_id,
+                request=plan.request,
+                items=plan.items,
+                chunks=chunks,
+                now=now,
+            )
+            await self._dispatcher.enqueue(tx, len(chunks))
+            if idempotency.request_id:
+                await self._store.requests.remember(
+                    tx,
+                    tenant_id=tenant_id,
+                    method=method,
+                    request_id=idempotency.request_id,
+                    answer={"batch_id": batch_id},
+                )
+        self._dispatcher.enqueued()
+        self._wakeups.batch_changed(batch)
+        log.info(
+            "batch.created",
+            batch_id=batch_id,
+            tenant_id=tenant_id,
+            items=len(plan.items),
+            skipped=batch.counts.skipped,
+            job_id=submission.job_id,
+        )
+        return batch
+
+    async def _first_answer(
+        self, method: str, tenant_id: str, idempotency: Idempotency
+    ) -> Batch | None:
+        """Returns the batch of the same request before, without the cost of planning it again."""
+        if not idempotency.request_id:
+            return None
+        answer = await self._store.requests.find(
+            tenant_id=tenant_id,
+            method=method,
+            request_id=idempotency.request_id,
+            request_hash=idempotency.request_hash,
+        )
+        if answer is None:
+            return None
+        return await self.get_batch(answer["batch_id"], tenant_id=tenant_id)
+
+    async def run_job(
+        self,
+        job: StoredJob,
+        *,
+        caller: Caller,
+        idempotency: Idempotency,
+        user_ids: frozenset[str] = frozenset(),
+    ) -> Batch:
+        """Runs a job now. A scheduled run goes the same way."""
+        if user_ids and job.definition.shape is not JobShape.INDIVIDUAL:
+            raise InvalidArgument(
+                [
+                    Violation(
+                        "user_ids",
+                        f"The job {job.definition.job_id!r} has the shape {job.definition.shape}, "
+                        "one item for all its users; leave user_ids out.",
+                    )
+                ]
+            )
+        return await self.create_batch(
+            submission_of(job, user_ids=user_ids),
+            caller=caller,
+            idempotency=idempotency,
+            method="RunJob",
+        )
+
+    async def get_batch(self, batch_id: str, *, tenant_id: str | None) -> Batch:
+        """Returns a batch; without a tenant, of any tenant.
+
+        Raises:
+            NotFound: there is none that the caller may see.
+        """
+        live = self._live.get((tenant_id, batch_id)) if tenant_id is not None else None
+        batch = live or await self._store.batches.get(batch_id, tenant_id=tenant_id)
+        if batch is None:
+            raise NotFound("batch", batch_id)
+        return batch
+
+    async def list_batches(
+        self, matching: BatchFilter, *, page_size: int, after: int | None, skip: int
+    ) -> tuple[Sequence[Batch], int | None]:
+        """Returns a page of batches, newest first, and where the next one starts."""
+        return await self._store.batches.list(
+            matching, page_size=page_size, after=after, skip=skip)
+
+    async def get_item(self, batch_id: str, item_id: str, *, tenant_id: str | None) -> Item:
+        """Returns an item with its attempts.
+
+        Raises:
+            NotFound: there is no such batch, or it has no such item.
+        """
+        batch = await self.get_batch(batch_id, tenant_id=tenant_id)
+        item = await self._store.batches.get_item(batch, item_id)
+        if item is None:
+            raise NotFound("item", f"{batch_id}/{item_id}")
+        return item
+
+    async def list_items(
+        self,
+        batch_id: str,
+        matching: ItemFilter,
+        *,
+        tenant_id: str | None,
+        page_size: int,
+        after: int | None,
+    ) -> tuple[Sequence[Item], int | None]:
+        """Returns a page of items in the order of the batch, and where the next one starts."""
+        batch = await self.get_batch(batch_id, tenant_id=tenant_id)
+        return await self._store.batches.list_items(batch, matching, page_size=page_size, after=after)
+
+    async def cancel_batch(
+        self, batch_id: str, *, caller: Caller, idempotency: Idempotency
+    ) -> Batch:
+        """Cancels a batch: when this returns, no further item of it starts in this process.
+
+        Raises:
+            NotFound: there is no such batch.
+            WrongState: it is over, and not by a cancellation.
+        """
+        tenant_id = caller.tenant_id
+        batch = await self.get_batch(batch_id, tenant_id=tenant_id)
+        now = self._clock.now()
+        async with self._store.transaction() as tx:
+            if idempotency.request_id:
+                await self._store.requests.replay(
+                    tx,
+                    tenant_id=tenant_id,
+                    method="CancelBatch",
+                    request_id=idempotency.request_id,
+                    request_hash=idempotency.request_hash,
+                    now=now,
+                )
+            cancelled = await self._store.batches.cancel(tx, batch.key, now=now)
+        if cancelled is None:
+            return await self._cancelled_before(batch)
+        self._wakeups.batch_changed(cancelled)
+        self._wakeups.work_arrived()
+        log.info("batch.cancelling", batch_id=batch_id, tenant_id=tenant_id)
+        return cancelled
+
+    async def _cancelled_before(self, batch: Batch) -> Batch:
+        current = await self._store.batches.get(batch.batch_id, tenant_id=batch.tenant_id)
+        if current is None:
+            raise NotFound("batch", batch.batch_id)
+        if current.state not in (BatchState.CANCELLING, BatchState.CANCELLED):
+            raise WrongState("batch", batch.batch_id, state=current.state, verb="cancelled")
+        return current
+
+
+def chunks_of(items: Sequence[NewItem], options: BatchOptions, *, now: datetime) -> list[NewChunk]:
+    """Cuts items into ranges that are dispatched and committed together.
+
+    A range without anything to do is left out.
+    """
+    chunks: list[NewChunk] = []
+    first, size, work = 0, 0, False
+    for index, item in enumerate(items):
+        size += len(item.data_json)
+        work = work or item.skip_reason is None
+        is_last = index == len(items) - 1
+        if is_last or index - first + 1 >= options.chunk_size or size >= CHUNK_BYTES:
+            if work:
+                chunks.append(
+                    NewChunk(
+                        first_index=first,
+                        item_count=index - first + 1,
+                        due_time=now,
+                        dispatch_time=dispatch_time(
+                            due=now, priority=options.priority, place=len(chunks)
+                        ),
+                    )
+                )
+            first, size, work = index + 1, 0, False
+    return chunks
+
+
+def submission_of(job: StoredJob, *, user_ids: frozenset[str]) -> Submission:
+    """Returns what a run of a job asks for."""
+    definition = job.definition
+    return Submission(
+        categories=definition.categories,
+        filters=definition.filters,
+        limit=definition.limit,
+        shape=definition.shape,
+        data_source=definition.data_source,
+        preference_source=definition.preference_source,
+        template_id=definition.template_id,
+        operation=definition.operation,
+        feature_type=definition.feature_type,
+        options=RequestedOptions(retry_limit=definition.retry_limit, priority=definition.priority),
+        display_name=definition.display_name,
+        description=definition.description,
+        source="job",
+        purpose_id=definition.purpose_id,
+        job_id=definition.job_id,
+        job_revision=job.revision,
+        user_ids=user_ids,
+    )

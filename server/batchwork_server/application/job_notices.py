@@ -1,0 +1,121 @@
+"""What a job file says that may not be meant, although it is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from batchwork_server.domain.batch import Notice
+from batchwork_server.domain.job import JobDefinition, JobShape
+from batchwork_server.domain.json_object import child_path, listed, quoted
+from batchwork_server.domain.selection import field_of_filter
+from batchwork_server.ports import CategoryRepository, UserRepository, UserVerdict
+
+CATEGORY_WITHOUT_ITEMS = "CATEGORY_WITHOUT_ITEMS"
+FILTER_MATCHES_NO_FIELD = "FILTER_MATCHES_NO_FIELD"
+UNKNOWN_USER = "UNKNOWN_USER"
+MORE_NOTICES = "MORE_NOTICES"
+
+MAX_NOTICES = 1000
+
+
+class JobNotices:
+    """Compares jobs with the categories and the users that exist."""
+
+    def __init__(self, *, categories: CategoryRepository, users: UserRepository) -> None:
+        self._categories = categories
+        self._users = users
+
+    async def of(self, jobs: Mapping[str, JobDefinition], *, tenant_id: str) -> tuple[Notice, ...]:
+        """Returns what is to be noticed about jobs, by their JSON paths, in the order of the file.
+
+        After a thousand notices only the number of the others is told.
+
+        Raises:
+            Unavailable: a source is away.
+        """
+        fields = await self._fields_by_category(jobs.values(), tenant_id=tenant_id)
+        verdicts = await self._verdicts(jobs.values(), tenant_id=tenant_id)
+        notices = [
+            notice
+            for path, job in jobs.items()
+            for notice in (
+                *_about_categories(job, path=path, fields=fields),
+                *_about_filters(job, path=path, fields=fields),
+                *_about_users(job, path=path, verdicts=verdicts),
+            )
+        ]
+        return _capped(notices)
+
+    async def _fields_by_category(
+        self, jobs: Iterable[JobDefinition], *, tenant_id: str
+    ) -> Mapping[str, Sequence[str]]:
+        """Returns the fields of each category that is named and has items."""
+        existing = set(await self._categories.categories(tenant_id=tenant_id))
+        named = {category: None for job in jobs for category in job.categories}
+        return {
+            category: await self._categories.field_names(category, tenant_id=tenant_id)
+            for category in named
+            if category in existing
+        }
+
+    async def _verdicts(
+        self, jobs: Iterable[JobDefinition], *, tenant_id: str
+    ) -> Mapping[str, UserVerdict]:
+        user_ids = {user_id: None for job in jobs for user_id in job.distribution_user_ids}
+        if not user_ids:
+            return {}
+        return await self._users.verdicts(tuple(user_ids), tenant_id=tenant_id)
+
+
+def _about_categories(
+    job: JobDefinition, *, path: str, fields: Mapping[str, Sequence[str]]
+) -> Iterator[Notice]:
+    for index, category in enumerate(job.categories):
+        if category in fields:
+            continue
+        several = job.shape is JobShape.COMBINED
+        yield Notice(
+            reason=CATEGORY_WITHOUT_ITEMS,
+            path=f"{path}.categories[{index}]" if several else f"{path}.category",
+            message=f"The category {quoted(category)} has no items.",
+        )
+
+
+def _about_filters(
+    job: JobDefinition, *, path: str, fields: Mapping[str, Sequence[str]]
+) -> Iterator[Notice]:
+    for category in job.categories:
+        filters_path = f"{path}.filters"
+        if job.shape is JobShape.COMBINED:
+            filters_path = child_path(filters_path, category)
+        existing = fields.get(category, ())
+        for name in job.filters_of(category) if existing else ():
+            field = field_of_filter(name)
+            if field is None or field in existing or name in existing:
+                continue
+            yield Notice(
+                reason=FILTER_MATCHES_NO_FIELD,
+                path=child_path(filters_path, name),
+                message=f"No item of {quoted(category)} has a field {quoted(field)}; "
+                f"they have {listed(existing)}.",
+            )
+
+
+def _about_users(
+    job: JobDefinition, *, path: str, verdicts: Mapping[str, UserVerdict]
+) -> Iterator[Notice]:
+    for index, user_id in enumerate(job.distribution_user_ids):
+        verdict = verdicts.get(user_id, UserVerdict.NOT_FOUND)
+        if verdict not in (UserVerdict.VALID, UserVerdict.UNKNOWN):
+            yield Notice(
+                reason=UNKNOWN_USER,
+                path=f"{path}.distribution.users[{index}]",
+                message=f"The user {quoted(user_id)} gets no reference: {verdict}.",
+            )
+
+
+def _capped(notices: Sequence[Notice]) -> tuple[Notice, ...]:
+    if len(notices) <= MAX_NOTICES:
+        return tuple(notices)
+    message = f"There are {len(notices) - MAX_NOTICES} more notices about this file."
+    return (*notices[:MAX_NOTICES], Notice(reason=MORE_NOTICES, path="$", message=message))

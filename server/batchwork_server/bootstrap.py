@@ -1,0 +1,220 @@
+"""The only file that knows every class: it puts a server together, and takes it apart in order."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from batchwork_server.adapters.templates import FileTemplates
+from batchwork_server.application.batches import Batches
+from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.planning import Planning
+from batchwork_server.application.preferences import Preferences
+from batchwork_server.application.validation import Validation
+from batchwork_server.application.watching import Watching
+from batchwork_server.clock import Clock, SystemClock
+from batchwork_server.config import Settings
+from batchwork_server.engine.batch_processor import BatchProcessor
+from batchwork_server.engine.dispatch.local import LocalDispatcher
+from batchwork_server.engine.engine import Engine
+from batchwork_server.engine.executor import Executor
+from batchwork_server.engine.health import EngineHealth
+from batchwork_server.engine.recovery import Recovery
+from batchwork_server.engine.retention import Retention
+from batchwork_server.logs import get_logger
+from batchwork_server.processors.registry import ProcessorRegistry
+from batchwork_server.rpc.interceptors import Credentials, load_credentials
+from batchwork_server.rpc.server import RpcServer
+from batchwork_server.store.database import Database, open_database
+from batchwork_server.store.sql_store import SqlStore
+from batchwork_server.wakeups import Wakeups
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """The use cases over one store, and the engine that does what they leave to be done."""
+
+    store: SqlStore
+    database: Database
+    batches: Batches
+    jobs: Jobs
+    preferences: Preferences
+    validation: Validation
+    watching: Watching
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A server that answers.
+
+    Attributes:
+        port: On which it listens; the one that the system chose when the settings say 0.
+    """
+
+    application: Application
+    rpc: RpcServer
+    port: int
+
+
+@asynccontextmanager
+async def application(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    processors: ProcessorRegistry | None = None,
+) -> AsyncIterator[Application]:
+    """Opens the database and puts the two halves together; nothing runs yet.
+
+    Raises:
+        ConfigurationError: the server cannot start like this.
+        StoreUnavailable: the database does not answer.
+    """
+    clock = clock or SystemClock()
+    processors = processors or ProcessorRegistry.installed()
+    templates = _templates(settings, processors)
+    database = await open_database(
+        settings.database_url.get_secret_value(), synchronous=settings.sqlite_synchronous
+    )
+    try:
+        yield _put_together(settings, database, templates, processors, clock)
+    finally:
+        await database.close()
+
+
+def _templates(settings: Settings, processors: ProcessorRegistry) -> FileTemplates:
+    if settings.templates_dir is None:
+        log.warning("templates.none", action="set BATCHWORK_TEMPLATES_DIR to a folder of templates")
+        return FileTemplates([])
+    return FileTemplates.load(settings.templates_dir, processors)
+
+
+def _put_together(
+    settings: Settings,
+    database: Database,
+    templates: FileTemplates,
+    processors: ProcessorRegistry,
+    clock: Clock,
+) -> Application:
+    store = SqlStore(database)
+    wakeups = Wakeups()
+    alone = database.dialect == "sqlite"  # its lock file keeps other processes away
+    validation = Validation(store.users)
+    dispatcher = LocalDispatcher(chunks=store.chunks, clock=clock, wakeups=wakeups)
+    planning = Planning(
+        store=store,
+        categories=store.categories,
+        validation=validation,
+        templates=templates,
+        defaults=settings.batch_options,
+        clock=clock,
+    )
+    processor = BatchProcessor(
+        store=store,
+        executor=Executor(processors=processors, clock=clock),
+        clock=clock,
+        wakeups=wakeups,
+        owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        slots=settings.max_concurrent_items,
+        lease=settings.lease,
+    )
+    return Application(
+        store=store,
+        database=database,
+        batches=Batches(
+            store=store,
+            planning=planning,
+            dispatcher=dispatcher,
+            clock=clock,
+            wakeups=wakeups,
+            alone=alone,
+        ),
+        jobs=Jobs(
+            store=store,
+            categories=store.categories,
+            users=store.users,
+            templates=templates,
+            clock=clock,
+        ),
+        preferences=Preferences(store=store, clock=clock),
+        validation=validation,
+        watching=Watching(
+            store=store, clock=clock, wakeups=wakeups, max_watchers=settings.max_watchers
+        ),
+        engine=Engine(
+            processor=processor,
+            dispatcher=dispatcher,
+            recovery=Recovery(store=store, clock=clock, wakeups=wakeups, alone=alone),
+            retention=Retention(store=store, clock=clock),
+            clock=clock,
+            slots=settings.max_concurrent_items,
+            lease=settings.lease,
+        ),
+    )
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    processors: ProcessorRegistry | None = None,
+) -> AsyncIterator[Serving]:
+    """Runs a whole server for as long as the block does.
+
+    The end goes in order: health says no, no chunk is claimed any more, watchers are told, items
+    in flight finish within the grace or are given back, calls end, the database closes.
+    """
+    clock = clock or SystemClock()
+    credentials = _credentials(settings)
+    async with application(settings, clock=clock, processors=processors) as app:
+        rpc = RpcServer(
+            batches=app.batches,
+            jobs=app.jobs,
+            preferences=app.preferences,
+            validation=app.validation,
+            watching=app.watching,
+            credentials=credentials,
+            clock=clock,
+            listen=settings.listen,
+            tls=_tls(settings),
+            reflection=settings.reflection,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        await app.engine.start()
+        health = EngineHealth(
+            engine=app.engine, ping=app.database.ping, report=rpc.set_health, clock=clock
+        )
+        try:
+            port = await rpc.start()
+            health.start()
+            log.info("server.started", listen=settings.listen, port=port)
+            yield Serving(application=app, rpc=rpc, port=port)
+        finally:
+            await health.stop()
+            await rpc.stop_serving()
+            await app.engine.stop_claims()
+            app.watching.close()
+            await app.engine.drain(settings.shutdown_grace)
+            await rpc.stop(settings.shutdown_grace)
+            await app.engine.stop()
+            log.info("server.stopped")
+
+
+def _credentials(settings: Settings) -> Credentials | None:
+    if settings.api_keys_file is None:
+        return None
+    return load_credentials(settings.api_keys_file)
+
+
+def _tls(settings: Settings) -> tuple[bytes, bytes] | None:
+    """Returns the certificate chain and the key, if there are any."""
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        return None
+    return settings.tls_certificate_file.read_bytes(), settings.tls_key_file.read_bytes()

@@ -1,0 +1,441 @@
+"""Jobs: stored definitions of what to process, how, and when; and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from batchwork_server.domain.batch import Priority
+from batchwork_server.domain.ids import is_id
+from batchwork_server.domain.json_object import (
+    FieldReader,
+    child_path,
+    comparable,
+    listed,
+    parse_json,
+    quoted,
+)
+from batchwork_server.domain.preference import parse_wish
+from batchwork_server.domain.schedule import Schedule, parse_schedule, render_schedule
+from batchwork_server.domain.selection import MAX_ITEMS, Selection, parse_filters
+from batchwork_server.errors import Violation
+
+MAX_FILE_BYTES = 4 * 1024 * 1024
+MAX_JOBS = 10_000
+MAX_CATEGORIES = 32
+MAX_DISTRIBUTION_USERS = 10_000
+MAX_RETRY_LIMIT = 100
+DEFAULT_LIMIT = 1000
+LONGEST_NAME = 128
+LONGEST_DISPLAY_NAME = 256
+LONGEST_DESCRIPTION = 4096
+
+PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+
+JOBS_FIELD = "batch_processing_jobs"
+
+
+class JobShape(StrEnum):
+    """How the selected data becomes items."""
+
+    INDIVIDUAL = "INDIVIDUAL"  # one item for each selected thing
+    OBJECT = "OBJECT"  # one item that holds the selection of one category
+    COMBINED = "COMBINED"  # one item that holds the selections of several categories
+
+
+class DataSource(StrEnum):
+    """What the selected data is about."""
+
+    USERS = "USERS"  # an item's id is a user's id
+    CATEGORIES = "CATEGORIES"
+
+
+class PreferenceSource(StrEnum):
+    """Where the parameters of the work come from."""
+
+    STATIC = "STATIC"  # from the job alone
+    DYNAMIC = "DYNAMIC"  # from the preferences of the users
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDefinition:
+    """What to process, how, and when.
+
+    Attributes:
+        categories: One; several when COMBINED; none when the users of a feature are meant.
+        template_id: Empty means the default template of the operation or the feature.
+        schedule: None means that the job runs on request only.
+        filters: JSON values; for COMBINED one object of filters a category.
+        limit: The most items of each category.
+        retry_limit: None means the server's setting.
+        default_preferences: The wish of users who have none, as ``parse_wish`` reads it.
+    """
+
+    job_id: str
+    display_name: str
+    shape: JobShape
+    data_source: DataSource
+    preference_source: PreferenceSource = PreferenceSource.STATIC
+    description: str = ""
+    priority: Priority = Priority.MEDIUM
+    categories: tuple[str, ...] = ()
+    template_id: str = ""
+    operation: str = ""
+    schedule: Schedule | None = None
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    limit: int = DEFAULT_LIMIT
+    retry_limit: int | None = None
+    distribute_results: bool = False
+    distribution_user_ids: tuple[str, ...] = ()
+    purpose_id: str = ""
+    feature_type: str = ""
+    default_preferences: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def batch_type(self) -> str:
+        """The name of the job's place in the matrix, such as ``PREFERENCE_INDIVIDUAL_USERS``."""
+        preference = "PREFERENCE_" if self.preference_source is PreferenceSource.DYNAMIC else ""
+        method = "INDIVIDUAL" if self.shape is JobShape.INDIVIDUAL else "BATCH"
+        return f"{preference}{method}_{self.data_source}"
+
+    def filters_of(self, category: str) -> Mapping[str, Any]:
+        """Returns the filters that narrow one of the job's categories."""
+        if self.shape is not JobShape.COMBINED:
+            return self.filters
+        filters: Mapping[str, Any] = self.filters.get(category, {})
+        return filters
+
+    def selections(self, *, now: datetime) -> tuple[Selection, ...]:
+        """Returns what the job selects, one selection a category."""
+        return tuple(
+            parse_filters(self.filters_of(category), category=category, limit=self.limit, now=now)[
+                0
+            ]
+            for category in self.categories
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredJob:
+    """A definition as a tenant has it.
+
+    Attributes:
+        revision: Counts the changes of the definition from 1.
+        source: Who imported this revision.
+    """
+
+    definition: JobDefinition
+    tenant_id: str
+    revision: int
+    source: str
+    create_time: datetime
+    update_time: datetime
+
+
+def changed_fields(old: JobDefinition, new: JobDefinition) -> tuple[str, ...]:
+    """Returns the names of the fields in which two definitions differ, sorted."""
+    return tuple(
+        sorted(
+            item.name
+            for item in fields(JobDefinition)
+            if comparable(getattr(old, item.name)) != comparable(getattr(new, item.name))
+        )
+    )
+
+
+def default_data_source(
+    categories: tuple[str, ...], preference_source: PreferenceSource
+) -> DataSource:
+    """Returns what the data is about when the job does not say so."""
+    users_of_a_feature = not categories and preference_source is PreferenceSource.DYNAMIC
+    if categories == ("users",) or users_of_a_feature:
+        return DataSource.USERS
+    return DataSource.CATEGORIES
+
+
+def parse_job_file(text: str) -> tuple[list[JobDefinition], list[Violation]]:
+    """Reads a job file as the requirement documents have it.
+
+    Returns:
+        The jobs that are right, in the order of the file, and every violation with its JSON path.
+    """
+    jobs, violations = parse_jobs_by_path(text)
+    return list(jobs.values()), violations
+
+
+def parse_jobs_by_path(text: str) -> tuple[dict[str, JobDefinition], list[Violation]]:
+    """Reads a job file like ``parse_job_file``, and tells the JSON path of each job."""
+    size = len(text.encode(errors="surrogatepass"))
+    if size > MAX_FILE_BYTES:
+        message = f"The file has {size} bytes; the limit is {MAX_FILE_BYTES}."
+        return {}, [Violation("$", message, PAYLOAD_TOO_LARGE)]
+    document, violations = parse_json(text)
+    if violations:
+        return {}, violations
+    return _jobs_of_document(document)
+
+
+def render_job_file(jobs: Iterable[JobDefinition]) -> str:
+    """Writes a job file that ``parse_job_file`` reads as equal jobs; each field has one spelling."""
+    document = {JOBS_FIELD: [render_job(job) for job in jobs]}
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def render_job(job: JobDefinition) -> dict[str, Any]:
+    """Writes a job so that ``parse_job`` reads an equal one."""
+    return dict(_rendered_fields(job))
+
+
+def _rendered_fields(job: JobDefinition) -> Iterator[tuple[str, Any]]:
+    yield "id", job.job_id
+    yield "name", job.display_name
+    if job.description:
+        yield "description", job.description
+    yield "type", job.shape.lower()
+    if job.preference_source is PreferenceSource.DYNAMIC:
+        yield "preference_based", True
+    yield "priority", job.priority.lower()
+    yield from _rendered_data(job)
+    for name in ("template_id", "operation", "purpose_id", "feature_type"):
+        if getattr(job, name):
+            yield name, getattr(job, name)
+    if job.schedule is not None:
+        yield "schedule", render_schedule(job.schedule)
+    if job.retry_limit is not None:
+        yield "retry_limit", job.retry_limit
+    yield "distribute_results", job.distribute_results
+    if job.distribution_user_ids:
+        yield "distribution", {"users": list(job.distribution_user_ids)}
+    if job.default_preferences:
+        yield "default_preferences", job.default_preferences
+
+
+def _rendered_data(job: JobDefinition) -> Iterator[tuple[str, Any]]:
+    if job.shape is JobShape.COMBINED:
+        yield "categories", list(job.categories)
+    elif job.categories:
+        yield "category", job.categories[0]
+    if job.data_source is not default_data_source(job.categories, job.preference_source):
+        yield "data_source", job.data_source.lower()
+    if job.filters:
+        yield "filters", job.filters
+    yield "limit", job.limit
+
+
+def parse_job(value: Any, *, path: str = "$") -> tuple[JobDefinition | None, list[Violation]]:
+    """Reads one job of a file.
+
+    Both ``id`` and ``job_id`` are read, both ``individual`` and ``individual_batch``, both
+    ``category`` and ``categories``; ``name`` defaults to the id.
+
+    Returns:
+        The job, or none and every violation.
+    """
+    violations: list[Violation] = []
+    reader = FieldReader(value, path=path, violations=violations)
+    if violations:
+        return None, violations
+    job = _read_job(reader)
+    reader.refuse_unknown("a job")
+    return (None, violations) if violations else (job, [])
+
+
+def _jobs_of_document(document: Any) -> tuple[dict[str, JobDefinition], list[Violation]]:
+    violations: list[Violation] = []
+    reader = FieldReader(document, path="$", violations=violations)
+    values = [] if violations else _read_list_of_jobs(reader)
+    reader.refuse_unknown("a job file")
+    jobs: dict[str, JobDefinition] = {}
+    for index, value in enumerate(values):
+        path = f"$.{JOBS_FIELD}[{index}]"
+        job, job_violations = parse_job(value, path=path)
+        violations += job_violations
+        if job is not None:
+            jobs[path] = job
+    return jobs, violations + _repeated_ids(values)
+
+
+def _read_list_of_jobs(reader: FieldReader) -> list[Any]:
+    if not reader.require(JOBS_FIELD):
+        return []
+    values = reader.take(JOBS_FIELD)
+    if not isinstance(values, list):
+        reader.refuse(JOBS_FIELD, f"{quoted(values)} is not a list of jobs.")
+        return []
+    if len(values) > MAX_JOBS:
+        message = f"{len(values)} jobs are too many for one file; the limit is {MAX_JOBS}."
+        reader.refuse(JOBS_FIELD, message, reason=PAYLOAD_TOO_LARGE)
+        return []
+    return values
+
+
+def _repeated_ids(values: list[Any]) -> list[Violation]:
+    """Finds ids that stand twice, also in jobs that are wrong in other ways."""
+    violations = []
+    first_places: dict[str, int] = {}
+    for index, value in enumerate(values):
+        spelling = next((name for name in _ID_SPELLINGS if _has_text(value, name)), None)
+        if spelling is None:
+            continue
+        first = first_places.setdefault(value[spelling], index)
+        if first != index:
+            message = f"{quoted(value[spelling])} is the id of job [{first}] already."
+            violations.append(Violation(f"$.{JOBS_FIELD}[{index}].{spelling}", message))
+    return violations
+
+
+def _has_text(value: Any, name: str) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get(name), str) and value[name] != ""
+
+
+_ID_SPELLINGS = ("id", "job_id")
+
+_TYPES: Mapping[str, tuple[JobShape, PreferenceSource]] = {
+    "individual": (JobShape.INDIVIDUAL, PreferenceSource.STATIC),
+    "object": (JobShape.OBJECT, PreferenceSource.STATIC),
+    "combined": (JobShape.COMBINED, PreferenceSource.STATIC),
+    "preference": (JobShape.INDIVIDUAL, PreferenceSource.DYNAMIC),
+    "individual_batch": (JobShape.INDIVIDUAL, PreferenceSource.STATIC),
+    "object_batch": (JobShape.OBJECT, PreferenceSource.STATIC),
+    "combined_batch": (JobShape.COMBINED, PreferenceSource.STATIC),
+    "preference_batch": (JobShape.INDIVIDUAL, PreferenceSource.DYNAMIC),
+}
+_PRIORITIES = {priority.lower(): priority for priority in Priority}
+_DATA_SOURCES = {source.lower(): source for source in DataSource}
+
+
+def _read_job(reader: FieldReader) -> JobDefinition:
+    """Takes every field of a job; where one is wrong, something of its type stands in for it."""
+    job_id = _read_id(reader)
+    shape, preference_source = _read_type(reader)
+    categories = _read_categories(reader, shape=shape, preference_source=preference_source)
+    return JobDefinition(
+        job_id=job_id,
+        display_name=reader.line("name", longest=LONGEST_DISPLAY_NAME) or job_id,
+        description=reader.prose("description", longest=LONGEST_DESCRIPTION),
+        shape=shape or JobShape.INDIVIDUAL,
+        preference_source=preference_source,
+        priority=reader.choice("priority", _PRIORITIES) or Priority.MEDIUM,
+        categories=categories,
+        data_source=reader.choice("data_source", _DATA_SOURCES)
+        or default_data_source(categories, preference_source),
+        filters=_read_filters(reader, shape=shape, categories=categories),
+        limit=reader.whole("limit", least=1, most=MAX_ITEMS) or DEFAULT_LIMIT,
+        operation=reader.line("operation", longest=LONGEST_NAME),
+        feature_type=_read_feature_type(reader, preference_source=preference_source),
+        template_id=_read_template_id(reader),
+        schedule=reader.nested("schedule", parse_schedule),
+        retry_limit=reader.whole("retry_limit", least=0, most=MAX_RETRY_LIMIT),
+        distribute_results=reader.flag("distribute_results") or False,
+        distribution_user_ids=reader.nested("distribution", _parse_distribution) or (),
+        purpose_id=reader.line("purpose_id", longest=LONGEST_NAME),
+        default_preferences=reader.nested("default_preferences", _parse_default_preferences) or {},
+    )
+
+
+def _read_id(reader: FieldReader) -> str:
+    if not reader.require(*_ID_SPELLINGS):
+        return ""
+    value = reader.take(*_ID_SPELLINGS)
+    if isinstance(value, str) and is_id(value):
+        return value
+    reader.refuse("id", f"{quoted(value)} is no id; an id has 4 to 63 letters, digits, '_' or '-'.")
+    return ""
+
+
+def _read_type(reader: FieldReader) -> tuple[JobShape | None, PreferenceSource]:
+    given = reader.choice("type", _TYPES) if reader.require("type") else None
+    shape, preference_source = given or (None, PreferenceSource.STATIC)
+    preference_based = reader.flag("preference_based")
+    if preference_based:
+        return shape, PreferenceSource.DYNAMIC
+    if preference_based is False and preference_source is PreferenceSource.DYNAMIC:
+        reader.refuse("preference_based", "false contradicts the type; leave one of them out.")
+    return shape, preference_source
+
+
+def _read_categories(
+    reader: FieldReader, *, shape: JobShape | None, preference_source: PreferenceSource
+) -> tuple[str, ...]:
+    single = reader.line("category", longest=LONGEST_NAME)
+    several = reader.lines("categories", most=MAX_CATEGORIES, longest=LONGEST_NAME)
+    if single and several and several != (single,):
+        reader.refuse("categories", f"This differs from {quoted(single)} in `category`; keep one.")
+    categories = several or ((single,) if single else ())
+    if shape is JobShape.COMBINED:
+        if len(categories) < 2:
+            reader.refuse("categories", "A combined job needs at least two categories.")
+    elif shape is not None and len(categories) > 1:
+        reader.refuse("categories", "Only a combined job has several categories; name one.")
+    elif not categories and preference_source is PreferenceSource.STATIC:
+        reader.refuse("category", "This field is required, unless the job is preference-based.")
+    return categories
+
+
+def _read_filters(
+    reader: FieldReader, *, shape: JobShape | None, categories: tuple[str, ...]
+) -> Mapping[str, Any]:
+    filters = reader.mapping("filters")
+    path = reader.path_of("filters")
+    if shape is JobShape.COMBINED:
+        for name, filters_of_one in filters.items():
+            reader.add(_check_combined_filters(name, filters_of_one, categories, path=path))
+    elif filters and not reader.has("category", "categories"):
+        reader.refuse("filters", "Filters narrow a category; name it, or leave them out.")
+    elif shape is not None:
+        reader.add(_check_filters(filters, path=path))
+    return filters
+
+
+def _check_combined_filters(
+    name: str, filters: Any, categories: tuple[str, ...], *, path: str
+) -> list[Violation]:
+    if name not in categories:
+        message = f"{quoted(name)} is none of the job's categories, {listed(categories)}."
+        return [Violation(child_path(path, name), message)]
+    if not isinstance(filters, Mapping):
+        message = f"{quoted(filters)} is not an object; write filters for each category."
+        return [Violation(child_path(path, name), message)]
+    return _check_filters(filters, path=child_path(path, name))
+
+
+def _check_filters(filters: Mapping[str, Any], *, path: str) -> list[Violation]:
+    _, violations = parse_filters(filters, category="", limit=1, now=_ANY_TIME, path=path)
+    return violations
+
+
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def _read_feature_type(reader: FieldReader, *, preference_source: PreferenceSource) -> str:
+    if preference_source is PreferenceSource.DYNAMIC:
+        reader.require("feature_type")
+    return reader.line("feature_type", longest=LONGEST_NAME)
+
+
+def _read_template_id(reader: FieldReader) -> str:
+    if not reader.has("template_id", "operation", "feature_type"):
+        reader.refuse(
+            "template_id",
+            "This field is required, unless `operation` or `feature_type` has a default template.",
+        )
+    return reader.line("template_id", longest=LONGEST_NAME)
+
+
+def _parse_distribution(value: Any, *, path: str) -> tuple[tuple[str, ...], list[Violation]]:
+    violations: list[Violation] = []
+    reader = FieldReader(value, path=path, violations=violations)
+    users = reader.lines("users", most=MAX_DISTRIBUTION_USERS, longest=LONGEST_NAME)
+    reader.refuse_unknown("a distribution")
+    return users, violations
+
+
+def _parse_default_preferences(
+    value: Any, *, path: str
+) -> tuple[Mapping[str, Any] | None, list[Violation]]:
+    wish, violations = parse_wish(value, path=path)
+    return (None if wish is None else value), violations

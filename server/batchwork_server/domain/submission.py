@@ -1,0 +1,84 @@
+"""What a caller, a job or a schedule asks for, before it is a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from batchwork_server.domain.batch import Priority
+from batchwork_server.domain.job import DEFAULT_LIMIT, DataSource, JobShape, PreferenceSource
+from batchwork_server.domain.selection import SelectedItem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    """Names a request, so that the same one again gets the first answer.
+
+    Attributes:
+        request_id: Empty means that every call stands for itself.
+        request_hash: Of the request's content.
+    """
+
+    request_id: str = ""
+    request_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestedOptions:
+    """How to process, where the caller says so; None means the job's or the server's value."""
+
+    model: str = ""
+    chunk_size: int | None = None
+    retry_limit: int | None = None
+    item_timeout: timedelta | None = None
+    priority: Priority | None = None
+    max_concurrent_items: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a batch is to be made of.
+
+    Attributes:
+        items: Inline items; None means that ``categories`` are selected from.
+        filters: JSON values; for COMBINED one object of filters a category.
+        user_ids: Restricts the items to those of these users; empty means no restriction.
+    """
+
+    items: tuple[SelectedItem, ...] | None = None
+    categories: tuple[str, ...] = ()
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    limit: int = DEFAULT_LIMIT
+    shape: JobShape = JobShape.INDIVIDUAL
+    data_source: DataSource = DataSource.CATEGORIES
+    preference_source: PreferenceSource = PreferenceSource.STATIC
+    template_id: str = ""
+    operation: str = ""
+    feature_type: str = ""
+    options: RequestedOptions = RequestedOptions()
+    batch_id: str = ""
+    display_name: str = ""
+    description: str = ""
+    source: str = ""
+    purpose_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    batch_metadata: Mapping[str, Any] = field(default_factory=dict)
+    job_id: str = ""
+    job_revision: int = 0
+    user_ids: frozenset[str] = frozenset()
+
+    @property
+    def batch_type(self) -> str:
+        """The name of the place in the matrix, such as ``INDIVIDUAL_USERS``."""
+        preference = "PREFERENCE_" if self.preference_source is PreferenceSource.DYNAMIC else ""
+        method = "INDIVIDUAL" if self.shape is JobShape.INDIVIDUAL else "BATCH"
+        return f"{preference}{method}_{self.data_source}"
+
+    def filters_of(self, category: str) -> Mapping[str, Any]:
+        """Returns the filters that narrow one of the categories."""
+        if self.shape is not JobShape.COMBINED:
+            return self.filters
+        filters: Mapping[str, Any] = self.filters.get(category, {})
+        return filters

@@ -1,0 +1,117 @@
+"""What the workers take items from: the chunks that are claimed, in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from batchwork_server.domain.item import Outcome, PendingItem
+from batchwork_server.engine.executor import RunningBatch
+from batchwork_server.store.store import ClaimedChunk
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ChunkRun:
+    """A claimed chunk on its way through the workers.
+
+    Attributes:
+        queue: Items that no worker has yet.
+        in_flight: Items that a worker has.
+        outcomes: Of items that are done and not recorded.
+        retry_time: When the first of its retries is due.
+        draw: The jitter of this claim; items that failed together come back together.
+        lost: Somebody else has the chunk; nothing of it counts any more.
+        finished: Set when the chunk is recorded, released or lost.
+    """
+
+    chunk: ClaimedChunk
+    running: RunningBatch
+    queue: deque[PendingItem]
+    in_flight: int = 0
+    outcomes: list[Outcome] = field(default_factory=list)
+    retry_time: datetime | None = None
+    draw: float = field(default_factory=random.random)
+    lost: bool = False
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_done(self) -> bool:
+        return not self.queue and not self.in_flight
+
+
+class Feed:
+    """Hands items to a fixed set of workers, without a task or a lock for each.
+
+    Attributes:
+        queued: Items that no worker has yet.
+    """
+
+    def __init__(self) -> None:
+        self._runs: deque[ChunkRun] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+        self.queued = 0
+
+    def put(self, run: ChunkRun) -> None:
+        self._runs.append(run)
+        self.queued += len(run.queue)
+        self.wake(len(run.queue))
+
+    def take(self) -> tuple[ChunkRun, PendingItem] | None:
+        """Returns the next item whose batch has room for one more, or none."""
+        while self._runs and not self._runs[0].queue:
+            self._runs.popleft()
+        if self._closed:
+            return None
+        for run in self._runs:
+            if run.queue and (run.running.has_room or not run.running.wanted):
+                self.queued -= 1
+                run.in_flight += 1
+                run.running.in_flight += 1
+                return run, run.queue.popleft()
+        return None
+
+    def give_back(self, run: ChunkRun) -> None:
+        """Says that the worker is done with an item of ``run``."""
+        run.in_flight -= 1
+        run.running.in_flight -= 1
+        if self._idle and self.queued:
+            self.wake(1)
+
+    def interrupt(self, run: ChunkRun, item: PendingItem) -> None:
+        """Puts an item back that a worker was stopped at; its attempt does not count."""
+        self.give_back(run)
+        run.queue.appendleft(item)
+        self.queued += 1
+
+    def drop(self, run: ChunkRun) -> int:
+        """Takes away what no worker has yet, and returns how much that was."""
+        dropped = len(run.queue)
+        self.queued -= dropped
+        run.queue.clear()
+        return dropped
+
+    def close(self) -> None:
+        """Hands out nothing more; idle workers come back from ``wait``."""
+        self._closed = True
+        self.wake(len(self._idle))
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    async def wait(self) -> None:
+        """Waits until there may be an item."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(future)
+        await future
+
+    def wake(self, count: int) -> None:
+        while count > 0 and self._idle:
+            future = self._idle.popleft()
+            if not future.done():
+                future.set_result(None)
+                count -= 1

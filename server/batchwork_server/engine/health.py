@@ -1,0 +1,69 @@
+"""Keeps the health of the engine and the database up to date."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import ClassVar
+
+from batchwork_server.clock import Clock
+from batchwork_server.engine.engine import Engine
+from batchwork_server.engine.loop import tick
+from batchwork_server.errors import Unavailable
+
+Report = Callable[[str, bool], Awaitable[None]]
+
+
+class EngineHealth:
+    """Reports under the names ``engine`` and ``database``, every few seconds.
+
+    Args:
+        ping: Asks the database for an answer.
+        report: Takes a name and whether it is well.
+    """
+
+    INTERVAL: ClassVar = timedelta(seconds=5)
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        ping: Callable[[], Awaitable[None]],
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._ping = ping
+        self._report = report
+        self._clock = clock
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(
+            tick(
+                "health",
+                self.run_once,
+                interval=self.INTERVAL,
+                clock=self._clock,
+                stop=self._stop,
+            )
+        )
+
+    async def run_once(self) -> None:
+        await self._report("engine", self._engine.is_running)
+        await self._report("database", await self._database_answers())
+
+    async def _database_answers(self) -> bool:
+        try:
+            await self._ping()
+        except Unavailable:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        self._stop.set()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

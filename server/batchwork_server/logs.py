@@ -1,0 +1,65 @@
+"""Logs: one JSON line per fact, machine name first, with the correlation id of its call."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import ContextVar
+from typing import Any, TextIO, cast
+
+import orjson
+import structlog
+
+correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
+"""Names the call that the current task works for; empty outside of calls."""
+
+_LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    return cast("structlog.stdlib.BoundLogger", structlog.get_logger(module=name.removeprefix("batchwork_server.")))
+
+
+def configure_logs(*, level: str = "info", stream: TextIO | None = None) -> None:
+    """Sends every log, those of libraries too, as JSON lines to ``stream`` (default: stderr)."""
+    number = _LEVELS[level.lower()]
+    out = stream or sys.stderr
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            _add_correlation_id,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_dumps),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(serializer=_dumps),
+            ],
+        )
+    )
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+
+
+def _add_correlation_id(_logger: Any, _method: str, event: Any) -> Any:
+    current = correlation_id.get()
+    if current:
+        event.setdefault("correlation_id", current)
+    return event
+
+
+def _dumps(value: Any, **_options: Any) -> str:
+    return orjson.dumps(value, default=str).decode()

@@ -1,0 +1,52 @@
+"""What planners work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from batchwork_server.domain.item import NewItem
+from batchwork_server.domain.selection import SelectedItem
+from batchwork_server.ports import UserVerdict
+
+INLINE = ""
+"""The name under which inline items stand, which come from no category."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """What was selected, and what is known of the users in it.
+
+    Attributes:
+        groups: The things by category, in order.
+        verdicts: For every user that a thing names.
+    """
+
+    groups: Mapping[str, Sequence[SelectedItem]]
+    verdicts: Mapping[str, UserVerdict]
+
+    def skip_reason(self, item: SelectedItem) -> str | None:
+        """Returns why a thing is not to be worked on: its user is not valid."""
+        if item.user_id is None:
+            return None
+        verdict = self.verdicts[item.user_id]
+        return None if verdict is UserVerdict.VALID else f"USER_{verdict}"
+
+    def valid(self, category: str) -> list[SelectedItem]:
+        return [item for item in self.groups[category] if self.skip_reason(item) is None]
+
+
+Planner = Callable[[Selected], list[NewItem]]
+
+
+def array_of(items: Sequence[SelectedItem]) -> bytes:
+    """Returns the data of things as a JSON array; each text is pasted as it is, unread."""
+    return b"[" + b",".join(item.data_json.encode() for item in items) + b"]"
+
+
+def group_object(category: str, items: Sequence[SelectedItem]) -> bytes:
+    """Returns a category's things as one JSON object: category, count, items."""
+    name = orjson.dumps(category)
+    return b'{"category":%b,"count":%d,"items":%b}' % (name, len(items), array_of(items))

@@ -1,0 +1,132 @@
+"""Jobs of tenants; a definition is kept as the job file spells it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from batchwork_server.domain.job import StoredJob, parse_job, render_job
+from batchwork_server.store.database import Database
+from batchwork_server.store.locks import lock_until_commit
+from batchwork_server.store.pages import first_page
+from batchwork_server.store.statements import Column, insert_rows
+from batchwork_server.store.store import JobFilter, Transaction
+from batchwork_server.store.tables import jobs
+from batchwork_server.store.times import from_micros, to_micros
+
+_IDS_PER_STATEMENT = 1000
+
+_COLUMNS = (
+    Column("tenant_id", "text"),
+    Column("job_id", "text"),
+    Column("revision", "integer"),
+    Column("shape", "text"),
+    Column("feature_type", "text"),
+    Column("purpose_id", "text"),
+    Column("source", "text"),
+    Column("definition_json", "text"),
+    Column("create_time"),
+    Column("update_time"),
+)
+_REPLACE = """
+ON CONFLICT (tenant_id, job_id) DO UPDATE SET
+  revision = excluded.revision, shape = excluded.shape, feature_type = excluded.feature_type,
+  purpose_id = excluded.purpose_id, source = excluded.source,
+  definition_json = excluded.definition_json, update_time = excluded.update_time
+"""
+
+
+class SqlJobs:
+    """Implements ``JobStore``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def lock(
+        self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str
+    ) -> dict[str, StoredJob]:
+        await lock_until_commit(tx.connection, "jobs", tenant_id)
+        return await _fetch(tx.connection, job_ids, tenant_id=tenant_id)
+
+    async def put(self, tx: Transaction, stored_jobs: Sequence[StoredJob]) -> None:
+        rows = [_row_of(job) for job in stored_jobs]
+        await insert_rows(tx.connection, "jobs", _COLUMNS, rows, on_conflict=_REPLACE)
+
+    async def get(self, job_id: str, *, tenant_id: str | None) -> StoredJob | None:
+        query = sa.select(jobs).where(jobs.c.job_id == job_id)
+        if tenant_id is not None:
+            query = query.where(jobs.c.tenant_id == tenant_id)
+        async with self._database.reading() as connection:
+            row = (await connection.execute(query.order_by(jobs.c.tenant_id).limit(1))).first()
+        return None if row is None else _job_from(row)
+
+    async def get_many(self, job_ids: Sequence[str], *, tenant_id: str) -> dict[str, StoredJob]:
+        async with self._database.reading() as connection:
+            return await _fetch(connection, job_ids, tenant_id=tenant_id)
+
+    async def list(
+        self, wanted: JobFilter, *, page_size: int, after: tuple[str, str] | None
+    ) -> tuple[list[StoredJob], tuple[str, str] | None]:
+        key = sa.tuple_(jobs.c.tenant_id, jobs.c.job_id)
+        query = sa.select(jobs).where(*_conditions(wanted))
+        if after is not None:
+            query = query.where(key > sa.tuple_(*after))
+        query = query.order_by(jobs.c.tenant_id, jobs.c.job_id).limit(page_size + 1)
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        page, more_follow = first_page(
+            rows, page_size=page_size, weight=lambda row: len(row.definition_json)
+        )
+        found = [_job_from(row) for row in page]
+        return found, (page[-1].tenant_id, page[-1].job_id) if more_follow else None
+
+
+def _conditions(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
+    if wanted.tenant_id is not None:
+        yield jobs.c.tenant_id == wanted.tenant_id
+    if wanted.shape is not None:
+        yield jobs.c.shape == wanted.shape
+    if wanted.feature_type:
+        yield jobs.c.feature_type == wanted.feature_type
+    if wanted.purpose_id:
+        yield jobs.c.purpose_id == wanted.purpose_id
+
+
+async def _fetch(
+    connection: AsyncConnection, job_ids: Sequence[str], *, tenant_id: str
+) -> dict[str, StoredJob]:
+    found: dict[str, StoredJob] = {}
+    for start in range(0, len(job_ids), _IDS_PER_STATEMENT):
+        some = job_ids[start : start + _IDS_PER_STATEMENT]
+        query = sa.select(jobs).where(jobs.c.tenant_id == tenant_id, jobs.c.job_id.in_(some))
+        for row in await connection.execute(query):
+            found[row.job_id] = _job_from(row)
+    return found
+
+
+def _row_of(job: StoredJob) -> tuple[Any, ...]:
+    definition = job.definition
+    return (
+        *(job.tenant_id, definition.job_id, job.revision, definition.shape.value),
+        *(definition.feature_type, definition.purpose_id, job.source),
+        json.dumps(render_job(definition)),
+        *(to_micros(job.create_time), to_micros(job.update_time)),
+    )
+
+
+def _job_from(row: Any) -> StoredJob:
+    definition, violations = parse_job(json.loads(row.definition_json))
+    if definition is None:
+        raise ValueError(f"The stored job {row.job_id!r} cannot be read: {violations}")
+    return StoredJob(
+        definition=definition,
+        tenant_id=row.tenant_id,
+        revision=row.revision,
+        source=row.source,
+        create_time=from_micros(row.create_time),
+        update_time=from_micros(row.update_time),
+    )

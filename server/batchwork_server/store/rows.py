@@ -1,0 +1,196 @@
+"""Rows of the store to values of the domain, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from batchwork_server.domain.batch import (
+    Batch,
+    BatchOptions,
+    BatchRequest,
+    BatchState,
+    Counts,
+    Notice,
+    Priority,
+    Template,
+    UserValidation,
+)
+from batchwork_server.domain.item import Attempt, Item, ItemError, ItemState
+from batchwork_server.domain.retry import RetryPolicy
+from batchwork_server.store.times import duration_from_micros, from_micros
+
+COUNT_NAMES = (
+    "total",
+    "pending",
+    "running",
+    "succeeded",
+    "failed",
+    "skipped",
+    "cancelled",
+    "expired",
+    "retries",
+)
+
+BATCH_COLUMNS = (
+    "batch_key, tenant_id, batch_id, state, total, pending, running, succeeded, failed, skipped,"
+    " cancelled, expired, retries, event_sequence, create_time, update_time, start_time, end_time,"
+    " request_json"
+)
+"""The columns of a batch, in the order that ``batch_from`` reads."""
+
+
+def batch_from(row: Sequence[Any]) -> Batch:
+    return Batch(
+        key=row[0],
+        tenant_id=row[1],
+        batch_id=row[2],
+        state=BatchState(row[3]),
+        counts=counts_from(row[4:13]),
+        sequence=row[13],
+        create_time=from_micros(row[14]),
+        update_time=from_micros(row[15]),
+        start_time=from_micros(row[16]),
+        end_time=from_micros(row[17]),
+        request=request_from(row[18]),
+    )
+
+
+def counts_from(values: Sequence[int]) -> Counts:
+    return Counts(**dict(zip(COUNT_NAMES, values, strict=True)))
+
+
+def counts_to(counts: Counts) -> list[int]:
+    return [getattr(counts, name) for name in COUNT_NAMES]
+
+
+def request_to(request: BatchRequest) -> str:
+    """Writes what a batch is to do as JSON text, durations as seconds."""
+    options = request.options
+    document: dict[str, Any] = {
+        "template": {
+            "template_id": request.template.template_id,
+            "processor": request.template.processor,
+            "parameters": request.template.parameters,
+            "description": request.template.description,
+            "operations": request.template.operations,
+            "feature_types": request.template.feature_types,
+        },
+        "options": {
+            "chunk_size": options.chunk_size,
+            "item_timeout": options.item_timeout.total_seconds(),
+            "priority": options.priority,
+            "max_concurrent_items": options.max_concurrent_items,
+            "model": options.model,
+            "retry": {
+                "retry_limit": options.retry.retry_limit,
+                "initial_backoff": options.retry.initial_backoff.total_seconds(),
+                "max_backoff": options.retry.max_backoff.total_seconds(),
+                "multiplier": options.retry.multiplier,
+            },
+        },
+        "user_validation": [
+            request.user_validation.total,
+            request.user_validation.valid,
+            request.user_validation.invalid,
+        ],
+        "notices": [[n.reason, n.path, n.message] for n in request.notices],
+        "categories": request.categories,
+        "filters": request.filters,
+        "labels": request.labels,
+        "batch_metadata": request.batch_metadata,
+    }
+    for name in _TEXTS:
+        document[name] = getattr(request, name)
+    return orjson.dumps(document).decode()
+
+
+_TEXTS = (
+    "source",
+    "operation",
+    "display_name",
+    "description",
+    "job_id",
+    "job_revision",
+    "purpose_id",
+    "feature_type",
+    "batch_type",
+)
+
+
+@lru_cache(maxsize=512)
+def request_from(text: str) -> BatchRequest:
+    """Reads what a batch is to do. It never changes, so reading it once is enough."""
+    document = orjson.loads(text)
+    total, valid, invalid = document["user_validation"]
+    return BatchRequest(
+        template=_template_from(document["template"]),
+        options=_options_from(document["options"]),
+        user_validation=UserValidation(total=total, valid=valid, invalid=invalid),
+        notices=tuple(Notice(reason=r, path=p, message=m) for r, p, m in document["notices"]),
+        categories=tuple(document["categories"]),
+        filters=document["filters"],
+        labels=document["labels"],
+        batch_metadata=document["batch_metadata"],
+        **{name: document[name] for name in _TEXTS},
+    )
+
+
+def _template_from(document: Mapping[str, Any]) -> Template:
+    return Template(
+        template_id=document["template_id"],
+        processor=document["processor"],
+        parameters=document["parameters"],
+        description=document["description"],
+        operations=tuple(document["operations"]),
+        feature_types=tuple(document["feature_types"]),
+    )
+
+
+def _options_from(document: Mapping[str, Any]) -> BatchOptions:
+    retry = document["retry"]
+    return BatchOptions(
+        chunk_size=document["chunk_size"],
+        item_timeout=timedelta(seconds=document["item_timeout"]),
+        priority=Priority(document["priority"]),
+        max_concurrent_items=document["max_concurrent_items"],
+        model=document["model"],
+        retry=RetryPolicy(
+            retry_limit=retry["retry_limit"],
+            initial_backoff=timedelta(seconds=retry["initial_backoff"]),
+            max_backoff=timedelta(seconds=retry["max_backoff"]),
+            multiplier=retry["multiplier"],
+        ),
+    )
+
+
+def item_from(row: Any, *, batch_id: str, attempts: tuple[Attempt, ...] = ()) -> Item:
+    """Reads a row that has the columns of ``batches._item_columns``."""
+    return Item(
+        batch_id=batch_id,
+        index=row.item_index,
+        item_id=row.item_id,
+        user_id=row.user_id,
+        data_json=row.data_json,
+        state=ItemState(row.state),
+        attempt_count=row.attempt_count or 0,
+        result_json=row.result_json,
+        error=error_from(row.error_reason, row.error_message, row.error_retryable),
+        skip_reason=row.skip_reason,
+        next_attempt_time=from_micros(row.next_attempt_time),
+        start_time=from_micros(row.start_time),
+        end_time=from_micros(row.end_time),
+        duration=duration_from_micros(row.duration),
+        quality_score=row.quality_score,
+        attempts=attempts,
+    )
+
+
+def error_from(reason: str | None, message: str | None, retryable: bool | None) -> ItemError | None:
+    if reason is None:
+        return None
+    return ItemError(reason=reason, message=message or "", retryable=bool(retryable))

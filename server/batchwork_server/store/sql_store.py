@@ -1,0 +1,32 @@
+"""The store over SQLAlchemy, one implementation for SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from batchwork_server.store.batches import SqlBatches
+from batchwork_server.store.categories import SqlCategories
+from batchwork_server.store.chunks import SqlChunks
+from batchwork_server.store.database import Database
+from batchwork_server.store.jobs import SqlJobs
+from batchwork_server.store.preferences import SqlPreferences
+from batchwork_server.store.requests import SqlRequests
+from batchwork_server.store.store import Transaction
+from batchwork_server.store.users import SqlUsers
+
+
+class SqlStore:
+    """Implements ``Store``, and holds the embedded sources of users and categories."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.batches = SqlBatches(database)
+        self.chunks = SqlChunks(database)
+        self.requests = SqlRequests(database)
+        self.jobs = SqlJobs(database)
+        self.preferences = SqlPreferences(database)
+        self.users = SqlUsers(database)
+        self.categories = SqlCategories(database)
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        return self._database.transaction()

@@ -1,0 +1,117 @@
+"""Statements that go to the driver as they are: many rows a time, without a layer in between.
+
+SQLAlchemy compiles and checks each row of an ``executemany``; on the path of items that costs
+more than the database itself. What is here keeps its transactions and connections and hands rows
+to the driver as tuples. Values are always bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+Dialect = Literal["sqlite", "postgresql"]
+Row = tuple[Any, ...]
+
+
+@cache
+def for_driver(sql: str, dialect: Dialect) -> str:
+    """Rewrites ``?`` to the ``$1``, ``$2`` of PostgreSQL; on SQLite it is what the driver wants."""
+    if dialect == "sqlite":
+        return sql
+    head, *rest = sql.split("?")
+    return head + "".join(f"${number}{part}" for number, part in enumerate(rest, start=1))
+
+
+def dialect_of(connection: AsyncConnection) -> Dialect:
+    return "sqlite" if connection.dialect.name == "sqlite" else "postgresql"
+
+
+async def run(connection: AsyncConnection, sql: str, parameters: Row = ()) -> list[Row]:
+    """Runs one statement and returns its rows, if it has any."""
+    result = await connection.exec_driver_sql(for_driver(sql, dialect_of(connection)), parameters)
+    return [tuple(row) for row in result.fetchall()] if result.returns_rows else []
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of rows that are handed over together, with its type on PostgreSQL."""
+
+    name: str
+    type: str = "bigint"
+
+
+async def insert_rows(
+    connection: AsyncConnection,
+    table: str,
+    columns: tuple[Column, ...],
+    rows: Sequence[Row],
+    *,
+    on_conflict: str = "",
+) -> None:
+    """Inserts many rows: ``executemany`` on SQLite, one statement over arrays on PostgreSQL."""
+    if not rows:
+        return
+    if dialect_of(connection) == "sqlite":
+        await connection.exec_driver_sql(_insert_values(table, columns, on_conflict), list(rows))
+    else:
+        arrays = tuple(list(values) for values in zip(*rows, strict=True))
+        await connection.exec_driver_sql(_insert_arrays(table, columns, on_conflict), arrays)
+
+
+@cache
+def _insert_values(table: str, columns: tuple[Column, ...], on_conflict: str) -> str:
+    names = ", ".join(column.name for column in columns)
+    marks = ", ".join("?" for _ in columns)
+    return f"INSERT INTO {table} ({names}) VALUES ({marks}) {on_conflict}"  # noqa: S608
+
+
+@cache
+def _insert_arrays(table: str, columns: tuple[Column, ...], on_conflict: str) -> str:
+    names = ", ".join(column.name for column in columns)
+    return f"INSERT INTO {table} ({names}) SELECT * FROM {_unnest(columns)} {on_conflict}"  # noqa: S608
+
+
+def _unnest(columns: tuple[Column, ...]) -> str:
+    arrays = ", ".join(f"${n}::{column.type}[]" for n, column in enumerate(columns, start=1))
+    return f"unnest({arrays})"
+
+
+async def update_rows(
+    connection: AsyncConnection,
+    sql: str,
+    columns: tuple[Column, ...],
+    rows: Sequence[Row],
+) -> list[Row]:
+    """Runs one ``UPDATE … FROM {rows} … RETURNING …`` over many rows and returns what it returns.
+
+    Args:
+        sql: Names the rows as ``{rows}``; they are called ``v`` and have the columns' names.
+        rows: Numbers and short texts only.
+    """
+    if not rows:
+        return []
+    if dialect_of(connection) == "sqlite":
+        parameters: Row = (orjson.dumps(rows).decode(),)
+    else:
+        parameters = tuple(list(values) for values in zip(*rows, strict=True))
+    statement = _with_rows(sql, columns, dialect_of(connection))
+    result = await connection.exec_driver_sql(statement, parameters)
+    return [tuple(row) for row in result.fetchall()]
+
+
+@cache
+def _with_rows(sql: str, columns: tuple[Column, ...], dialect: Dialect) -> str:
+    if dialect == "sqlite":
+        fields = ", ".join(
+            f"json_extract(value, '$[{n}]') AS {column.name}" for n, column in enumerate(columns)
+        )
+        source = f"(SELECT {fields} FROM json_each(?)) AS v"  # noqa: S608
+    else:
+        source = f"{_unnest(columns)} AS v({', '.join(column.name for column in columns)})"
+    return sql.replace("{rows}", source)

@@ -1,0 +1,70 @@
+"""Fixtures for every test: the clock, and databases of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from batchwork_server.store.database import Database, open_database
+
+from tests.fakes import FakeClock
+from tests.postgres import PostgresServer
+
+_TEMPLATE = "template_batchwork"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL for the whole run, or for each worker of one; do not stop it."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """The name of a database with our schema, to be copied, which is quicker than migrating."""
+    asyncio.run(_migrate(postgres.create_database(_TEMPLATE)))
+    return _TEMPLATE
+
+
+async def _migrate(url: str) -> None:
+    database = await open_database(url)
+    await database.close()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """Where a SQLite database of the test's own may be."""
+    return f"sqlite:///{tmp_path / 'batchwork.db'}"
+
+
+@pytest.fixture
+def postgresql_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """A PostgreSQL database of the test's own, with our schema."""
+    name = f"test_{next(_numbers)}"
+    yield postgres.create_database(name, template=postgres_template)
+    postgres.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Runs the test once on each database."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """Runs the test once on each database, which is open and empty."""
+    database = await open_database(database_url)
+    yield database
+    await database.close()

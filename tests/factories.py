@@ -1,0 +1,104 @@
+"""Values of the domain that are valid as they are; a test names only what it is about."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from datetime import timedelta
+from typing import Any
+
+from batchwork_server.domain.batch import BatchOptions, BatchRequest, Template, dispatch_time
+from batchwork_server.domain.item import ItemState, NewItem, Outcome
+from batchwork_server.domain.selection import LoadedItem
+from batchwork_server.ports import ItemCall
+from batchwork_server.store.store import NewChunk
+
+from tests.fakes import START
+
+TENANT = "default"
+
+_numbers = itertools.count(1)
+
+
+def make_template(**changes: Any) -> Template:
+    defaults: dict[str, Any] = {
+        "template_id": "welcome",
+        "processor": "render",
+        "parameters": {"text": "Welcome, {{ name }}!"},
+    }
+    return Template(**defaults | changes)
+
+
+def make_options(**changes: Any) -> BatchOptions:
+    defaults: dict[str, Any] = {"chunk_size": 100, "item_timeout": timedelta(seconds=30)}
+    return BatchOptions(**defaults | changes)
+
+
+def make_request(**changes: Any) -> BatchRequest:
+    defaults: dict[str, Any] = {
+        "template": make_template(),
+        "options": make_options(),
+        "source": "test",
+        "operation": "render",
+    }
+    return BatchRequest(**defaults | changes)
+
+
+def make_item(item_id: str = "", *, data: Any = None, **changes: Any) -> NewItem:
+    """Makes an item; without an id it gets one that no other has."""
+    item_id = item_id or f"item-{next(_numbers)}"
+    data = {"name": item_id} if data is None else data
+    return NewItem(**{"item_id": item_id, "data_json": json.dumps(data)} | changes)
+
+
+def make_items(count: int) -> list[NewItem]:
+    return [make_item(f"item-{index}") for index in range(count)]
+
+
+def make_chunk(first_index: int = 0, item_count: int = 100, **changes: Any) -> NewChunk:
+    """Makes a chunk that is due at ``START``."""
+    options = make_options()
+    defaults: dict[str, Any] = {
+        "first_index": first_index,
+        "item_count": item_count,
+        "due_time": START,
+        "dispatch_time": dispatch_time(due=START, priority=options.priority, place=0),
+    }
+    return NewChunk(**defaults | changes)
+
+
+def make_outcome(index: int = 0, **changes: Any) -> Outcome:
+    """Makes the outcome of an item that succeeded at its first attempt."""
+    defaults: dict[str, Any] = {
+        "index": index,
+        "state": ItemState.SUCCEEDED,
+        "attempts": 1,
+        "result_json": '{"text":"Welcome!"}',
+        "start_time": START,
+        "end_time": START + timedelta(milliseconds=20),
+        "duration": timedelta(milliseconds=20),
+    }
+    return Outcome(**defaults | changes)
+
+
+def make_call(item_id: str = "item-1", **changes: Any) -> ItemCall:
+    defaults: dict[str, Any] = {
+        "batch_id": "bat_test_1",
+        "tenant_id": TENANT,
+        "item_id": item_id,
+        "user_id": None,
+        "data": {"name": item_id},
+        "attempt": 1,
+        "idempotency_key": f"bat_test_1/{item_id}",
+        "parameters": {},
+    }
+    return ItemCall(**defaults | changes)
+
+
+def make_loaded_item(item_id: str = "", *, data: Any = None, **changes: Any) -> LoadedItem:
+    """Makes an item of a category; without an id it gets one that no other has."""
+    item_id = item_id or f"item-{next(_numbers)}"
+    data = {} if data is None else data
+    return LoadedItem(
+        **{"item_id": item_id, "data_json": json.dumps(data, ensure_ascii=False)} | changes
+    )

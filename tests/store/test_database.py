@@ -1,0 +1,350 @@
+"""Opening a database: what is made of it, and what is refused and left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from batchwork_server.errors import ConfigurationError, StoreUnavailable
+from batchwork_server.store.database import VERSION_TABLE, Database, open_database
+from batchwork_server.store.tables import metadata, system_users
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.postgres import PostgresServer
+
+ADD_USER = sa.insert(system_users).values(
+    tenant_id="default", user_id="ann", active=True, create_time=0
+)
+COUNT_USERS = "SELECT count(*) FROM system_users WHERE tenant_id = ?"
+
+
+def file_of(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Returns every file of a folder but the locks, which only say who looked."""
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith(".lock")
+    }
+
+
+async def schema_of(database: Database) -> set[tuple[str, ...]]:
+    """Returns what the database itself says of its tables and indexes, without the white space."""
+    if database.dialect == "sqlite":
+        query = "SELECT name, coalesce(sql, '') FROM sqlite_schema"
+    else:
+        query = (
+            "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' UNION ALL "
+            "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
+            "WHERE connamespace = 'public'::regnamespace UNION ALL "
+            "SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable, "
+            "column_default) FROM information_schema.columns WHERE table_schema = 'public'"
+        )
+    async with database.reading() as connection:
+        rows = [tuple(row) for row in await connection.execute(sa.text(query))]
+    return {(name, re.sub(r"[\s\"]+", " ", sql)) for name, sql in rows if VERSION_TABLE not in name}
+
+
+async def test_migrations_equal_the_tables(database):
+    def differences(connection: sa.Connection) -> list[object]:
+        options = {"compare_type": True, "version_table": VERSION_TABLE}
+        return list(
+            compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+        )
+
+    async with database.reading() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_migrations_write_the_schema_that_the_tables_would(database):
+    migrated = await schema_of(database)
+
+    async with database.transaction() as tx:
+        await tx.connection.run_sync(metadata.drop_all)
+        await tx.connection.run_sync(metadata.create_all)
+
+    assert await schema_of(database) == migrated
+
+
+async def test_open_again_finds_what_was_written(database_url):
+    database = await open_database(database_url)
+    async with database.transaction() as tx:
+        await tx.connection.execute(ADD_USER)
+    await database.close()
+
+    database = await open_database(database_url)
+    row = await database.fetch_row(COUNT_USERS, ("default",))
+    await database.close()
+
+    assert row == (1,)
+
+
+async def test_point_query_sees_what_was_committed_and_nothing_else(database):
+    async with database.transaction() as tx:
+        await tx.connection.execute(ADD_USER)
+        assert await database.fetch_row(COUNT_USERS, ("default",)) == (0,)
+
+    assert await database.fetch_row(COUNT_USERS, ("default",)) == (1,)
+
+
+async def test_point_query_without_a_row_answers_none(database):
+    assert await database.fetch_row("SELECT 1 FROM jobs WHERE job_id = ?", ("none",)) is None
+
+
+async def test_block_that_fails_writes_nothing(database):
+    async def fail() -> None:
+        async with database.transaction() as tx:
+            await tx.connection.execute(ADD_USER)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
+
+    assert await database.fetch_row(COUNT_USERS, ("default",)) == (0,)
+
+
+async def test_mistake_in_a_statement_is_not_taken_for_an_absent_database(database):
+    async def ask() -> None:
+        async with database.reading() as connection:
+            await connection.execute(sa.text("SELECT 1 FROM no_such_table"))
+
+    with pytest.raises(sa.exc.DBAPIError):
+        await ask()
+
+
+async def test_own_error_of_a_block_passes_through(database):
+    async def read_a_file() -> None:
+        async with database.transaction():
+            raise FileNotFoundError
+
+    async def add_twice() -> None:
+        async with database.transaction() as tx:
+            await tx.connection.execute(ADD_USER)
+            await tx.connection.execute(ADD_USER)
+
+    with pytest.raises(FileNotFoundError):
+        await read_a_file()
+    with pytest.raises(sa.exc.IntegrityError):
+        await add_twice()
+
+
+async def test_databases_are_migrated_at_the_same_time(tmp_path, postgres):
+    files = [f"sqlite:///{tmp_path / name}" for name in ("a.db", "b.db")]
+    url = postgres.create_database("migrated_twice")
+
+    databases = await asyncio.gather(*(open_database(url) for url in [*files, url, url]))
+
+    for database in databases:
+        assert await database.fetch_row(COUNT_USERS, ("default",)) == (0,)
+        await database.close()
+    postgres.drop_database("migrated_twice")
+
+
+async def test_sqlite_acknowledges_only_what_is_on_disk(sqlite_url):
+    database = await open_database(sqlite_url)
+
+    async with database.transaction() as tx:
+        journal_mode = (await tx.connection.execute(sa.text("PRAGMA journal_mode"))).scalar_one()
+        synchronous = (await tx.connection.execute(sa.text("PRAGMA synchronous"))).scalar_one()
+    await database.close()
+
+    assert (journal_mode, synchronous) == ("wal", 2)
+
+
+async def test_close_leaves_nothing_but_the_file(sqlite_url, tmp_path):
+    database = await open_database(sqlite_url)
+    await database.ping()
+
+    await database.close()
+
+    assert list(contents(tmp_path)) == ["batchwork.db"]
+
+
+async def test_second_server_on_a_file_is_refused_with_the_process_of_the_first(
+    sqlite_url, tmp_path
+):
+    database = await open_database(sqlite_url)
+    (tmp_path / "alias.db").symlink_to(file_of(sqlite_url))
+
+    for url in (sqlite_url, f"sqlite:///{tmp_path / 'alias.db'}"):
+        with pytest.raises(ConfigurationError, match=rf"process {os.getpid()}\)"):
+            await open_database(url)
+
+    await database.close()
+    reopened = await open_database(sqlite_url)
+    await reopened.close()
+
+
+def write_garbage(path: Path) -> None:
+    path.write_bytes(b"this was never a database" * 1000)
+
+
+def write_torn_file(path: Path) -> None:
+    write_foreign_file(path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def write_foreign_file(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('0001')")
+        connection.commit()
+
+
+def write_foreign_file_with_wal(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+        connection.commit()
+
+
+def write_newer_schema(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE {VERSION_TABLE} (version_num TEXT)")
+        connection.execute(f"INSERT INTO {VERSION_TABLE} VALUES ('9999')")
+        connection.execute("CREATE TABLE batches (batch_key INTEGER)")
+        connection.commit()
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        pytest.param(write_garbage, "not a database", id="garbage"),
+        pytest.param(write_torn_file, "not a database that can be used", id="torn"),
+        pytest.param(write_foreign_file, "not Batchwork's.*recipes", id="another program's"),
+        pytest.param(write_foreign_file_with_wal, "not Batchwork's", id="another program's, WAL"),
+        pytest.param(write_newer_schema, "newer than this server.*'9999'", id="newer"),
+    ],
+)
+async def test_file_that_is_not_ours_is_refused_and_left_as_it_is(
+    sqlite_url, tmp_path, write, message
+):
+    write(file_of(sqlite_url))
+    before = contents(tmp_path)
+
+    with pytest.raises(ConfigurationError, match=message) as refusal:
+        await open_database(sqlite_url)
+
+    assert str(file_of(sqlite_url)) in str(refusal.value)
+    assert contents(tmp_path) == before
+
+
+async def test_postgresql_of_somebody_else_is_refused_and_left_as_it_is(postgres):
+    url = postgres.create_database("foreign")
+    engine = create_async_engine(url.replace("postgresql", "postgresql+asyncpg", 1))
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("CREATE TABLE recipes (name TEXT)"))
+
+    with pytest.raises(ConfigurationError, match="recipes"):
+        await open_database(url)
+
+    async with engine.connect() as connection:
+        assert await connection.run_sync(lambda c: sa.inspect(c).get_table_names()) == ["recipes"]
+    await engine.dispose()
+    postgres.drop_database("foreign")
+
+
+async def test_postgresql_database_that_is_not_there_is_a_matter_of_configuration(postgres):
+    with pytest.raises(ConfigurationError, match="no_such_database"):
+        await open_database(postgres.url("no_such_database"))
+
+
+async def test_postgresql_server_that_is_not_there_is_unavailable(tmp_path):
+    with pytest.raises(StoreUnavailable):
+        await open_database(f"postgresql://batchwork@/batchwork?host={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["batchwork.db", "mysql://host/name", "nonsense://host", "sqlite://", "sqlite:///:memory:"],
+)
+async def test_url_that_is_not_understood_is_refused(url):
+    with pytest.raises(ConfigurationError, match="BATCHWORK_DATABASE_URL"):
+        await open_database(url)
+
+
+async def test_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"folder .*nowhere.* does not exist"):
+        await open_database(f"sqlite:///{tmp_path / 'nowhere' / 'batchwork.db'}")
+
+
+async def test_locked_database_is_unavailable_and_works_again_when_it_is_free(sqlite_url):
+    database = await open_database(sqlite_url, busy_timeout=timedelta(milliseconds=1))
+    with closing(sqlite3.connect(file_of(sqlite_url), isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(StoreUnavailable, match="locked"):
+            async with database.transaction():
+                pass
+        assert await database.fetch_row(COUNT_USERS, ("default",)) == (0,)
+
+    async with database.transaction() as tx:
+        await tx.connection.execute(ADD_USER)
+    await database.close()
+
+
+async def test_full_disk_is_unavailable_and_nothing_is_written(sqlite_url):
+    database = await open_database(sqlite_url)
+    async with database.transaction() as tx:
+        await tx.connection.execute(sa.text("PRAGMA max_page_count = 1"))
+
+    with pytest.raises(StoreUnavailable, match="full"):
+        async with database.transaction() as tx:
+            await tx.connection.execute(
+                sa.insert(system_users),
+                [
+                    {"tenant_id": "t", "user_id": f"{n:0100}", "active": True, "create_time": 0}
+                    for n in range(1000)
+                ],
+            )
+
+    assert await database.fetch_row(COUNT_USERS, ("t",)) == (0,)
+    await database.close()
+
+
+async def test_postgresql_that_crashed_is_unavailable_until_it_is_back():
+    with PostgresServer(fsync=True) as server:
+        database = await open_database(server.create_database("batchwork"))
+        async with database.transaction() as tx:
+            await tx.connection.execute(ADD_USER)
+
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            await database.ping()
+        with pytest.raises(StoreUnavailable):
+            await database.fetch_row(COUNT_USERS, ("default",))
+        with pytest.raises(StoreUnavailable):
+            async with database.transaction():
+                pass
+
+        server.restart()
+        assert await database.fetch_row(COUNT_USERS, ("default",)) == (1,)
+        await database.close()
+
+
+async def test_connection_that_breaks_in_a_transaction_is_unavailable():
+    with PostgresServer() as server:
+        database = await open_database(server.create_database("batchwork"))
+
+        async def write() -> None:
+            async with database.transaction() as tx:
+                await tx.connection.execute(ADD_USER)
+                server.restart()
+                await tx.connection.execute(ADD_USER)
+
+        with pytest.raises(StoreUnavailable):
+            await write()
+
+        assert await database.fetch_row(COUNT_USERS, ("default",)) == (0,)
+        await database.close()
