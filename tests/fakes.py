@@ -21,8 +21,9 @@ from batchwork_server.domain.selection import (
     Selection,
     TagsAny,
 )
+from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import Unavailable
-from batchwork_server.ports import ItemCall, ItemResult, UserVerdict
+from batchwork_server.ports import ItemCall, ItemResult
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 

@@ -27,7 +27,7 @@ from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
 from batchwork_server.logs import get_logger
 from batchwork_server.processors.registry import ProcessorRegistry
-from batchwork_server.rpc.interceptors import Credentials, load_credentials
+from batchwork_server.rpc.credentials import Credentials, load_credentials
 from batchwork_server.rpc.server import RpcServer
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.sql_store import SqlStore

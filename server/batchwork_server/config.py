@@ -34,61 +34,67 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     database_url: SecretStr = Field(
-        SecretStr("sqlite:///batchwork.db"), validation_alias="BATCHWORK_DATABASE_URL"
+        default=SecretStr("sqlite:///batchwork.db"), validation_alias="BATCHWORK_DATABASE_URL"
     )
     sqlite_synchronous: Literal["FULL", "NORMAL"] = Field(
-        "FULL", validation_alias="BATCHWORK_SQLITE_SYNCHRONOUS"
+        default="FULL", validation_alias="BATCHWORK_SQLITE_SYNCHRONOUS"
     )
-    listen: str = Field("127.0.0.1:50051", validation_alias="BATCHWORK_LISTEN")
+    listen: str = Field(default="127.0.0.1:50051", validation_alias="BATCHWORK_LISTEN")
     tls_certificate_file: Path | None = Field(
-        None, validation_alias="BATCHWORK_TLS_CERTIFICATE_FILE"
+        default=None, validation_alias="BATCHWORK_TLS_CERTIFICATE_FILE"
     )
-    tls_key_file: Path | None = Field(None, validation_alias="BATCHWORK_TLS_KEY_FILE")
-    allow_clear_text: bool = Field(False, validation_alias="BATCHWORK_ALLOW_CLEAR_TEXT")
-    api_keys_file: Path | None = Field(None, validation_alias="BATCHWORK_API_KEYS_FILE")
-    allow_anonymous: bool = Field(False, validation_alias="BATCHWORK_ALLOW_ANONYMOUS")
-    reflection: bool = Field(True, validation_alias="BATCHWORK_REFLECTION")
+    tls_key_file: Path | None = Field(default=None, validation_alias="BATCHWORK_TLS_KEY_FILE")
+    allow_clear_text: bool = Field(default=False, validation_alias="BATCHWORK_ALLOW_CLEAR_TEXT")
+    api_keys_file: Path | None = Field(default=None, validation_alias="BATCHWORK_API_KEYS_FILE")
+    allow_anonymous: bool = Field(default=False, validation_alias="BATCHWORK_ALLOW_ANONYMOUS")
+    reflection: bool = Field(default=True, validation_alias="BATCHWORK_REFLECTION")
     max_message_bytes: int = Field(
-        32 * 1024 * 1024,
+        default=32 * 1024 * 1024,
         ge=4 * 1024 * 1024,
         le=256 * 1024 * 1024,
         validation_alias="BATCHWORK_MAX_MESSAGE_BYTES",
     )
-    max_watchers: int = Field(10_000, ge=1, le=1_000_000, validation_alias="BATCHWORK_MAX_WATCHERS")
-    templates_dir: Path | None = Field(None, validation_alias="BATCHWORK_TEMPLATES_DIR")
-    max_concurrent_items: int = Field(
-        25, ge=1, le=10_000, validation_alias="BATCH_MAX_CONCURRENT_ITEMS"
+    max_watchers: int = Field(
+        default=10_000, ge=1, le=1_000_000, validation_alias="BATCHWORK_MAX_WATCHERS"
     )
-    chunk_size: int = Field(50, ge=1, le=1000, validation_alias="BATCH_DEFAULT_SIZE")
-    batch_retry_limit: int | None = Field(None, ge=0, le=100, validation_alias="BATCH_RETRY_LIMIT")
-    batch_max_retries: int = Field(3, ge=0, le=100, validation_alias="BATCH_MAX_RETRIES")
+    templates_dir: Path | None = Field(default=None, validation_alias="BATCHWORK_TEMPLATES_DIR")
+    max_concurrent_items: int = Field(
+        default=25, ge=1, le=10_000, validation_alias="BATCH_MAX_CONCURRENT_ITEMS"
+    )
+    chunk_size: int = Field(default=50, ge=1, le=1000, validation_alias="BATCH_DEFAULT_SIZE")
+    batch_retry_limit: int | None = Field(
+        default=None, ge=0, le=100, validation_alias="BATCH_RETRY_LIMIT"
+    )
+    batch_max_retries: int = Field(default=3, ge=0, le=100, validation_alias="BATCH_MAX_RETRIES")
     retry_initial_backoff: Seconds = Field(
-        timedelta(seconds=1),
+        default=timedelta(seconds=1),
         ge=timedelta(0),
         le=timedelta(hours=1),
         validation_alias="BATCHWORK_RETRY_INITIAL_BACKOFF",
     )
     retry_max_backoff: Seconds = Field(
-        timedelta(minutes=5),
+        default=timedelta(minutes=5),
         ge=timedelta(0),
         le=timedelta(days=1),
         validation_alias="BATCHWORK_RETRY_MAX_BACKOFF",
     )
-    item_timeout_ms: int = Field(30_000, ge=1, le=3_600_000, validation_alias="BATCH_TIMEOUT_MS")
+    item_timeout_ms: int = Field(
+        default=30_000, ge=1, le=3_600_000, validation_alias="BATCH_TIMEOUT_MS"
+    )
     lease: Seconds = Field(
-        timedelta(seconds=30),
+        default=timedelta(seconds=30),
         ge=timedelta(seconds=3),
         le=timedelta(hours=1),
         validation_alias="BATCHWORK_LEASE",
     )
     shutdown_grace: Seconds = Field(
-        timedelta(seconds=30),
+        default=timedelta(seconds=30),
         ge=timedelta(0),
         le=timedelta(hours=1),
         validation_alias="BATCHWORK_SHUTDOWN_GRACE",
     )
     log_level: Literal["debug", "info", "warn", "error"] = Field(
-        "info", validation_alias="LOG_LEVEL"
+        default="info", validation_alias="LOG_LEVEL"
     )
 
     @field_validator("listen")

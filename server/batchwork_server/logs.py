@@ -17,7 +17,10 @@ _LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    return cast("structlog.stdlib.BoundLogger", structlog.get_logger(module=name.removeprefix("batchwork_server.")))
+    return cast(
+        "structlog.stdlib.BoundLogger",
+        structlog.get_logger(module=name.removeprefix("batchwork_server.")),
+    )
 
 
 def configure_logs(*, level: str = "info", stream: TextIO | None = None) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol
 
 from batchwork_server.domain.batch import Template
 from batchwork_server.domain.selection import SelectedItem, Selection
+from batchwork_server.domain.user import UserVerdict
 
 Take = Callable[[Sequence[int]], Awaitable[Sequence[asyncio.Event]]]
 """Claims chunks by their keys and returns, for each that was claimed, what is set at its end."""
@@ -39,17 +39,6 @@ class Dispatcher(Protocol):
             room: How many more items the worker could use right now.
         """
         ...
-
-
-class UserVerdict(StrEnum):
-    """What is known of a user."""
-
-    VALID = "VALID"
-    NOT_FOUND = "NOT_FOUND"
-    INACTIVE = "INACTIVE"
-    WRONG_TENANT = "WRONG_TENANT"  # exists in another tenant only
-    MALFORMED = "MALFORMED"
-    UNKNOWN = "UNKNOWN"  # the source is away
 
 
 class UserRepository(Protocol):
@@ -152,7 +141,7 @@ class Processor(Protocol):
     """
 
     def check(self, template: Template) -> Sequence[str]:
-        """Returns what is wrong with a template's parameters, as sentences; empty when all is well."""
+        """Returns what is wrong with a template's parameters, as sentences; none if all is well."""
         ...
 
     async def process(self, call: ItemCall) -> ItemResult:

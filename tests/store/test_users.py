@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from batchwork_server.ports import UserRepository, UserVerdict
+from batchwork_server.domain.user import UserVerdict
+from batchwork_server.ports import UserRepository
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.users import IDS_PER_STATEMENT, SqlUsers
 

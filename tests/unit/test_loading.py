@@ -12,8 +12,8 @@ import pytest
 from batchwork_server.application import loading
 from batchwork_server.application.loading import Loading, LoadReport, OnError
 from batchwork_server.domain.selection import ActiveSince, Condition, CreatedBetween, Selection
+from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import InvalidArgument
-from batchwork_server.ports import UserVerdict
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from batchwork_server.application.validation import Validation
+from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import Unavailable
-from batchwork_server.ports import UserVerdict
 
 from tests.factories import TENANT
 from tests.fakes import FakeUsers

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from importlib.util import find_spec
 
 
 def main() -> None:
     """Runs the command line and exits; ``batchwork --help`` lists the exit codes."""
-    missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("typer", "rich") if find_spec(name) is None]
     if missing:
         sys.stderr.write(
             f"The command line needs {' and '.join(missing)}: pip install 'batchwork[cli]'\n"

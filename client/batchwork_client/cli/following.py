@@ -46,7 +46,7 @@ class Bar:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=None)
+        self._task = progress.add_task("", total=None, failed=0)
 
     def show(self, state: str, counts: BatchCounts, event: BatchEvent) -> None:
         self._progress.update(

@@ -207,8 +207,7 @@ class Batches:
         self, matching: BatchFilter, *, page_size: int, after: int | None, skip: int
     ) -> tuple[Sequence[Batch], int | None]:
         """Returns a page of batches, newest first, and where the next one starts."""
-        return await self._store.batches.list(
-            matching, page_size=page_size, after=after, skip=skip)
+        return await self._store.batches.list(matching, page_size=page_size, after=after, skip=skip)
 
     async def get_item(self, batch_id: str, item_id: str, *, tenant_id: str | None) -> Item:
         """Returns an item with its attempts.
@@ -233,7 +232,9 @@ class Batches:
     ) -> tuple[Sequence[Item], int | None]:
         """Returns a page of items in the order of the batch, and where the next one starts."""
         batch = await self.get_batch(batch_id, tenant_id=tenant_id)
-        return await self._store.batches.list_items(batch, matching, page_size=page_size, after=after)
+        return await self._store.batches.list_items(
+            batch, matching, page_size=page_size, after=after
+        )
 
     async def cancel_batch(
         self, batch_id: str, *, caller: Caller, idempotency: Idempotency

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from batchwork_server.application.job_notices import JobNotices
+from batchwork_server.application.notices import JobNotices
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Notice, Template
 from batchwork_server.domain.job import (

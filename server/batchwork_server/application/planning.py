@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
+from batchwork_server.application.notices import unmatched_filters
 from batchwork_server.application.validation import Validation
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import (
@@ -20,13 +21,14 @@ from batchwork_server.domain.batch import (
 )
 from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.job import DataSource, PreferenceSource
-from batchwork_server.domain.selection import SelectedItem, names_of, parse_filters
+from batchwork_server.domain.selection import SelectedItem, parse_filters
 from batchwork_server.domain.submission import RequestedOptions, Submission
+from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import InvalidArgument, Violation
 from batchwork_server.planners import Selected, plan
 from batchwork_server.planners.selected import INLINE, array_of
-from batchwork_server.ports import CategoryRepository, TemplateService, UserVerdict
-from batchwork_server.store.store import Store
+from batchwork_server.ports import CategoryRepository, TemplateService
+from batchwork_server.store.store import PreferenceFilter, Store
 
 LARGEST_ITEM = 1024 * 1024
 """The most bytes that an item's data may have as JSON text."""
@@ -159,19 +161,11 @@ class Planning:
         if violations:
             return [], [], violations
         found = await self._categories.select(selection, tenant_id=tenant_id)
-        asked = names_of(selection.conditions)
         existing = await self._categories.field_names(category, tenant_id=tenant_id)
-        notices = [
-            Notice(
-                reason="FILTER_MATCHES_NO_FIELD",
-                path=path,
-                message=f"No item of {category!r} has a field {name!r}; it has "
-                f"{_listed(existing)}.",
-            )
-            for name in asked
-            if name not in existing and f"has_{name}" not in existing
-        ]
-        return found, notices, []
+        notices = unmatched_filters(
+            submission.filters_of(category), category=category, existing=existing, path=path
+        )
+        return found, list(notices), []
 
     async def _by_user(
         self,
@@ -187,15 +181,13 @@ class Planning:
         """
         things = [item for group in groups.values() for item in group]
         users: list[SelectedItem] = []
-        after: tuple[str, ...] | None = None
+        after: tuple[str, str] | None = None
+        wanting = PreferenceFilter(
+            tenant_id=tenant_id, feature_type=submission.feature_type, enabled=True
+        )
         while True:
             page, after = await self._store.preferences.list(
-                tenant_id=tenant_id,
-                user_id=None,
-                feature_type=submission.feature_type,
-                enabled=True,
-                page_size=_PREFERENCES_PAGE,
-                after=after,
+                wanting, page_size=_PREFERENCES_PAGE, after=after
             )
             for preference in page:
                 overrides = preference.template_overrides

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from batchwork_server.domain.json_object import is_line
+from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import Unavailable
-from batchwork_server.ports import UserRepository, UserVerdict
+from batchwork_server.ports import UserRepository
 
 LONGEST_USER_ID = 128
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -109,7 +109,7 @@ class Watching:
         include_items: bool,
         only_failed: bool,
         min_interval: timedelta,
-    ) -> AsyncIterator[WatchMessage]:
+    ) -> AsyncGenerator[WatchMessage, None]:
         """Yields what happens to a batch, until END.
 
         Without ``resume`` it starts with a snapshot, read after the topic was joined, so that

@@ -180,7 +180,7 @@ def parse_jobs_by_path(text: str) -> tuple[dict[str, JobDefinition], list[Violat
 
 
 def render_job_file(jobs: Iterable[JobDefinition]) -> str:
-    """Writes a job file that ``parse_job_file`` reads as equal jobs; each field has one spelling."""
+    """Writes a job file that ``parse_job_file`` reads as equal jobs, in one spelling."""
     document = {JOBS_FIELD: [render_job(job) for job in jobs]}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 

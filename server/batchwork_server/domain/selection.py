@@ -9,7 +9,7 @@ and every other name asks for equality.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -113,25 +113,6 @@ class LoadedItem:
     user_id: str | None = None
     create_time: datetime | None = None
     active_time: datetime | None = None
-
-
-def filter_path(filters_path: str, name: str) -> str:
-    """Returns the path under which a filter is reported."""
-    return f"{filters_path}.{name}"
-
-
-def names_of(conditions: Sequence[Condition]) -> list[str]:
-    """Returns the fields of the data that the conditions look at, each once."""
-    names: dict[str, None] = {}
-    for condition in conditions:
-        match condition:
-            case NumberBound(field=field) | Presence(field=field) | Equality(field=field):
-                names[field] = None
-            case TagsAny():
-                names["tags"] = None
-            case _:
-                pass
-    return list(names)
 
 
 def field_of_filter(name: str) -> str | None:
@@ -318,7 +299,7 @@ class _FilterReader:
             return None
 
     def _refuse(self, name: str, message: str) -> None:
-        self.violations.append(Violation(filter_path(self._path, name), message))
+        self.violations.append(Violation(f"{self._path}.{name}", message))
 
 
 def _subject_of(name: str) -> tuple[str, str]:

@@ -61,6 +61,7 @@ class BatchProcessor:
         self._batches: dict[int, RunningBatch] = {}
         self._done: deque[ChunkRun] = deque()
         self._something_done = asyncio.Event()
+        self._recording = asyncio.Lock()
         self._flushed = clock.monotonic()
         self._rate = _Rate(clock)
         self._draining = False
@@ -196,19 +197,25 @@ class BatchProcessor:
         return [run for run in runs if not run.lost]
 
     async def _record(self, runs: Sequence[ChunkRun]) -> None:
-        now = self._clock.now()
-        taken = [(run, run.outcomes) for run in runs]
-        records = []
-        for run, outcomes in taken:
-            run.outcomes = []
-            records.append(_record_of(run, outcomes, now=now))
-        try:
-            recorded = await self._store.chunks.record(records, now=now)
-        except BaseException:
-            for run, outcomes in taken:
-                run.outcomes = outcomes + run.outcomes
-            raise
-        for (run, _), record in zip(taken, records, strict=True):
+        async with self._recording:
+            now = self._clock.now()
+            taken = [run.take_outcomes() for run in runs]
+            records = [
+                _record_of(run, outcomes, now=now)
+                for run, outcomes in zip(runs, taken, strict=True)
+            ]
+            try:
+                await self._write(runs, records, now=now)
+            except BaseException:
+                for run, outcomes in zip(runs, taken, strict=True):
+                    run.outcomes = outcomes + run.outcomes
+                raise
+
+    async def _write(
+        self, runs: Sequence[ChunkRun], records: Sequence[ChunkRecord], *, now: datetime
+    ) -> None:
+        recorded = await self._store.chunks.record(records, now=now)
+        for run, record in zip(runs, records, strict=True):
             if run.chunk.chunk_key in recorded.lost:
                 self._lose(run)
             elif record.done or record.release:
@@ -269,21 +276,20 @@ class BatchProcessor:
 
         Called when no worker runs any more.
         """
-        now = self._clock.now()
-        runs = [run for run in self._runs.values() if not run.lost]
-        records = []
-        for run in runs:
-            returned = self._feed.drop(run)
-            record = _record_of(run, run.outcomes, now=now)
-            if returned:
-                record.done, record.release, record.returned = False, True, returned
-                record.due_time, record.dispatch_time = now, _order(run, now)
-            records.append(record)
-        if records:
-            recorded = await self._store.chunks.record(records, now=now)
-            self._tell(recorded.batches.values())
-        for run in runs:
-            self._forget(run)
+        async with self._recording:  # a commit that is under way comes first
+            now = self._clock.now()
+            runs = [run for run in self._runs.values() if not run.lost]
+            if runs:
+                records = [self._release_of(run, now=now) for run in runs]
+                await self._write(runs, records, now=now)
+
+    def _release_of(self, run: ChunkRun, *, now: datetime) -> ChunkRecord:
+        returned = self._feed.drop(run)
+        record = _record_of(run, run.take_outcomes(), now=now)
+        if returned:
+            record.done, record.release, record.returned = False, True, returned
+            record.due_time, record.dispatch_time = now, _order(run, now)
+        return record
 
 
 class _Rate:

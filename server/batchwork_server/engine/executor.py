@@ -150,7 +150,7 @@ class Executor:
             text = f"{type(error).__name__}: {error}"
             outcome.error = _error("PROCESSOR_ERROR", text, retryable=True)
         policy = running.batch.request.options.retry
-        if outcome.error.retryable and policy.allows(attempts=outcome.attempts):
+        if running.wanted and outcome.error.retryable and policy.allows(attempts=outcome.attempts):
             outcome.state = ItemState.PENDING
             delay = error.retry_after if isinstance(error, ItemFailed) else None
             outcome.next_attempt_time = self._clock.now() + delay if delay else None

@@ -41,6 +41,11 @@ class ChunkRun:
     def is_done(self) -> bool:
         return not self.queue and not self.in_flight
 
+    def take_outcomes(self) -> list[Outcome]:
+        """Returns the outcomes that are to be recorded, and begins a new list."""
+        outcomes, self.outcomes = self.outcomes, []
+        return outcomes
+
 
 class Feed:
     """Hands items to a fixed set of workers, without a task or a lock for each.

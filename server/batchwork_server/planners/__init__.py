@@ -11,13 +11,15 @@ from typing import Final
 
 from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.job import JobShape
-from batchwork_server.planners import combined, individual, object
+from batchwork_server.planners.combined import plan as plan_combined
+from batchwork_server.planners.individual import plan as plan_individual
+from batchwork_server.planners.object import plan as plan_object
 from batchwork_server.planners.selected import Planner, Selected
 
 PLANNERS: Final[Mapping[JobShape, Planner]] = {
-    JobShape.INDIVIDUAL: individual.plan,
-    JobShape.OBJECT: object.plan,
-    JobShape.COMBINED: combined.plan,
+    JobShape.INDIVIDUAL: plan_individual,
+    JobShape.OBJECT: plan_object,
+    JobShape.COMBINED: plan_combined,
 }
 
 

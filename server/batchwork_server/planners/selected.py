@@ -9,7 +9,7 @@ import orjson
 
 from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.selection import SelectedItem
-from batchwork_server.ports import UserVerdict
+from batchwork_server.domain.user import UserVerdict
 
 INLINE = ""
 """The name under which inline items stand, which come from no category."""

@@ -20,6 +20,7 @@ from batchwork_server.domain.batch import (
 from batchwork_server.domain.item import Attempt, Item, ItemState, NewItem
 from batchwork_server.errors import AlreadyExists
 from batchwork_server.store import events
+from batchwork_server.store.chunks import EVERYTHING_DUE
 from batchwork_server.store.database import Database
 from batchwork_server.store.rows import (
     BATCH_COLUMNS,
@@ -78,13 +79,13 @@ INSERT INTO batches (tenant_id, batch_id, state, total, pending, skipped, open_c
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant_id, batch_id) DO NOTHING
 RETURNING {BATCH_COLUMNS}
-"""  # noqa: S608
-_GET_BATCH = f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_id = ?"  # noqa: S608
+"""
+_GET_BATCH = f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_id = ?"
 _CANCEL_BATCH = f"""
 UPDATE batches SET state = 'CANCELLING', event_sequence = event_sequence + 1, update_time = ?
 WHERE batch_key = ? AND state IN ({", ".join(f"'{state}'" for state in sorted(CANCELLABLE_STATES))})
 RETURNING {BATCH_COLUMNS}
-"""  # noqa: S608
+"""
 
 
 class SqlBatches:
@@ -138,7 +139,7 @@ class SqlBatches:
 
     async def get_by_key(self, batch_key: int) -> Batch | None:
         row = await self._database.fetch_row(
-            f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_key = ?",  # noqa: S608
+            f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_key = ?",
             (batch_key,),
         )
         return None if row is None else batch_from(row)
@@ -166,7 +167,7 @@ class SqlBatches:
         # Chunks before the batch, here as everywhere: two transactions never wait for each other.
         await run(
             connection,
-            "UPDATE chunks SET due_time = 0, dispatch_time = 0"
+            f"UPDATE chunks SET due_time = {EVERYTHING_DUE}, dispatch_time = 0"
             " WHERE batch_key = ? AND state = 'OPEN'",
             (batch_key,),
         )
@@ -236,7 +237,7 @@ class SqlBatches:
 
 
 async def _insert_parts(
-    connection: AsyncConnection, batch: Batch, new: Sequence[NewItem], open: Sequence[NewChunk]
+    connection: AsyncConnection, batch: Batch, new: Sequence[NewItem], parts: Sequence[NewChunk]
 ) -> None:
     key = batch.key
     await insert_rows(
@@ -261,7 +262,7 @@ async def _insert_parts(
                 *(key, chunk.first_index, chunk.item_count, "OPEN"),
                 *(to_micros(chunk.due_time), to_micros(chunk.dispatch_time)),
             )
-            for chunk in open
+            for chunk in parts
         ],
     )
     labels = [(key, name, value) for name, value in batch.request.labels.items()]

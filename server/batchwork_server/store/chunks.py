@@ -28,6 +28,9 @@ from batchwork_server.store.store import (
 )
 from batchwork_server.store.times import duration_to_micros, from_micros, to_micros
 
+EVERYTHING_DUE = 0
+"""The due time of a chunk whose items do not wait for their retries: its batch was cancelled."""
+
 _RECORD_COLUMNS = (
     Column("chunk_key"),
     Column("epoch"),
@@ -36,7 +39,8 @@ _RECORD_COLUMNS = (
     Column("due_time"),
     Column("dispatch_time"),
 )
-# The epoch is the fence: a worker that lost its chunk gets no row back, and writes nothing.
+# The epoch is the fence: a worker that lost its chunk gets no row back, and writes nothing. And
+# nobody lets go of a chunk without an account of every item that was taken.
 _RECORD_CHUNKS = """
 UPDATE chunks SET
   state = v.state,
@@ -45,6 +49,7 @@ UPDATE chunks SET
   dispatch_time = COALESCE(v.dispatch_time, chunks.dispatch_time)
 FROM {rows}
 WHERE chunks.chunk_key = v.chunk_key AND chunks.epoch = v.epoch AND chunks.state = 'CLAIMED'
+  AND (v.state = 'CLAIMED' OR chunks.taken = v.recorded)
 RETURNING chunks.chunk_key
 """
 
@@ -89,18 +94,18 @@ UPDATE batches SET
   open_chunks = open_chunks - ?, event_sequence = event_sequence + ?, update_time = ?
 WHERE batch_key = ?
 RETURNING {BATCH_COLUMNS}, open_chunks
-"""  # noqa: S608
+"""
 _START_BATCH = f"""
 UPDATE batches SET state = 'RUNNING', start_time = ?, event_sequence = event_sequence + 1
 WHERE batch_key = ? AND state = 'PENDING'
 RETURNING {BATCH_COLUMNS}
-"""  # noqa: S608
+"""
 _END_BATCH = f"""
 UPDATE batches SET state = ?, start_time = COALESCE(start_time, ?), end_time = ?,
   event_sequence = event_sequence + 1
 WHERE batch_key = ? AND state IN ('PENDING', 'RUNNING', 'CANCELLING')
 RETURNING {BATCH_COLUMNS}
-"""  # noqa: S608
+"""
 
 _SELECT_ITEMS = """
 SELECT i.item_index, i.item_id, i.user_id, i.data_json, o.attempt_count, o.next_attempt_time
@@ -159,7 +164,7 @@ class SqlChunks:
                     batch_key=batch_key,
                     items=[],
                 )
-                for chunk_key, epoch, batch_key, _, _ in rows
+                for chunk_key, epoch, batch_key, _, _, _ in rows
             ]
             await _load_items(connection, rows, claimed, now=now)
             await _count_taken(connection, claimed)
@@ -181,6 +186,7 @@ class SqlChunks:
             kept = [record for record in records if record.chunk_key in held]
             await _insert_outcomes(connection, kept)
             written = await _update_batches(connection, _changes(kept), now=now)
+            await _hurry_cancelled(connection, kept, written)
         lost = frozenset(record.chunk_key for record in records) - held
         return Recorded(lost=lost, batches=written)
 
@@ -205,7 +211,7 @@ class SqlChunks:
         async with self._database.transaction() as tx:
             rows = await run(
                 tx.connection,
-                "UPDATE chunks SET state = 'OPEN', crashes = crashes + 1"  # noqa: S608
+                "UPDATE chunks SET state = 'OPEN', crashes = crashes + 1"
                 f" WHERE state = 'CLAIMED'{condition} RETURNING batch_key, taken",
                 parameters,
             )
@@ -220,10 +226,10 @@ class SqlChunks:
         async with self._database.reading() as connection:
             [kept] = await run(
                 connection,
-                f"SELECT {', '.join(COUNT_NAMES)} FROM batches WHERE batch_key = ?",  # noqa: S608
+                f"SELECT {', '.join(COUNT_NAMES)} FROM batches WHERE batch_key = ?",
                 (batch_key,),
             )
-            by_state = dict(
+            by_state: dict[str, int] = dict(
                 await run(
                     connection,
                     "SELECT COALESCE(o.state, 'PENDING'), COUNT(*) FROM items i"
@@ -260,9 +266,9 @@ async def _take(
     marks = ", ".join("?" for _ in chunk_keys)
     return await run(
         connection,
-        "UPDATE chunks SET state = 'CLAIMED', epoch = epoch + 1, owner = ?, claim_time = ?,"  # noqa: S608
+        "UPDATE chunks SET state = 'CLAIMED', epoch = epoch + 1, owner = ?, claim_time = ?,"
         f" lease_time = ? WHERE state = 'OPEN' AND chunk_key IN ({marks})"
-        " RETURNING chunk_key, epoch, batch_key, first_index, item_count",
+        " RETURNING chunk_key, epoch, batch_key, first_index, item_count, due_time",
         (owner, to_micros(now), to_micros(lease_time), *sorted(chunk_keys)),
     )
 
@@ -278,7 +284,8 @@ async def _load_items(
     moment = to_micros(now)
     by_place = sorted(zip(rows, claimed, strict=True), key=lambda pair: (pair[0][2], pair[0][3]))
     spans: list[tuple[int, int, int, list[tuple[int, ClaimedChunk]]]] = []
-    for (_, _, batch_key, first, count), chunk in by_place:
+    everything_due = {chunk_key for chunk_key, *_, due_time in rows if due_time == EVERYTHING_DUE}
+    for (_, _, batch_key, first, count, _), chunk in by_place:
         if spans and spans[-1][0] == batch_key and spans[-1][2] == first:
             start, members = spans[-1][1], spans[-1][3]
             members.append((first + count, chunk))
@@ -287,17 +294,23 @@ async def _load_items(
             spans.append((batch_key, first, first + count, [(first + count, chunk)]))
     for batch_key, start, end, members in spans:
         found = await run(connection, _SELECT_ITEMS, (batch_key, start, end))
-        _deal(found, members, moment)
+        _deal(found, members, moment, everything_due)
 
 
-def _deal(found: Sequence[Row], members: Sequence[tuple[int, ClaimedChunk]], moment: int) -> None:
+def _deal(
+    found: Sequence[Row],
+    members: Sequence[tuple[int, ClaimedChunk]],
+    moment: int,
+    everything_due: set[int],
+) -> None:
     """Gives each row, in order, to the chunk in whose range it lies."""
     ends = iter(members)
     end, chunk = next(ends)
     for index, item_id, user_id, data_json, attempt_count, next_attempt_time in found:
         while index >= end:
             end, chunk = next(ends)
-        if next_attempt_time is not None and next_attempt_time > moment:
+        is_due = next_attempt_time is None or next_attempt_time <= moment
+        if not is_due and chunk.chunk_key not in everything_due:
             waits = from_micros(next_attempt_time)
             chunk.waiting_time = min(chunk.waiting_time or waits, waits)
             continue
@@ -338,6 +351,24 @@ async def _start_batches(
             written[key] = batch_from(rows[0])
             await events.insert(connection, [events.state_changed(written[key], now=now)])
     return written
+
+
+async def _hurry_cancelled(
+    connection: AsyncConnection, records: Sequence[ChunkRecord], written: Mapping[int, Batch]
+) -> None:
+    """Makes due what was released just now although its batch was cancelled meanwhile."""
+    keys = [
+        (record.chunk_key,)
+        for record in records
+        if record.release and written[record.batch_key].state is BatchState.CANCELLING
+    ]
+    await update_rows(
+        connection,
+        f"UPDATE chunks SET due_time = {EVERYTHING_DUE}, dispatch_time = 0 FROM {{rows}}"
+        " WHERE chunks.chunk_key = v.chunk_key RETURNING chunks.chunk_key",
+        (Column("chunk_key"),),
+        keys,
+    )
 
 
 def _record_row(record: ChunkRecord) -> Row:

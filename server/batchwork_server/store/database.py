@@ -380,7 +380,7 @@ def _refuse_foreign_file(path: Path) -> None:
 
 
 def _sqlite_revision(connection: sqlite3.Connection) -> str | None:
-    row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608
+    row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()
     return None if row is None else str(row[0])
 
 

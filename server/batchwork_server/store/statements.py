@@ -68,13 +68,13 @@ async def insert_rows(
 def _insert_values(table: str, columns: tuple[Column, ...], on_conflict: str) -> str:
     names = ", ".join(column.name for column in columns)
     marks = ", ".join("?" for _ in columns)
-    return f"INSERT INTO {table} ({names}) VALUES ({marks}) {on_conflict}"  # noqa: S608
+    return f"INSERT INTO {table} ({names}) VALUES ({marks}) {on_conflict}"
 
 
 @cache
 def _insert_arrays(table: str, columns: tuple[Column, ...], on_conflict: str) -> str:
     names = ", ".join(column.name for column in columns)
-    return f"INSERT INTO {table} ({names}) SELECT * FROM {_unnest(columns)} {on_conflict}"  # noqa: S608
+    return f"INSERT INTO {table} ({names}) SELECT * FROM {_unnest(columns)} {on_conflict}"
 
 
 def _unnest(columns: tuple[Column, ...]) -> str:
@@ -111,7 +111,7 @@ def _with_rows(sql: str, columns: tuple[Column, ...], dialect: Dialect) -> str:
         fields = ", ".join(
             f"json_extract(value, '$[{n}]') AS {column.name}" for n, column in enumerate(columns)
         )
-        source = f"(SELECT {fields} FROM json_each(?)) AS v"  # noqa: S608
+        source = f"(SELECT {fields} FROM json_each(?)) AS v"
     else:
         source = f"{_unnest(columns)} AS v({', '.join(column.name for column in columns)})"
     return sql.replace("{rows}", source)

@@ -25,9 +25,17 @@ def from_micros(micros: int | None) -> datetime | None:
     return None if micros is None else _EPOCH + timedelta(microseconds=micros)
 
 
+@overload
+def duration_to_micros(duration: timedelta) -> int: ...
+@overload
+def duration_to_micros(duration: None) -> None: ...
 def duration_to_micros(duration: timedelta | None) -> int | None:
     return None if duration is None else duration // _MICROSECOND
 
 
+@overload
+def duration_from_micros(micros: int) -> timedelta: ...
+@overload
+def duration_from_micros(micros: None) -> None: ...
 def duration_from_micros(micros: int | None) -> timedelta | None:
     return None if micros is None else timedelta(microseconds=micros)

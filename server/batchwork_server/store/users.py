@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from batchwork_server.ports import UserVerdict
+from batchwork_server.domain.user import UserVerdict
 from batchwork_server.store.database import Database
 from batchwork_server.store.store import Transaction
 from batchwork_server.store.times import to_micros

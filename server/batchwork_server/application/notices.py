@@ -1,14 +1,16 @@
-"""What a job file says that may not be meant, although it is accepted."""
+"""What is accepted although it may not be meant."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from batchwork_server.domain.batch import Notice
 from batchwork_server.domain.job import JobDefinition, JobShape
 from batchwork_server.domain.json_object import child_path, listed, quoted
 from batchwork_server.domain.selection import field_of_filter
-from batchwork_server.ports import CategoryRepository, UserRepository, UserVerdict
+from batchwork_server.domain.user import UserVerdict
+from batchwork_server.ports import CategoryRepository, UserRepository
 
 CATEGORY_WITHOUT_ITEMS = "CATEGORY_WITHOUT_ITEMS"
 FILTER_MATCHES_NO_FIELD = "FILTER_MATCHES_NO_FIELD"
@@ -88,17 +90,35 @@ def _about_filters(
         filters_path = f"{path}.filters"
         if job.shape is JobShape.COMBINED:
             filters_path = child_path(filters_path, category)
-        existing = fields.get(category, ())
-        for name in job.filters_of(category) if existing else ():
-            field = field_of_filter(name)
-            if field is None or field in existing or name in existing:
-                continue
-            yield Notice(
-                reason=FILTER_MATCHES_NO_FIELD,
-                path=child_path(filters_path, name),
-                message=f"No item of {quoted(category)} has a field {quoted(field)}; "
-                f"they have {listed(existing)}.",
-            )
+        yield from unmatched_filters(
+            job.filters_of(category),
+            category=category,
+            existing=fields.get(category, ()),
+            path=filters_path,
+        )
+
+
+def unmatched_filters(
+    filters: Mapping[str, Any], *, category: str, existing: Sequence[str], path: str
+) -> Iterator[Notice]:
+    """Yields a notice for each filter on a field that no item of the category has.
+
+    Args:
+        filters: JSON values.
+        category: What the filters narrow.
+        existing: The fields that its items have; an empty category has nothing to compare with.
+        path: Where the filters stand.
+    """
+    for name in filters if existing else ():
+        field = field_of_filter(name)
+        if field is None or field in existing or name in existing:
+            continue
+        yield Notice(
+            reason=FILTER_MATCHES_NO_FIELD,
+            path=child_path(path, name),
+            message=f"No item of {quoted(category)} has a field {quoted(field)}; "
+            f"they have {listed(existing)}.",
+        )
 
 
 def _about_users(

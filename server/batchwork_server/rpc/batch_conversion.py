@@ -1,0 +1,268 @@
+"""Batches between the contract and the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+from batchwork.v1 import batch_pb2 as messages
+from batchwork.v1 import job_pb2
+from batchwork.v1.batch_service_pb2 import (
+    BatchEvent,
+    BatchEventKind,
+    CreateBatchRequest,
+    WatchBatchRequest,
+)
+
+from batchwork_server.application.planning import Plan
+from batchwork_server.application.watching import WatchMessage
+from batchwork_server.domain.batch import (
+    Batch,
+    BatchOptions,
+    BatchState,
+    Counts,
+    Notice,
+    Priority,
+    UserValidation,
+)
+from batchwork_server.domain.job import (
+    DEFAULT_LIMIT,
+    MAX_RETRY_LIMIT,
+    DataSource,
+    JobShape,
+    PreferenceSource,
+    default_data_source,
+)
+from batchwork_server.domain.json_object import listed, quoted
+from batchwork_server.domain.selection import MAX_ITEMS
+from batchwork_server.domain.submission import RequestedOptions, Submission
+from batchwork_server.rpc.checks import Checks
+from batchwork_server.rpc.item_conversion import item_to, items_from
+from batchwork_server.rpc.resume_tokens import ResumeTokens
+from batchwork_server.rpc.values import duration_to, struct_to, timestamp_to
+
+LONGEST_DISPLAY_NAME = 200
+LONGEST_DESCRIPTION = 2000
+MAX_CHUNK_SIZE = 1000
+MAX_CONCURRENT_ITEMS = 10_000
+LARGEST_METADATA = 64 * 1024
+LARGEST_FILTERS = 64 * 1024
+SAMPLE_SIZE = 10
+
+SHORTEST_TIMEOUT = timedelta(milliseconds=1)
+LONGEST_TIMEOUT = timedelta(hours=1)
+
+DEFAULT_INTERVAL = timedelta(milliseconds=250)
+SHORTEST_INTERVAL = timedelta(milliseconds=100)
+LONGEST_INTERVAL = timedelta(hours=1)
+
+BATCH_STATE_TO = {
+    state: messages.BatchState.Value(f"BATCH_STATE_{state.name}") for state in BatchState
+}
+BATCH_STATE_FROM: dict[int, BatchState] = {
+    number: state for state, number in BATCH_STATE_TO.items()
+}
+
+PRIORITY_TO = {
+    priority: job_pb2.Priority.Value(f"PRIORITY_{priority.name}") for priority in Priority
+}
+
+_PRIORITY_FROM: dict[int, Priority] = {number: priority for priority, number in PRIORITY_TO.items()}
+
+_DATA_SOURCES = {"users": DataSource.USERS, "categories": DataSource.CATEGORIES}
+_SHAPES = {"individual": JobShape.INDIVIDUAL, "batch": JobShape.OBJECT}
+
+
+def submission_from(request: CreateBatchRequest, *, checks: Checks) -> Submission:
+    """Returns what a request asks for; valid only when ``checks`` found nothing."""
+    _check_origin(request, checks=checks)
+    category = checks.line("category", request.category)
+    categories = (category,) if category else ()
+    metadata = checks.json_object(
+        "batch_metadata", request.batch_metadata, most_bytes=LARGEST_METADATA
+    )
+    meant = _meaning(metadata, "data_source_type", _DATA_SOURCES, checks=checks)
+    shape = _meaning(metadata, "processing_method", _SHAPES, checks=checks)
+    return Submission(
+        items=items_from(request.items, checks=checks) if request.items else None,
+        categories=categories,
+        filters=checks.json_object("filters", request.filters, most_bytes=LARGEST_FILTERS),
+        limit=checks.set_whole("limit", request.limit, least=1, most=MAX_ITEMS) or DEFAULT_LIMIT,
+        shape=shape or JobShape.INDIVIDUAL,
+        data_source=meant or default_data_source(categories, PreferenceSource.STATIC),
+        template_id=checks.line("template_id", request.template_id),
+        operation=checks.line("operation", request.operation),
+        options=_options_from(request.options, checks=checks),
+        batch_id=checks.optional_id("batch_id", request.batch_id),
+        display_name=checks.line(
+            "display_name", request.display_name, longest=LONGEST_DISPLAY_NAME
+        ),
+        description=checks.prose("description", request.description, longest=LONGEST_DESCRIPTION),
+        source=checks.source("source", request.source),
+        purpose_id=checks.line("purpose_id", request.purpose_id),
+        labels=checks.labels("labels", request.labels),
+        batch_metadata=metadata,
+    )
+
+
+def _check_origin(request: CreateBatchRequest, *, checks: Checks) -> None:
+    """Checks that the items come from one place, and that nothing narrows what is inline."""
+    if request.items and request.category:
+        checks.refuse("category", "There are inline items, too; give either items or a category.")
+    if request.category:
+        return
+    if not request.items:
+        checks.refuse("items", "Give either items or a category.")
+    if request.HasField("filters"):
+        checks.refuse("filters", "Filters narrow a category; leave them out with inline items.")
+    if request.limit:
+        checks.refuse("limit", "A limit bounds a category; leave it out with inline items.")
+
+
+def _meaning(
+    metadata: Mapping[str, Any], name: str, meanings: Mapping[str, Any], *, checks: Checks
+) -> Any:
+    """Returns what an entry of the metadata stands for; none when it is absent."""
+    if name not in metadata:
+        return None
+    word = metadata[name]
+    if isinstance(word, str) and word in meanings:
+        return meanings[word]
+    message = f"{quoted(word)} is none of {listed(tuple(meanings))}."
+    checks.refuse(f"batch_metadata.{name}", message)
+    return None
+
+
+def _options_from(options: messages.BatchOptions, *, checks: Checks) -> RequestedOptions:
+    retry_limit = item_timeout = None
+    if options.HasField("retry_limit"):
+        retry_limit = checks.whole(
+            "options.retry_limit", options.retry_limit, least=0, most=MAX_RETRY_LIMIT
+        )
+    if options.HasField("item_timeout"):
+        item_timeout = checks.duration(
+            "options.item_timeout",
+            options.item_timeout,
+            least=SHORTEST_TIMEOUT,
+            most=LONGEST_TIMEOUT,
+        )
+    return RequestedOptions(
+        model=checks.line("options.model", options.model),
+        chunk_size=checks.set_whole(
+            "options.chunk_size", options.chunk_size, least=1, most=MAX_CHUNK_SIZE
+        ),
+        retry_limit=retry_limit,
+        item_timeout=item_timeout,
+        priority=checks.choice("options.priority", options.priority, _PRIORITY_FROM),
+        max_concurrent_items=checks.set_whole(
+            "options.max_concurrent_items",
+            options.max_concurrent_items,
+            least=1,
+            most=MAX_CONCURRENT_ITEMS,
+        ),
+    )
+
+
+def interval_from(request: WatchBatchRequest, *, checks: Checks) -> timedelta:
+    """Returns the shortest time between two PROGRESS messages, and checks what else to tell."""
+    if request.only_failed_items and not request.include_items:
+        checks.refuse("only_failed_items", "This restricts items; ask for them by include_items.")
+    if not request.HasField("min_interval"):
+        return DEFAULT_INTERVAL
+    asked = checks.duration(
+        "min_interval", request.min_interval, least=timedelta(0), most=LONGEST_INTERVAL
+    )
+    return max(asked, SHORTEST_INTERVAL)
+
+
+def batch_to(batch: Batch) -> messages.Batch:
+    request = batch.request
+    return messages.Batch(
+        batch_id=batch.batch_id,
+        tenant_id=batch.tenant_id,
+        state=BATCH_STATE_TO[batch.state],
+        counts=counts_to(batch.counts),
+        progress_ratio=batch.counts.progress_ratio,
+        display_name=request.display_name,
+        description=request.description,
+        source=request.source,
+        operation=request.operation,
+        template_id=request.template.template_id,
+        processor=request.template.processor,
+        job_id=request.job_id,
+        job_revision=request.job_revision,
+        purpose_id=request.purpose_id,
+        feature_type=request.feature_type,
+        batch_type=request.batch_type,
+        categories=request.categories,
+        filters=struct_to(request.filters),
+        options=_options_to(request.options),
+        labels=request.labels,
+        batch_metadata=struct_to(request.batch_metadata),
+        user_validation=_user_validation_to(request.user_validation),
+        warnings=warnings_to(request.notices),
+        create_time=timestamp_to(batch.create_time),
+        start_time=timestamp_to(batch.start_time),
+        end_time=timestamp_to(batch.end_time),
+        update_time=timestamp_to(batch.update_time),
+    )
+
+
+def counts_to(counts: Counts) -> messages.BatchCounts:
+    return messages.BatchCounts(
+        total=counts.total,
+        pending=counts.pending,
+        running=counts.running,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        skipped=counts.skipped,
+        cancelled=counts.cancelled,
+        expired=counts.expired,
+        retries=counts.retries,
+    )
+
+
+def warnings_to(notices: Iterable[Notice]) -> list[messages.Warning]:
+    return [
+        messages.Warning(reason=notice.reason, path=notice.path, message=notice.message)
+        for notice in notices
+    ]
+
+
+def plan_to(plan: Plan) -> messages.BatchPlan:
+    skips = plan.skips
+    return messages.BatchPlan(
+        item_count=len(plan.items) - sum(skips.values()),
+        skips=skips,
+        sample_item_ids=[item.item_id for item in islice(plan.items, SAMPLE_SIZE)],
+    )
+
+
+def event_to(message: WatchMessage, tokens: ResumeTokens) -> BatchEvent:
+    return BatchEvent(
+        kind=BatchEventKind.Value(f"BATCH_EVENT_KIND_{message.kind}"),
+        sequence=message.sequence,
+        event_time=timestamp_to(message.event_time),
+        resume_token=tokens.write(message.resume),
+        event_type=message.event_type,
+        batch=None if message.batch is None else batch_to(message.batch),
+        counts=None if message.counts is None else counts_to(message.counts),
+        item=None if message.item is None else item_to(message.item),
+    )
+
+
+def _options_to(options: BatchOptions) -> messages.BatchOptions:
+    return messages.BatchOptions(
+        model=options.model,
+        chunk_size=options.chunk_size,
+        retry_limit=options.retry.retry_limit,
+        item_timeout=duration_to(options.item_timeout),
+        priority=PRIORITY_TO[options.priority],
+        max_concurrent_items=options.max_concurrent_items,
+    )
+
+
+def _user_validation_to(found: UserValidation) -> messages.UserValidation:
+    return messages.UserValidation(total=found.total, valid=found.valid, invalid=found.invalid)

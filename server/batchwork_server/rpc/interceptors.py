@@ -1,0 +1,242 @@
+"""What happens around every call: who it is, what the log calls it, and what errors become."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, NoReturn, cast
+
+import grpc
+from google.rpc.status_pb2 import Status
+
+from batchwork_server.clock import Clock
+from batchwork_server.domain.caller import Caller
+from batchwork_server.errors import BatchworkError, ShuttingDown
+from batchwork_server.logs import correlation_id, get_logger
+from batchwork_server.rpc.credentials import Credentials
+from batchwork_server.rpc.status import internal_status, status_of
+
+log = get_logger(__name__)
+
+CORRELATION_ID = "x-correlation-id"
+
+CLEANUP = timedelta(seconds=5)
+"""How long calls that were ended may take to clean up."""
+
+_STATUS_DETAILS = "grpc-status-details-bin"
+_HEALTH = "/grpc.health.v1.Health/"
+_LONGEST_CORRELATION_ID = 128
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Context = grpc.aio.ServicerContext[Any, Any]
+Behavior = Callable[[Any, Context], Any]
+Respond = Callable[[Behavior, Any, Context], Awaitable[Any]]
+
+
+def caller_of() -> Caller:
+    """Returns who made the call that the current task works for."""
+    return _caller.get()
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """The outermost layer of every call.
+
+    It knows the caller, refuses while the server drains, turns errors into statuses, and writes
+    one line of log a call. Only health checks need no credentials, and are answered to the end.
+    """
+
+    def __init__(self, *, credentials: Credentials, clock: Clock) -> None:
+        self._credentials = credentials
+        self._clock = clock
+        self._handlers: dict[str, Handler] = {}
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._health_streams: set[asyncio.Task[Any]] = set()
+        self._ended: set[asyncio.Task[Any]] = set()
+        self._draining = False
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        method = handler_call_details.method
+        handler = self._handlers.get(method)
+        if handler is None:
+            found = await continuation(handler_call_details)
+            if found is None:
+                return None
+            handler = self._handlers[method] = self._around(method, found)
+        return handler
+
+    def drain(self) -> None:
+        """Refuses calls from now on; those under way go on."""
+        self._draining = True
+
+    async def finish(self, grace: timedelta) -> None:
+        """Returns when every call has finished, its cleaning up included.
+
+        Calls under way have ``grace`` to end by themselves; then they are told that the server
+        shuts down. Health streams would never end, and are told at once.
+        """
+        self.drain()
+        self._end(self._health_streams)
+        await self._wait(grace)
+        self._end(self._calls)
+        await self._wait(CLEANUP)
+        if self._calls:
+            log.error("rpc.calls_left", calls=len(self._calls))
+
+    def _end(self, calls: set[asyncio.Task[Any]]) -> None:
+        for call in calls - self._ended:
+            self._ended.add(call)
+            call.cancel()
+
+    async def _wait(self, patience: timedelta) -> None:
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=patience.total_seconds())
+
+    def _around(self, method: str, handler: Handler) -> Handler:
+        """Returns a handler that does what ``handler`` does, inside the boundary."""
+        behavior = _behavior_of(handler)
+        respond = _write_answers if handler.response_streaming else _return_answer
+        is_health = method.startswith(_HEALTH)
+        is_health_stream = is_health and handler.response_streaming
+        write_line = log.debug if is_health else log.info
+
+        async def call(request: Any, context: Context) -> Any:
+            started = self._clock.monotonic()
+            metadata: Any = context.invocation_metadata() or ()
+            call_id = _correlation_id_of(metadata)
+            correlation_id.set(call_id)
+            context.set_trailing_metadata(((CORRELATION_ID, call_id),))
+            task = self._enter(is_health_stream=is_health_stream)
+            try:
+                if not is_health:
+                    self._admit(metadata)
+                return await respond(behavior, request, context)
+            except BatchworkError as error:
+                await _abort(context, status_of(error), call_id)
+            except grpc.aio.AbortError:
+                raise
+            except asyncio.CancelledError:
+                if task not in self._ended:
+                    context.set_code(grpc.StatusCode.CANCELLED)
+                    raise
+                await _abort(context, status_of(_shutting_down()), call_id)
+            except Exception:
+                log.exception("rpc.failed", method=method)
+                await _abort(context, internal_status(call_id), call_id)
+            finally:
+                self._leave(task)
+                caller = _caller.get(None)
+                write_line(
+                    "rpc.finished",
+                    method=method,
+                    code=_code_of(context),
+                    seconds=round(self._clock.monotonic() - started, 6),
+                    caller=caller and caller.name,
+                    tenant_id=caller and caller.tenant_id,
+                )
+
+        return _handler_like(handler, call)
+
+    def _admit(self, metadata: Any) -> None:
+        if self._draining:
+            raise _shutting_down()
+        _caller.set(self._credentials.authenticate(metadata))
+
+    def _enter(self, *, is_health_stream: bool) -> asyncio.Task[Any]:
+        # gRPC runs every call in a task of its own.
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._calls.add(task)
+        if is_health_stream:
+            self._health_streams.add(task)
+        return task
+
+    def _leave(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        self._health_streams.discard(task)
+        self._ended.discard(task)
+
+
+async def _return_answer(behavior: Behavior, request: Any, context: Context) -> Any:
+    return await behavior(request, context)
+
+
+async def _write_answers(behavior: Behavior, request: Any, context: Context) -> None:
+    """Writes what a servicer yields, and closes it before the call ends.
+
+    gRPC itself would leave a generator that it no longer reads to the garbage collector.
+    """
+    answers = behavior(request, context)
+    if inspect.isawaitable(answers):
+        await answers  # a servicer that writes by itself
+        return
+    async with aclosing(answers):
+        async for answer in answers:
+            await context.write(answer)
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("This server shuts down; call again, here or elsewhere.")
+
+
+async def _abort(context: Context, status: Status, call_id: str) -> NoReturn:
+    await context.abort(
+        _CODES[status.code],
+        status.message,
+        ((_STATUS_DETAILS, status.SerializeToString()), (CORRELATION_ID, call_id)),
+    )
+
+
+def _correlation_id_of(metadata: Any) -> str:
+    """Returns the caller's name for the call when it fits into a header and a log, or a new one."""
+    for name, value in metadata:
+        if (
+            name == CORRELATION_ID
+            and 0 < len(value) <= _LONGEST_CORRELATION_ID
+            and value.isascii()
+            and value.isprintable()
+        ):
+            return str(value)
+    return uuid.uuid4().hex
+
+
+def _code_of(context: Context) -> str:
+    code: Any = context.code()  # a number, whatever its type says
+    return _CODES[code].name if code in _CODES else str(code)
+
+
+def _behavior_of(handler: Handler) -> Behavior:
+    return cast(
+        "Behavior",
+        handler.unary_unary
+        or handler.unary_stream
+        or handler.stream_unary
+        or handler.stream_stream,
+    )
+
+
+_MAKERS: dict[tuple[bool, bool], Any] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+def _handler_like(handler: Handler, behavior: Behavior) -> Handler:
+    made: Handler = _MAKERS[handler.request_streaming, handler.response_streaming](
+        behavior,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+    return made

@@ -1,0 +1,82 @@
+"""Page tokens: where the next page starts, bound to the filters of the first one."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any, TypeAlias
+
+from batchwork.v1.batch_service_pb2 import ListBatchesRequest, ListItemsRequest
+from batchwork.v1.job_service_pb2 import ListJobsRequest
+from batchwork.v1.preference_service_pb2 import ListPreferencesRequest
+
+from batchwork_server.domain.json_object import MAX_INTEGER, is_line
+from batchwork_server.rpc.checks import Checks
+from batchwork_server.rpc.opaque import binding_of, read_token, write_token
+
+ListRequest: TypeAlias = (
+    ListBatchesRequest | ListItemsRequest | ListJobsRequest | ListPreferencesRequest
+)
+
+_PAGING = ("page_size", "page_token", "skip")
+_LONGEST_NAME = 128
+
+
+def token_after_place(request: ListRequest, place: int | None) -> str:
+    """Returns the token for the page after a number in the store's order; empty without one."""
+    return "" if place is None else write_token(place, binding=_filters_of(request))
+
+
+def token_after_names(request: ListRequest, names: tuple[str, str] | None) -> str:
+    """Returns the token for the page after a pair of names; empty without one."""
+    return "" if names is None else write_token(*names, binding=_filters_of(request))
+
+
+def place_from(request: ListRequest, *, checks: Checks) -> int | None:
+    """Returns where a page starts in the store's order; none for the first page."""
+    match _values_from(request):
+        case None:
+            return None
+        case [int(place)] if 0 <= place <= MAX_INTEGER:
+            return place
+    _refuse(checks)
+    return None
+
+
+def names_from(request: ListRequest, *, checks: Checks) -> tuple[str, str] | None:
+    """Returns the pair of names after which a page starts; none for the first page."""
+    match _values_from(request):
+        case None:
+            return None
+        case [first, second] if _is_name(first) and _is_name(second):
+            return first, second
+    _refuse(checks)
+    return None
+
+
+def _values_from(request: ListRequest) -> list[Any] | None:
+    """Returns the values of the token, nothing of a wrong one; none without a token."""
+    if not request.page_token:
+        return None
+    return read_token(request.page_token, binding=_filters_of(request)) or []
+
+
+def _filters_of(request: ListRequest) -> str:
+    """Returns what differs when two requests do not ask for pages of the same list."""
+    filters = deepcopy(request)
+    for name in _PAGING:
+        if name in request.DESCRIPTOR.fields_by_name:
+            filters.ClearField(name)  # type: ignore[arg-type]
+    kind = request.DESCRIPTOR.full_name.encode()
+    return binding_of(kind + b"\0" + filters.SerializeToString(deterministic=True))
+
+
+def _is_name(value: object) -> bool:
+    return is_line(value, longest=_LONGEST_NAME)
+
+
+def _refuse(checks: Checks) -> None:
+    checks.refuse(
+        "page_token",
+        "This is no token of a page with these filters; repeat the filters of the first page, or "
+        "start again without a token.",
+    )

@@ -1,0 +1,692 @@
+"""The command line: what it sends, what it writes where, and how it ends.
+
+The command runs its own event loop, so the server here is one of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from batchwork.v1 import (
+    batch_service_pb2,
+    job_service_pb2,
+    preference_service_pb2,
+    validation_service_pb2,
+)
+from batchwork.v1.batch_pb2 import Batch, BatchCounts, BatchPlan, BatchState
+from batchwork.v1.batch_pb2 import Warning as BatchWarning
+from batchwork.v1.batch_service_pb2 import BatchEvent, WatchBatchResponse
+from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
+from batchwork.v1.item_pb2 import Item, ItemAttempt, ItemError, ItemState
+from batchwork.v1.job_pb2 import Job, JobShape, Priority
+from batchwork.v1.job_service_pb2 import JobChange, JobChangeKind
+from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
+from batchwork.v1.preference_pb2 import Preference
+from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
+from batchwork.v1.schedule_pb2 import Weekday
+from batchwork.v1.validation_service_pb2 import UserVerdict
+from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
+from batchwork_client import cli, connect
+from batchwork_client.cli import following, session
+from batchwork_client.cli.app import app
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.error_details_pb2 import BadRequest
+from typer.testing import CliRunner
+
+from tests.client.conftest import add_to_server
+from tests.client.servers import END, Refusal, end, event, progress, snapshot
+
+Code = grpc.StatusCode
+
+
+class Recorder:
+    """Answers the methods it is given, and keeps what came to each of them."""
+
+    def __init__(self) -> None:
+        self.target = ""
+        self.requests: dict[str, list[Any]] = {}
+        self.metadata: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {}
+
+    def sent(self, method: str) -> Any:
+        """Returns the one request that came to ``method``."""
+        (request,) = self.requests[method]
+        return request
+
+    def answer(self, method: str, request: Any, context: Any) -> Any:
+        self.requests.setdefault(method, []).append(request)
+        self.metadata = dict(context.invocation_metadata())
+        answer = self.answers[method]
+        if isinstance(answer, Refusal):
+            answer.abort_now(context)
+        return answer(context) if callable(answer) else answer
+
+
+def servicer_of(base: type, recorder: Recorder) -> Any:
+    made = base()
+    for name in vars(base):
+        if not name.startswith("_"):
+            setattr(
+                made,
+                name,
+                lambda request, context, name=name: recorder.answer(name, request, context),
+            )
+    return made
+
+
+@pytest.fixture
+def server() -> Iterator[Recorder]:
+    recorder = Recorder()
+    running = grpc.server(ThreadPoolExecutor(4), options=(("grpc.so_reuseport", 0),))
+    for base in (
+        BatchServiceServicer,
+        JobServiceServicer,
+        PreferenceServiceServicer,
+        ValidationServiceServicer,
+    ):
+        add_to_server(servicer_of(base, recorder), running)
+    recorder.target = f"localhost:{running.add_insecure_port('localhost:0')}"
+    running.start()
+    yield recorder
+    running.stop(None).wait()
+
+
+@pytest.fixture
+def batchwork(server: Recorder) -> Callable[..., Any]:
+    """Runs the command line against the server."""
+
+    def run(*arguments: str, **options: Any) -> Any:
+        return CliRunner().invoke(
+            app, ["--target", server.target, *arguments], prog_name="batchwork", **options
+        )
+
+    return run
+
+
+def events(*sent: BatchEvent) -> Callable[[Any], Iterator[WatchBatchResponse]]:
+    return lambda _context: iter([WatchBatchResponse(event=each) for each in sent])
+
+
+def ended(state: BatchState.ValueType) -> BatchEvent:
+    batch = Batch(batch_id="bat-1", state=state, counts=BatchCounts(total=2, succeeded=1, failed=1))
+    return event(END, 9, batch=batch)
+
+
+def lines_of(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+class TestSubmit:
+    @pytest.fixture(autouse=True)
+    def created(self, server):
+        server.answers["CreateBatch"] = batch_service_pb2.CreateBatchResponse(
+            batch=Batch(batch_id="bat-1", state=BatchState.BATCH_STATE_PENDING)
+        )
+
+    def test_prints_only_the_id(self, batchwork, tmp_path):
+        file = tmp_path / "items.json"
+        file.write_text('[{"item_id": "a", "text": "x"}]')
+
+        result = batchwork("submit", str(file), "--operation", "annotate")
+
+        assert (result.exit_code, result.stdout) == (0, "bat-1\n")
+
+    def test_sends_all_that_is_given(self, batchwork, server, tmp_path):
+        file = tmp_path / "posts.csv"
+        file.write_text("post,author,text\np1,u1,hello\n")
+
+        result = batchwork(
+            *("submit", str(file), "--id-field", "post", "--user-field", "author"),
+            *("--template", "summary", "--name", "Posts", "--source", "shop"),
+            *("--option", "priority=high", "--option", "chunk_size=10"),
+            *("--option", "item_timeout=1.5s", "--option", "retry_limit=0"),
+            *("--label", "team=red", "--metadata", "data_source_type=users"),
+            *("--request-id", "r1", "--batch-id", "bat-9"),
+        )
+
+        assert result.exit_code == 0, result.stderr
+        request = server.sent("CreateBatch")
+        assert (request.template_id, request.display_name) == ("summary", "Posts")
+        assert (request.request_id, request.batch_id) == ("r1", "bat-9")
+        assert request.options.priority == Priority.PRIORITY_HIGH
+        assert request.options.chunk_size == 10
+        assert request.options.item_timeout.ToMilliseconds() == 1500
+        assert request.options.HasField("retry_limit")
+        assert dict(request.labels) == {"team": "red"}
+        assert request.batch_metadata["data_source_type"] == "users"
+        (item,) = request.items
+        assert (item.item_id, item.user_id) == ("p1", "u1")
+        assert json.loads(item.data_json) == {"post": "p1", "author": "u1", "text": "hello"}
+
+    def test_selects_from_a_category(self, batchwork, server):
+        result = batchwork(
+            *("submit", "--category", "users", "--limit", "5"),
+            *("--filter", "min_age=18", "--filter", 'tags=["a"]', "--filter", "city=Köln"),
+        )
+
+        assert result.exit_code == 0, result.stderr
+        request = server.sent("CreateBatch")
+        assert (request.category, request.limit) == ("users", 5)
+        assert dict(request.filters)["min_age"] == 18
+        assert list(request.filters["tags"]) == ["a"]
+        assert request.filters["city"] == "Köln"
+
+    def test_reads_json_lines_from_stdin(self, batchwork, server):
+        result = batchwork("submit", "-", input='{"item_id": "a", "data": 1}\n\n"text"\n')
+
+        assert result.exit_code == 0, result.stderr
+        sent = [(item.item_id, item.data_json) for item in server.sent("CreateBatch").items]
+        assert sent == [("a", "1"), ("", '"text"')]
+
+    def test_names_every_wrong_line_and_sends_nothing(self, batchwork, server, tmp_path):
+        file = tmp_path / "items.jsonl"
+        file.write_text('{"item_id": "a"}\n{"item_id": \nNaN\n')
+
+        result = batchwork("submit", str(file))
+
+        assert result.exit_code == 2
+        first, second = result.stderr.splitlines()
+        assert f"{file}:2: not JSON" in first
+        assert f"{file}:3: not JSON" in second
+        assert not server.requests
+
+    def test_shows_every_violation_on_a_line(self, batchwork, server):
+        wrong = BadRequest(
+            field_violations=[
+                BadRequest.FieldViolation(field="items[0].data_json", description="not JSON"),
+                BadRequest.FieldViolation(field="template_id", description="no such\ntemplate"),
+            ]
+        )
+        server.answers["CreateBatch"] = Refusal(code=Code.INVALID_ARGUMENT, details=[wrong])
+
+        result = batchwork("submit", "--category", "users")
+
+        assert result.exit_code == 2
+        assert result.stderr.splitlines() == [
+            "error: items[0].data_json: not JSON",
+            "error: template_id: no such template",
+        ]
+
+    def test_needs_either_items_or_a_category(self, batchwork, tmp_path):
+        neither = batchwork("submit")
+        both = batchwork("submit", "items.json", "--category", "users")
+
+        assert (neither.exit_code, both.exit_code) == (2, 2)
+
+    def test_unknown_option_is_told_with_the_known_ones(self, batchwork):
+        result = batchwork("submit", "--category", "users", "--option", "chunk=10")
+
+        assert result.exit_code == 2
+        assert "chunk_size" in result.stderr
+
+    def test_dry_run_shows_the_plan(self, batchwork, server):
+        server.answers["CreateBatch"] = batch_service_pb2.CreateBatchResponse(
+            batch=Batch(warnings=[BatchWarning(path="filters.x", message="matches no field")]),
+            plan=BatchPlan(item_count=3, skips={"USER_INACTIVE": 2}, sample_item_ids=["a"]),
+        )
+
+        text = batchwork("submit", "--category", "users", "--dry-run")
+        as_json = batchwork("submit", "--category", "users", "--dry-run", "--json")
+
+        assert "2 USER_INACTIVE" in text.stdout
+        assert text.stderr == "warning: filters.x: matches no field\n"
+        assert json.loads(as_json.stdout)["plan"]["skips"] == {"USER_INACTIVE": 2}
+
+    def test_watching_shows_it_to_the_end(self, batchwork, server):
+        server.answers["WatchBatch"] = events(
+            snapshot(1), progress(2, succeeded=4), ended(BatchState.BATCH_STATE_SUCCEEDED)
+        )
+
+        result = batchwork("submit", "--category", "users", "--watch")
+
+        assert result.exit_code == 0
+        assert "batch bat-1" in result.stderr
+        assert "RUNNING: 10 of 10 done" in result.stderr
+        assert "SUCCEEDED" in result.stdout
+
+
+class TestWatch:
+    @pytest.fixture(autouse=True)
+    def there(self, server):
+        server.answers["GetBatch"] = batch_service_pb2.GetBatchResponse(
+            batch=Batch(batch_id="bat-1")
+        )
+
+    @pytest.mark.parametrize(
+        ("state", "code"),
+        [
+            (BatchState.BATCH_STATE_SUCCEEDED, 0),
+            (BatchState.BATCH_STATE_PARTIALLY_SUCCEEDED, 1),
+            (BatchState.BATCH_STATE_FAILED, 1),
+            (BatchState.BATCH_STATE_CANCELLED, 1),
+            (BatchState.BATCH_STATE_EXPIRED, 1),
+        ],
+        ids=lambda value: BatchState.Name(value) if value > 1 else str(value),
+    )
+    def test_end_of_the_batch_is_the_exit_code(self, batchwork, server, state, code):
+        server.answers["WatchBatch"] = events(snapshot(1), ended(state))
+
+        assert batchwork("watch", "bat-1").exit_code == code
+
+    def test_events_are_json_lines(self, batchwork, server):
+        server.answers["WatchBatch"] = events(snapshot(1), progress(2, succeeded=4), end(3))
+
+        result = batchwork("watch", "bat-1", "--json")
+
+        shown = lines_of(result.stdout)
+        assert [each["sequence"] for each in shown] == [1, 2, 3]
+        assert shown[1]["counts"]["succeeded"] == 4
+        assert shown[1]["kind"] == "BATCH_EVENT_KIND_PROGRESS"
+
+    def test_terminal_gets_a_bar_on_stderr(self, batchwork, server, monkeypatch):
+        monkeypatch.setattr(following, "stderr_is_terminal", lambda: True)
+        server.answers["WatchBatch"] = events(snapshot(1), progress(2, succeeded=4), end(3))
+
+        result = batchwork("watch", "bat-1")
+
+        assert result.exit_code == 0
+        assert "SUCCEEDED" in result.stderr
+        assert "━" in result.stderr
+
+    def test_interruption_leaves_the_batch_alone_and_says_so(self, batchwork, server):
+        main_thread = threading.get_ident()
+
+        def interrupted(context):
+            gone = threading.Event()
+            context.add_callback(gone.set)
+            signal.pthread_kill(main_thread, signal.SIGINT)
+            gone.wait()
+            return iter(())
+
+        server.answers["WatchBatch"] = interrupted
+
+        result = batchwork("watch", "bat-1")
+
+        assert result.exit_code == 130
+        assert "bat-1 goes on" in result.stderr
+        assert "CancelBatch" not in server.requests
+
+    def test_unknown_batch_is_told_before_watching(self, batchwork, server):
+        server.answers["GetBatch"] = Refusal(code=Code.NOT_FOUND, message="There is no batch 'x'.")
+
+        result = batchwork("watch", "x")
+
+        assert (result.exit_code, result.stderr) == (4, "error: There is no batch 'x'.\n")
+
+
+class TestReading:
+    def test_list_shows_batches_without_cutting_their_ids(self, batchwork, server):
+        long_id = "bat_user_management_20260701080910_" + "x" * 60
+        server.answers["ListBatches"] = batch_service_pb2.ListBatchesResponse(
+            batches=[
+                Batch(
+                    batch_id=long_id,
+                    state=BatchState.BATCH_STATE_RUNNING,
+                    counts=BatchCounts(total=200, pending=150, running=10, failed=1),
+                    operation="annotate",
+                    create_time=Timestamp(seconds=1_783_000_000),
+                )
+            ]
+        )
+
+        result = batchwork("list", "--state", "running", "--state", "FAILED", "--label", "a=b")
+
+        assert result.exit_code == 0, result.stderr
+        assert long_id in result.stdout
+        assert "40 of 200 done, 1 failed, 10 running" in result.stdout
+        assert "2026-07-02 13:46:40Z" in result.stdout
+        request = server.sent("ListBatches")
+        assert list(request.states) == [
+            BatchState.BATCH_STATE_RUNNING,
+            BatchState.BATCH_STATE_FAILED,
+        ]
+        assert request.page_size == 20
+
+    def test_unknown_state_is_told_with_the_known_ones(self, batchwork):
+        result = batchwork("list", "--state", "done")
+
+        assert result.exit_code == 2
+        assert "succeeded" in result.stderr
+
+    def test_numbers_are_numbers_in_json(self, batchwork, server):
+        # Protobuf's JSON has 64-bit integers as strings, and "10" < "9".
+        server.answers["GetBatch"] = batch_service_pb2.GetBatchResponse(
+            batch=Batch(batch_id="bat-1", counts=BatchCounts(total=10), labels={"n": "1"})
+        )
+
+        shown = json.loads(batchwork("show", "bat-1", "--json").stdout)
+
+        assert shown["counts"]["total"] == 10
+        assert shown["counts"]["failed"] == 0
+        assert shown["labels"] == {"n": "1"}
+
+    def test_show_tells_a_person_about_a_batch(self, batchwork, server):
+        server.answers["GetBatch"] = batch_service_pb2.GetBatchResponse(
+            batch=Batch(
+                batch_id="bat-1",
+                job_id="daily",
+                job_revision=3,
+                warnings=[BatchWarning(path="filters.x", message="matches no field")],
+            )
+        )
+
+        result = batchwork("--tenant", "acme", "show", "bat-1")
+
+        assert "daily (revision 3)" in result.stdout
+        assert "warning: filters.x" in result.stderr
+        assert server.sent("GetBatch").tenant_id == "acme"
+
+    def test_results_show_what_became_of_items(self, batchwork, server):
+        server.answers["ListItems"] = batch_service_pb2.ListItemsResponse(
+            items=[
+                Item(
+                    item_id="a",
+                    state=ItemState.ITEM_STATE_FAILED,
+                    error=ItemError(reason="ITEM_TIMEOUT", message="[red]slow\x1b[2J"),
+                ),
+                Item(item_id="b", state=ItemState.ITEM_STATE_SUCCEEDED, result_json='{"n":1}'),
+            ]
+        )
+
+        result = batchwork("results", "bat-1", "--failed", "--state", "succeeded")
+
+        assert "ITEM_TIMEOUT: [red]slow [2J" in result.stdout
+        assert "\x1b" not in result.stdout
+        assert '{"n":1}' in result.stdout
+        assert list(server.sent("ListItems").states) == [
+            ItemState.ITEM_STATE_SUCCEEDED,
+            ItemState.ITEM_STATE_FAILED,
+        ]
+
+    def test_results_are_json_lines(self, batchwork, server):
+        server.answers["ListItems"] = batch_service_pb2.ListItemsResponse(
+            items=[Item(item_id="a", item_index=7), Item(item_id="b")]
+        )
+
+        shown = lines_of(batchwork("results", "bat-1", "--json").stdout)
+
+        assert [each["item_id"] for each in shown] == ["a", "b"]
+        assert shown[0]["item_index"] == 7
+
+    def test_one_item_is_shown_with_its_attempts(self, batchwork, server):
+        server.answers["GetItem"] = batch_service_pb2.GetItemResponse(
+            item=Item(
+                item_id="a",
+                result_json="42",
+                attempts=[
+                    ItemAttempt(number=1, error=ItemError(reason="BUSY", message="later")),
+                    ItemAttempt(number=2),
+                ],
+            )
+        )
+
+        result = batchwork("results", "bat-1", "--item", "a")
+
+        assert "BUSY: later" in result.stdout
+        assert "succeeded" in result.stdout
+        assert server.sent("GetItem").item_id == "a"
+
+    def test_cancel_tells_the_new_state(self, batchwork, server):
+        server.answers["CancelBatch"] = batch_service_pb2.CancelBatchResponse(
+            batch=Batch(batch_id="bat-1", state=BatchState.BATCH_STATE_CANCELLING)
+        )
+
+        assert batchwork("cancel", "bat-1").stdout == "bat-1 CANCELLING\n"
+
+
+class TestJobs:
+    def test_jobs_are_listed(self, batchwork, server):
+        job = Job(job_id="daily", revision=2, batch_type="INDIVIDUAL_USERS")
+        job.schedule.daily.at = "09:00"
+        server.answers["ListJobs"] = job_service_pb2.ListJobsResponse(jobs=[job])
+
+        text = batchwork("jobs", "--shape", "individual")
+        as_json = batchwork("jobs", "--json")
+
+        assert "daily  2         INDIVIDUAL_USERS" in text.stdout
+        assert json.loads(as_json.stdout)["schedule"]["daily"] == {"at": "09:00"}
+        assert server.requests["ListJobs"][0].shape == JobShape.JOB_SHAPE_INDIVIDUAL
+
+    def test_import_shows_what_changed(self, batchwork, server, tmp_path):
+        server.answers["ImportJobs"] = job_service_pb2.ImportJobsResponse(
+            changes=[
+                JobChange(
+                    job_id="daily",
+                    kind=JobChangeKind.JOB_CHANGE_KIND_UPDATED,
+                    revision=2,
+                    changed_fields=["limit"],
+                )
+            ],
+            warnings=[BatchWarning(path="$.jobs[0]", message="no time zone")],
+        )
+        file = tmp_path / "jobs.json"
+        file.write_text('{"batch_processing_jobs": []}')
+
+        result = batchwork("job-import", str(file), "--source", "deploy", "--dry-run")
+
+        assert result.exit_code == 0, result.stderr
+        assert "UPDATED" in result.stdout
+        assert "warning: $.jobs[0]: no time zone" in result.stderr
+        request = server.sent("ImportJobs")
+        assert (request.source, request.validate_only) == ("deploy", True)
+
+    def test_export_writes_the_job_file(self, batchwork, server, tmp_path):
+        server.answers["ExportJobs"] = job_service_pb2.ExportJobsResponse(jobs_json='{"a": "ü"}')
+        file = tmp_path / "jobs.json"
+
+        to_stdout = batchwork("job-export", "daily")
+        to_file = batchwork("job-export", "--output", str(file))
+
+        assert to_stdout.stdout == '{"a": "ü"}\n'
+        assert (to_file.stdout, file.read_text("utf-8")) == ("", '{"a": "ü"}\n')
+
+    def test_run_prints_the_id_of_the_batch(self, batchwork, server):
+        server.answers["RunJob"] = job_service_pb2.RunJobResponse(batch=Batch(batch_id="bat-1"))
+
+        result = batchwork("run", "daily", "--user", "u1", "--user", "u2")
+
+        assert result.stdout == "bat-1\n"
+        assert list(server.sent("RunJob").user_ids) == ["u1", "u2"]
+
+    def test_file_that_is_not_there_is_told(self, batchwork):
+        result = batchwork("job-import", "missing.json")
+
+        assert result.exit_code == 2
+        assert "missing.json" in result.stderr
+
+
+class TestPreferences:
+    @pytest.fixture(autouse=True)
+    def stored(self, server):
+        preference = Preference(user_id="u1", feature_type="posts", enabled=True, etag="e1")
+        preference.template_overrides.update({"tone": "dry"})
+        server.answers["GetPreference"] = preference_service_pb2.GetPreferenceResponse(
+            preference=preference
+        )
+        server.answers["SetPreference"] = preference_service_pb2.SetPreferenceResponse(
+            preference=preference
+        )
+        server.answers["ListPreferences"] = preference_service_pb2.ListPreferencesResponse(
+            preferences=[preference]
+        )
+
+    def test_preference_is_shown(self, batchwork):
+        text = batchwork("preferences", "get", "u1", "posts")
+        as_json = batchwork("preferences", "get", "u1", "posts", "--json")
+
+        assert '{"tone": "dry"}' in text.stdout
+        assert json.loads(as_json.stdout)["etag"] == "e1"
+
+    def test_preferences_are_listed(self, batchwork, server):
+        result = batchwork("preferences", "list", "--feature", "posts", "--disabled")
+
+        assert "u1    posts" in result.stdout
+        request = server.sent("ListPreferences")
+        assert (request.HasField("enabled"), request.enabled) == (True, False)
+
+    def test_only_what_is_given_is_set(self, batchwork, server):
+        result = batchwork(
+            *("preferences", "set", "u1", "posts", "--disabled", "--etag", "e0"),
+            *("--schedule", "weekly mon,thursday 09:00", "--time-zone", "Europe/Berlin"),
+        )
+
+        assert result.exit_code == 0, result.stderr
+        request = server.sent("SetPreference")
+        assert list(request.update_mask.paths) == ["enabled", "schedule"]
+        assert request.preference.etag == "e0"
+        schedule = request.preference.schedule
+        assert (schedule.weekly.at, schedule.time_zone) == ("09:00", "Europe/Berlin")
+        assert list(schedule.weekly.days) == [Weekday.WEEKDAY_MONDAY, Weekday.WEEKDAY_THURSDAY]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            pytest.param([], id="nothing to set"),
+            pytest.param(["--time-zone", "UTC"], id="zone without schedule"),
+            pytest.param(["--schedule", "sometimes"], id="no schedule"),
+            pytest.param(["--schedule", "weekly someday 09:00"], id="no day"),
+            pytest.param(["--override", "tone"], id="no value"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused_here(self, batchwork, server, arguments):
+        result = batchwork("preferences", "set", "u1", "posts", *arguments)
+
+        assert result.exit_code == 2
+        assert not server.requests
+
+
+class TestValidateUsers:
+    @pytest.fixture(autouse=True)
+    def verdicts(self, server):
+        answer = validation_service_pb2.ValidateUsersResponse()
+        answer.results.add(user_id="u1", verdict=UserVerdict.USER_VERDICT_VALID)
+        answer.results.add(user_id="u2", verdict=UserVerdict.USER_VERDICT_INACTIVE)
+        answer.totals.total, answer.totals.valid, answer.totals.invalid = 2, 1, 1
+        server.answers["ValidateUsers"] = answer
+
+    def test_invalid_user_is_an_exit_code(self, batchwork):
+        result = batchwork("validate-users", "u1", "u2")
+
+        assert result.exit_code == 1
+        assert "u2    INACTIVE" in result.stdout
+        assert result.stderr == "1 of 2 are valid\n"
+
+    def test_ids_come_from_a_file_too(self, batchwork, server, tmp_path):
+        file = tmp_path / "ids.txt"
+        file.write_text("u1\n\nu2\n")
+
+        result = batchwork("validate-users", "u0", "--file", str(file), "--json")
+
+        assert json.loads(result.stdout)["totals"] == {"total": 2, "valid": 1, "invalid": 1}
+        assert list(server.sent("ValidateUsers").user_ids) == ["u0", "u1", "u2"]
+
+    def test_no_id_is_refused_here(self, batchwork, server):
+        assert batchwork("validate-users").exit_code == 2
+        assert not server.requests
+
+
+class TestEnding:
+    @pytest.mark.parametrize(
+        ("code", "exit_code"),
+        [
+            (Code.INVALID_ARGUMENT, 2),
+            (Code.DEADLINE_EXCEEDED, 3),
+            (Code.NOT_FOUND, 4),
+            (Code.UNAUTHENTICATED, 5),
+            (Code.PERMISSION_DENIED, 5),
+            (Code.ALREADY_EXISTS, 6),
+            (Code.ABORTED, 6),
+            (Code.FAILED_PRECONDITION, 6),
+            (Code.INTERNAL, 7),
+        ],
+    )
+    def test_refusal_is_one_line_and_an_exit_code(self, batchwork, server, code, exit_code):
+        server.answers["GetBatch"] = Refusal(code=code, message="what it was")
+
+        result = batchwork("show", "bat-1")
+
+        assert result.exit_code == exit_code
+        assert result.stdout == ""
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: what it was")
+
+    def test_fault_tells_how_to_find_it_in_the_log(self, batchwork, server):
+        server.answers["GetBatch"] = Refusal(code=Code.INTERNAL, message="a fault")
+
+        result = batchwork("show", "bat-1")
+
+        assert server.metadata["x-correlation-id"] in result.stderr
+
+    def test_unreachable_server_is_an_exit_code(self, tmp_path, monkeypatch):
+        without_retries = functools.partial(connect, options=(("grpc.enable_retries", 0),))
+        monkeypatch.setattr(session, "connect", without_retries)
+
+        result = CliRunner().invoke(app, ["--target", f"unix:{tmp_path}/nobody.sock", "list"])
+
+        assert result.exit_code == 3
+
+    def test_tenant_is_refused_where_something_changes(self, batchwork, server):
+        result = batchwork("--tenant", "acme", "cancel", "bat-1")
+
+        assert result.exit_code == 2
+        assert "--tenant" in result.stderr
+        assert not server.requests
+
+    def test_api_key_comes_from_the_environment_and_is_not_shown(self, batchwork, server):
+        server.answers["GetBatch"] = Refusal(code=Code.UNAUTHENTICATED, message="unknown key")
+
+        result = batchwork("show", "bat-1", env={"BATCHWORK_API_KEY": "secret"})
+
+        assert server.metadata["authorization"] == "Bearer secret"
+        assert "secret" not in result.output
+
+    def test_api_key_is_not_sent_in_clear_text(self):
+        result = CliRunner().invoke(
+            app,
+            ["--target", "batchwork.example:80", "--allow-clear-text", "list"],
+            env={"BATCHWORK_API_KEY": "secret"},
+        )
+
+        assert result.exit_code == 2
+        assert "batchwork.example:80" in result.stderr
+        assert "secret" not in result.output
+
+    def test_certificates_that_cannot_be_read_are_told(self, batchwork):
+        result = batchwork("--tls-ca", "missing.pem", "list")
+
+        assert result.exit_code == 2
+        assert "missing.pem" in result.stderr
+
+    def test_help_lists_the_exit_codes(self, batchwork):
+        assert "130  interrupted" in batchwork("--help").stdout
+
+
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "find_spec", lambda _name: None)
+
+    with pytest.raises(SystemExit) as ended_with:
+        cli.main()
+
+    assert ended_with.value.code == 2
+    assert capsys.readouterr().err == (
+        "The command line needs typer and rich: pip install 'batchwork[cli]'\n"
+    )
+
+
+def test_entry_point_runs_the_application(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["batchwork", "--help"])
+
+    with pytest.raises(SystemExit) as ended_with:
+        cli.main()
+
+    assert ended_with.value.code == 0
+    assert "Usage: batchwork" in capsys.readouterr().out

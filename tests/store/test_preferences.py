@@ -1,0 +1,131 @@
+"""Preferences in the store, on each database."""
+
+from __future__ import annotations
+
+from datetime import time, timedelta
+from typing import Any
+
+import pytest
+from batchwork_server.domain.preference import Preference
+from batchwork_server.domain.schedule import Daily, Schedule
+from batchwork_server.store.store import PreferenceFilter, Store
+
+from tests.factories import TENANT
+from tests.fakes import START
+
+
+def make_preference(
+    user_id: str = "user_1", feature_type: str = "posts", **changes: Any
+) -> Preference:
+    values: dict[str, Any] = {
+        "enabled": True,
+        "schedule": None,
+        "template_overrides": {},
+        "revision": 1,
+        "create_time": START,
+        "update_time": START,
+    }
+    return Preference(user_id=user_id, feature_type=feature_type, **values | changes)
+
+
+async def put(store: Store, *preferences: Preference, tenant_id: str = TENANT) -> None:
+    async with store.transaction() as tx:
+        for preference in preferences:
+            await store.preferences.put(tx, preference, tenant_id=tenant_id)
+
+
+async def get(store: Store, *, tenant_id: str = TENANT) -> Preference | None:
+    return await store.preferences.get(user_id="user_1", feature_type="posts", tenant_id=tenant_id)
+
+
+async def test_a_preference_comes_back_as_it_was_stored(store: Store) -> None:
+    preference = make_preference(
+        enabled=False,
+        schedule=Schedule(cadence=Daily(at=time(9)), time_zone="Asia/Tokyo"),
+        template_overrides={"tone": "casual", "tags": ["a", "b"], "nested": {"n": 3.5}},
+    )
+
+    await put(store, preference)
+
+    assert await get(store) == preference
+
+
+async def test_a_preference_that_is_stored_again_takes_the_place_of_the_first(
+    store: Store,
+) -> None:
+    later = START + timedelta(hours=1)
+    await put(store, make_preference(schedule=Schedule(cadence=Daily(at=time(9)))))
+    second = make_preference(revision=2, update_time=later)
+
+    await put(store, second)
+
+    assert await get(store) == second
+
+
+async def test_a_tenant_sees_its_own_preferences_only(store: Store) -> None:
+    await put(store, make_preference(), tenant_id="other")
+
+    assert await get(store) is None
+    assert await store.preferences.list(
+        PreferenceFilter(tenant_id=TENANT), page_size=10, after=None
+    ) == ([], None)
+
+
+async def test_whoever_locks_a_preference_sees_it(store: Store) -> None:
+    await put(store, make_preference())
+
+    async with store.transaction() as tx:
+        seen = await store.preferences.lock(
+            tx, user_id="user_1", feature_type="posts", tenant_id=TENANT
+        )
+        nobody = await store.preferences.lock(
+            tx, user_id="user_2", feature_type="posts", tenant_id=TENANT
+        )
+
+    assert (seen, nobody) == (make_preference(), None)
+
+
+async def test_pages_go_by_feature_and_then_by_user(store: Store) -> None:
+    await put(
+        store,
+        make_preference("user_2", "posts"),
+        make_preference("user_1", "reports"),
+        make_preference("user_1", "posts"),
+    )
+    wanted = PreferenceFilter(tenant_id=TENANT)
+
+    first, after_first = await store.preferences.list(wanted, page_size=2, after=None)
+    second, after_second = await store.preferences.list(wanted, page_size=2, after=after_first)
+
+    assert [(p.feature_type, p.user_id) for p in (*first, *second)] == [
+        ("posts", "user_1"),
+        ("posts", "user_2"),
+        ("reports", "user_1"),
+    ]
+    assert (after_first, after_second) == (("posts", "user_2"), None)
+
+
+@pytest.mark.parametrize(
+    "filters, found",
+    [
+        ({"user_id": "user_1"}, [("posts", "user_1"), ("reports", "user_1")]),
+        ({"feature_type": "posts"}, [("posts", "user_1"), ("posts", "user_2")]),
+        ({"enabled": False}, [("posts", "user_2")]),
+        ({"enabled": True, "feature_type": "posts"}, [("posts", "user_1")]),
+    ],
+    ids=["user", "feature", "not enabled", "enabled for a feature"],
+)
+async def test_a_filter_keeps_what_meets_it(
+    store: Store, filters: dict[str, Any], found: list[tuple[str, str]]
+) -> None:
+    await put(
+        store,
+        make_preference("user_1", "posts"),
+        make_preference("user_2", "posts", enabled=False),
+        make_preference("user_1", "reports"),
+    )
+    wanted = PreferenceFilter(tenant_id=TENANT, **filters)
+
+    page, _ = await store.preferences.list(wanted, page_size=10, after=None)
+
+    assert [(p.feature_type, p.user_id) for p in page] == found
