@@ -216,11 +216,15 @@ async def test_the_publisher_is_found_by_its_name(registry):
     assert isinstance(registry.get("publish"), PublishProcessor)
 
 
+async def without_waiting(seconds):
+    return
+
+
 async def test_the_demos_accounts_show_every_way_an_item_can_go(jobs, templates):
     job = jobs[DEMO_JOB]
     template = await templates.get(job["template_id"])
     active = {row["user_id"] for row in rows("users.csv") if row["active"] == "true"}
-    processor = PublishProcessor()
+    processor = PublishProcessor(sleep=without_waiting)
 
     ends = Counter(
         [
@@ -272,6 +276,18 @@ async def test_who_finds_the_outlet_busy_is_the_same_in_every_batch():
     assert 30 < len(in_one) < 70
 
 
+async def test_the_outlet_takes_as_long_as_the_template_says():
+    waits = []
+
+    async def note_wait(seconds):
+        waits.append(seconds)
+
+    processor = PublishProcessor(sleep=note_wait)
+    await processor.process(item_call(parameters={"text": "Hello", "seconds_per_post": 0.2}))
+
+    assert waits == [0.2]
+
+
 async def test_a_busy_outlet_is_worth_another_attempt():
     call = item_call(parameters={"text": "Hello", "always_busy_share": 1}, attempt=4)
 
@@ -297,6 +313,7 @@ def test_the_publisher_tells_all_that_is_wrong_with_a_template():
         "character_limit": 0,
         "busy_share": 2,
         "always_busy_share": "often",
+        "seconds_per_post": -1,
         "colour": "red",
     }
     template = Template(template_id="t", processor="publish", parameters=parameters)
@@ -309,4 +326,5 @@ def test_the_publisher_tells_all_that_is_wrong_with_a_template():
         "character_limit",
         "busy_share",
         "always_busy_share",
+        "seconds_per_post",
     ]

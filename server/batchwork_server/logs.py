@@ -33,6 +33,7 @@ def configure_logs(*, level: str = "info", stream: TextIO | None = None) -> None
             _add_correlation_id,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
             structlog.processors.format_exc_info,
+            _in_reading_order,
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -50,6 +51,7 @@ def configure_logs(*, level: str = "info", stream: TextIO | None = None) -> None
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                _in_reading_order,
                 structlog.processors.JSONRenderer(serializer=_dumps),
             ],
         )
@@ -62,6 +64,11 @@ def _add_correlation_id(_logger: Any, _method: str, event: Any) -> Any:
     if current:
         event.setdefault("correlation_id", current)
     return event
+
+
+def _in_reading_order(_logger: Any, _method: str, event: Any) -> Any:
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    return first | event
 
 
 def _dumps(value: Any, **_options: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -64,7 +64,7 @@ class Worker:
         )
         return await self.batches.create_batch(submission, caller=CALLER, idempotency=idempotency)
 
-    def watch(self, batch: Batch, **changes: Any) -> AsyncIterator[WatchMessage]:
+    def watch(self, batch: Batch, **changes: Any) -> AsyncGenerator[WatchMessage]:
         defaults: dict[str, Any] = {
             "resume": None,
             "include_items": False,

@@ -29,7 +29,7 @@ async def test_every_item_is_processed_and_its_result_is_kept(worker: Worker):
     assert batch.state is BatchState.SUCCEEDED
     assert batch.counts == Counts(total=25, succeeded=25)
     items = await worker.items(batch)
-    assert [orjson.loads(item.result_json)["id"] for item in items] == [
+    assert [orjson.loads(item.result_json or "")["id"] for item in items] == [
         f"i{n}" for n in range(25)
     ]
     assert {item.attempt_count for item in items} == {1}
@@ -111,6 +111,27 @@ async def test_whatever_a_processor_raises_only_its_item_fails(worker: Worker, e
     assert item.error.reason == "PROCESSOR_ERROR"
     assert item.error.message.startswith(type(error).__name__)
     assert worker.engine.is_running
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+async def test_reasons_and_messages_are_kept_in_a_form_that_can_be_kept(worker: Worker):
+    worker.work.on("i0", ItemFailed("rate limit\x00 é", "\x00\ud800" + "x" * 5000))
+    worker.work.on("i1", ItemSkipped(""))
+    worker.work.on("i2", *[Unspeakable()] * 4)
+    worker.work.on("i3", ItemFailed("LATER", retryable=True, retry_after=-timedelta(days=9)))
+    batch = await worker.submit(["i0", "i1", "i2", "i3"])
+
+    batch = await worker.finish(batch)
+
+    items = await worker.items(batch)
+    assert (items[0].error.reason, len(items[0].error.message)) == ("RATE_LIMIT", 1000)
+    assert items[1].skip_reason == "UNSPECIFIED"
+    assert items[2].error.message == "Unspeakable"
+    assert items[3].state is ItemState.SUCCEEDED
 
 
 async def test_an_attempt_that_takes_too_long_is_stopped(worker: Worker):
@@ -216,9 +237,7 @@ async def test_a_cancelled_batch_grants_no_retry(start_worker):
     async with gated(work):
         batch = await worker.submit(["i0", "i1"])
         await work.started.wait()
-        await worker.batches.cancel_batch(
-            batch.batch_id, caller=CALLER, idempotency=Idempotency()
-        )
+        await worker.batches.cancel_batch(batch.batch_id, caller=CALLER, idempotency=Idempotency())
     batch = await worker.finish(batch)
 
     assert batch.counts == Counts(total=2, failed=1, cancelled=1)
@@ -289,9 +308,7 @@ async def test_a_chunk_that_was_taken_away_is_left_alone(start_worker):
     async with gated(work) as gate:
         batch = await worker.submit([f"i{n}" for n in range(10)])
         await work.started.wait()
-        await worker.store.chunks.reopen_expired(
-            now=batch.create_time, owner_is_dead=True
-        )
+        await worker.store.chunks.reopen_expired(now=batch.create_time, owner_is_dead=True)
         [(key, _)] = await worker.store.chunks.next_chunks(now=batch.create_time, limit=1)
         claimed = await worker.store.chunks.claim(
             [key], owner="heir", now=batch.create_time, lease_time=batch.create_time

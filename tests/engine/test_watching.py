@@ -71,9 +71,7 @@ async def test_a_watch_that_was_cut_anywhere_misses_nothing_and_repeats_nothing(
     for cut in range(len(whole) - 1):
         rest = [
             message
-            async for message in worker.watch(
-                batch, resume=whole[cut].resume, include_items=True
-            )
+            async for message in worker.watch(batch, resume=whole[cut].resume, include_items=True)
         ]
 
         items = [m.item.item_id for m in (*whole[: cut + 1], *rest) if m.item is not None]
@@ -137,12 +135,17 @@ async def test_watchers_are_told_when_the_server_goes_away(worker: Worker):
         await anext(watch)
 
         worker.watching.close()
-        messages = []
-        with pytest.raises(ShuttingDown):
-            async for message in watch:
-                messages.append(message)
+        kinds = []
 
-    assert messages[-1].kind == "GOING_AWAY"
+        async def read_on() -> None:
+            kinds.extend([message.kind async for message in watch])
+
+        last = await anext(m async for m in watch if m.kind == "GOING_AWAY")
+        with pytest.raises(ShuttingDown):
+            await read_on()
+
+    assert last.sequence == last.resume.sequence
+    assert kinds == []
     with pytest.raises(ShuttingDown):
         await anext(worker.watch(batch))
 

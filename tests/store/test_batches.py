@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from batchwork_server.application.batches import chunks_of
@@ -33,7 +34,11 @@ async def insert(
 
 
 async def test_a_stored_batch_comes_back_as_it_was_asked_for(store):
-    request = {"labels": {"team": "blue"}, "filters": {"min_followers": 10}, "job_id": "job-1"}
+    request: dict[str, Any] = {
+        "labels": {"team": "blue"},
+        "filters": {"min_followers": 10},
+        "job_id": "job-1",
+    }
     created = await insert(store, make_items(3), batch_id="bat-1", **request)
 
     found = await store.batches.get("bat-1", tenant_id=TENANT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from batchwork_server.application.batches import chunks_of
@@ -11,7 +12,7 @@ from batchwork_server.domain.item import ItemError, ItemState, Outcome
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.store.store import ChunkRecord, ClaimedChunk, ItemFilter
 
-from tests.factories import TENANT, make_item, make_items, make_options, make_request
+from tests.factories import TENANT, make_item, make_items, make_options, make_outcome, make_request
 from tests.fakes import START
 
 SECOND = timedelta(seconds=1)
@@ -41,31 +42,24 @@ async def claim(store: SqlStore, *, now=START, owner="worker", limit=100) -> lis
     return list(claimed.chunks)
 
 
-def succeeded(index: int, **changes) -> Outcome:
-    defaults = {
-        "state": ItemState.SUCCEEDED,
-        "attempts": 1,
-        "result_json": '{"n": 1}',
-        "start_time": START,
-        "end_time": START + SECOND,
-        "duration": SECOND,
-    }
-    return Outcome(index=index, **defaults | changes)
+def succeeded(index: int, **changes: Any) -> Outcome:
+    return make_outcome(index, **changes)
 
 
-def failed(index: int, **changes) -> Outcome:
+def failed(index: int, **changes: Any) -> Outcome:
     error = ItemError(reason="BUSY", message="Come back later.", retryable=True)
-    defaults = {"state": ItemState.FAILED, "result_json": None, "error": error}
+    defaults: dict[str, Any] = {"state": ItemState.FAILED, "result_json": None, "error": error}
     return succeeded(index, **defaults | changes)
 
 
-def record_of(chunk: ClaimedChunk, outcomes: list[Outcome], **changes) -> ChunkRecord:
+def record_of(chunk: ClaimedChunk, outcomes: list[Outcome], **changes: Any) -> ChunkRecord:
+    defaults: dict[str, Any] = {"done": True}
     return ChunkRecord(
         chunk_key=chunk.chunk_key,
         epoch=chunk.epoch,
         batch_key=chunk.batch_key,
         outcomes=outcomes,
-        **{"done": True} | changes,
+        **defaults | changes,
     )
 
 

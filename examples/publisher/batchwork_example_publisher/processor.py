@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +16,12 @@ from batchwork_server.processors.render import RenderProcessor
 from batchwork_example_publisher.outlet import Outlet
 
 DEFAULT_CHARACTER_LIMIT = 280
+LONGEST_POST = 60
+"""The most seconds that ``seconds_per_post`` may ask for."""
 
-_OWN_PARAMETERS = frozenset({"character_limit", "busy_share", "always_busy_share"})
+_OWN_PARAMETERS = frozenset(
+    {"character_limit", "busy_share", "always_busy_share", "seconds_per_post"}
+)
 
 
 class PublishProcessor:
@@ -28,14 +33,21 @@ class PublishProcessor:
             attempt; 0 when unset.
         ``always_busy_share``: The share of items, 0 to 1, that find it busy on every attempt; 0
             when unset.
+        ``seconds_per_post``: How long the outlet takes to answer, 0 to 60; 0 when unset.
 
     The two shares rehearse what a real outlet does now and then. Which items they hit follows
     from the item's id alone, so that every run of the same items goes the same way.
     """
 
-    def __init__(self, outlet: Outlet | None = None) -> None:
+    def __init__(
+        self,
+        outlet: Outlet | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._render = RenderProcessor()
         self._outlet = outlet or Outlet()
+        self._sleep = sleep
 
     def check(self, template: Template) -> Sequence[str]:
         of_render = {
@@ -54,6 +66,7 @@ class PublishProcessor:
         Raises:
             ItemFailed: OUTLET_BUSY, retryable; TEXT_TOO_LONG, not; and what rendering raises.
         """
+        await self._sleep(call.parameters.get("seconds_per_post", 0))
         if _is_busy(call):
             raise ItemFailed("OUTLET_BUSY", "The outlet takes no posts right now.", retryable=True)
         text = await self._text(call)
@@ -96,5 +109,12 @@ def _problems(parameters: Mapping[str, Any]) -> Iterator[str]:
         yield f"character_limit is {limit!r}; it must be a whole number from 1 on."
     for name in ("busy_share", "always_busy_share"):
         share = parameters.get(name, 0)
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        if not _is_number(share) or not 0 <= share <= 1:
             yield f"{name} is {share!r}; it must be a number from 0 to 1."
+    seconds = parameters.get("seconds_per_post", 0)
+    if not _is_number(seconds) or not 0 <= seconds <= LONGEST_POST:
+        yield f"seconds_per_post is {seconds!r}; it must be a number from 0 to {LONGEST_POST}."
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -230,16 +230,20 @@ def _count(users: Sequence[str], verdicts: Mapping[str, UserVerdict]) -> UserVal
 
 
 def _check_sizes(items: Sequence[NewItem]) -> None:
-    violations = [
-        Violation(
-            f"items[{index}].data_json",
-            f"The data of item {item.item_id!r} has {len(item.data_json)} characters; at most "
-            f"{LARGEST_ITEM} bytes are allowed. Narrow the selection with filters or a limit.",
-            "PAYLOAD_TOO_LARGE",
-        )
-        for index, item in enumerate(items)
-        if len(item.data_json) > LARGEST_ITEM
-    ]
+    violations = []
+    for index, item in enumerate(items):
+        if len(item.data_json) * 4 <= LARGEST_ITEM:  # whatever its characters are
+            continue
+        size = len(item.data_json.encode())
+        if size > LARGEST_ITEM:
+            violations.append(
+                Violation(
+                    f"items[{index}].data_json",
+                    f"The data of item {item.item_id!r} has {size} bytes; at most {LARGEST_ITEM} "
+                    "are allowed. Narrow the selection with filters or a limit.",
+                    "PAYLOAD_TOO_LARGE",
+                )
+            )
     if violations:
         raise InvalidArgument(violations, metadata={"limit": str(LARGEST_ITEM)})
 

@@ -130,7 +130,7 @@ class BatchProcessor:
                 self._wakeups.room.set()
             try:
                 outcome = await self._executor.attempt(run.running, item)
-            except asyncio.CancelledError:
+            except BaseException:
                 self._feed.interrupt(run, item)
                 raise
             self._feed.give_back(run)
@@ -150,29 +150,33 @@ class BatchProcessor:
     # Committing outcomes
 
     async def commit(self, stop: asyncio.Event) -> None:
-        """Records what is done until ``stop`` is set."""
-        while not stop.is_set():
-            await self._clock.wait(self._something_done, FLUSH_INTERVAL)
-            await self.commit_once()
-
-    async def commit_once(self) -> None:
-        """Records the chunks that are done, and outcomes of others that have waited long enough.
+        """Records what is done until ``stop`` is set.
 
         While the database is away nothing is lost: what could not be written is kept and tried
         again.
         """
-        self._something_done.clear()
-        while self._done or self._flush_is_due():
-            runs = self._next_runs()
-            if not runs:
-                return
+        while not stop.is_set():
+            await self._clock.wait(self._something_done, FLUSH_INTERVAL)
             try:
-                await asyncio.shield(self._record(runs))
+                await self.commit_once()
             except Unavailable as error:
                 log.warning("commit.waiting", reason=error.reason, error=error.message)
+                await self._clock.wait(stop, _PAUSE)
+
+    async def commit_once(self) -> None:
+        """Records the chunks that are done, and outcomes of others that have waited long enough.
+
+        Raises:
+            StoreUnavailable: nothing of the last transaction was written, and all of it is kept.
+        """
+        self._something_done.clear()
+        while runs := self._next_runs():
+            try:
+                await asyncio.shield(self._record(runs))
+            except BaseException:
                 self._done.extendleft(run for run in reversed(runs) if run.is_done)
-                await self._clock.wait(asyncio.Event(), _PAUSE)
-                return
+                self._something_done.set()
+                raise
 
     def _flush_is_due(self) -> bool:
         return self._clock.monotonic() - self._flushed >= FLUSH_INTERVAL.total_seconds()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from batchwork_server.clock import Clock
 from batchwork_server.engine.batch_processor import BatchProcessor
-from batchwork_server.engine.loop import tick
+from batchwork_server.engine.loop import supervise, tick
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
 from batchwork_server.logs import get_logger
@@ -56,27 +57,36 @@ class Engine:
         """
         reopened = await self._recovery.take_back()
         log.info("engine.started", slots=self._slots, reopened_chunks=reopened)
-        self._workers = [_task(self._processor.work(), f"worker-{n}") for n in range(self._slots)]
+        self._workers = [
+            self._supervise(f"worker-{n}", self._processor.work, stop=self._stop_claims)
+            for n in range(self._slots)
+        ]
         self._loops = [
-            _task(self._processor.commit(self._stop_all), "committer"),
+            self._supervise("committer", self._commit, stop=self._stop_all),
             self._tick("leases", self._processor.extend_leases, self._lease / 3),
             self._tick("recovery", self._recovery.run_once, Recovery.INTERVAL),
             self._tick("retention", self._retention.run_once, Retention.INTERVAL),
         ]
-        self._claims = [
-            _task(
-                self._dispatcher.run(
-                    self._processor.take, room=self._processor.room, stop=self._stop_claims
-                ),
-                "dispatcher",
-            )
-        ]
+        self._claims = [self._supervise("dispatcher", self._dispatch, stop=self._stop_claims)]
 
-    def _tick(self, name: str, run_once: object, interval: timedelta) -> asyncio.Task[None]:
-        return _task(
-            tick(name, run_once, interval=interval, clock=self._clock, stop=self._stop_all),  # type: ignore[arg-type]
-            name,
+    async def _commit(self) -> None:
+        await self._processor.commit(self._stop_all)
+
+    async def _dispatch(self) -> None:
+        await self._dispatcher.run(
+            self._processor.take, room=self._processor.room, stop=self._stop_claims
         )
+
+    def _supervise(
+        self, name: str, run: Callable[[], Awaitable[None]], *, stop: asyncio.Event
+    ) -> asyncio.Task[None]:
+        return asyncio.create_task(supervise(name, run, clock=self._clock, stop=stop), name=name)
+
+    def _tick(
+        self, name: str, run_once: Callable[[], Awaitable[object]], interval: timedelta
+    ) -> asyncio.Task[None]:
+        loop = tick(name, run_once, interval=interval, clock=self._clock, stop=self._stop_all)
+        return asyncio.create_task(loop, name=name)
 
     @property
     def is_running(self) -> bool:
@@ -104,10 +114,6 @@ class Engine:
         await _cancel(self._loops)
         await self._processor.release()
         log.info("engine.stopped")
-
-
-def _task(coroutine: object, name: str) -> asyncio.Task[None]:
-    return asyncio.create_task(coroutine, name=name)  # type: ignore[arg-type]
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

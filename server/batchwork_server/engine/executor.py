@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -21,6 +22,9 @@ log = get_logger(__name__)
 
 LARGEST_RESULT = 1024 * 1024
 """The most bytes that a result may have as JSON text."""
+
+LONGEST_DELAY = timedelta(days=7)
+"""The longest time that a provider can make an item wait for its next attempt."""
 
 _LONGEST_MESSAGE = 1000
 
@@ -85,7 +89,7 @@ class Executor:
             outcome.state = ItemState.SUCCEEDED
         except ItemSkipped as skip:
             outcome.state = ItemState.SKIPPED
-            outcome.skip_reason = skip.reason
+            outcome.skip_reason = _reason(skip.reason)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _worker_is_cancelled():
                 raise
@@ -147,13 +151,13 @@ class Executor:
             outcome.error = _error(error.reason, error.message, retryable=error.retryable)
         else:
             _log_surprise(running, item, error)
-            text = f"{type(error).__name__}: {error}"
-            outcome.error = _error("PROCESSOR_ERROR", text, retryable=True)
+            outcome.error = _error("PROCESSOR_ERROR", _described(error), retryable=True)
         policy = running.batch.request.options.retry
         if running.wanted and outcome.error.retryable and policy.allows(attempts=outcome.attempts):
             outcome.state = ItemState.PENDING
             delay = error.retry_after if isinstance(error, ItemFailed) else None
-            outcome.next_attempt_time = self._clock.now() + delay if delay else None
+            if delay is not None:
+                outcome.next_attempt_time = self._clock.now() + min(delay, LONGEST_DELAY)
 
 
 def _log_surprise(running: RunningBatch, item: PendingItem, error: BaseException) -> None:
@@ -198,5 +202,23 @@ def _result_json(result: Any) -> str:
 
 
 def _error(reason: str, message: str, *, retryable: bool) -> ItemError:
-    clean = message.replace("\x00", "").encode("utf-8", "replace").decode()
-    return ItemError(reason=reason, message=clean[:_LONGEST_MESSAGE], retryable=retryable)
+    return ItemError(
+        reason=_reason(reason), message=_clean(message)[:_LONGEST_MESSAGE], retryable=retryable
+    )
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  an error that cannot even say what it is
+        return type(error).__name__
+
+
+def _reason(text: str) -> str:
+    """Returns a reason as the contract has it, UPPER_SNAKE, whatever a processor wrote."""
+    return re.sub(r"[^A-Z0-9]+", "_", str(text).upper()).strip("_")[:63] or "UNSPECIFIED"
+
+
+def _clean(text: str) -> str:
+    """Leaves out what a database cannot hold as text."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()

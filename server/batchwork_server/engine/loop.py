@@ -11,6 +11,9 @@ from batchwork_server.logs import get_logger
 
 log = get_logger(__name__)
 
+RESTART_PAUSE = timedelta(seconds=1)
+"""How long a loop rests that failed for a reason that nobody foresaw."""
+
 
 async def tick(
     name: str,
@@ -30,3 +33,15 @@ async def tick(
         except Exception:
             log.exception("loop.failed", loop=name)
         await clock.wait(stop, interval)
+
+
+async def supervise(
+    name: str, run: Callable[[], Awaitable[None]], *, clock: Clock, stop: asyncio.Event
+) -> None:
+    """Calls ``run``, which goes on until ``stop`` is set, again whenever it fails."""
+    while not stop.is_set():
+        try:
+            await run()
+        except Exception:
+            log.exception("loop.failed", loop=name)
+            await clock.wait(stop, RESTART_PAUSE)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 from google.rpc.status_pb2 import Status
@@ -35,10 +35,10 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 _caller: ContextVar[Caller] = ContextVar("caller")
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Context = grpc.aio.ServicerContext[Any, Any]
-Behavior = Callable[[Any, Context], Any]
-Respond = Callable[[Behavior, Any, Context], Awaitable[Any]]
+# These classes take parameters in the eyes of type checkers only.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Behavior: TypeAlias = "Callable[[Any, Context], Any]"
 
 
 def caller_of() -> Caller:
@@ -211,8 +211,8 @@ def _correlation_id_of(metadata: Any) -> str:
 
 
 def _code_of(context: Context) -> str:
-    code: Any = context.code()  # a number, whatever its type says
-    return _CODES[code].name if code in _CODES else str(code)
+    # None, whatever its type says, means that nobody has set another one than OK.
+    return (context.code() or grpc.StatusCode.OK).name
 
 
 def _behavior_of(handler: Handler) -> Behavior:

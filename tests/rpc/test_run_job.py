@@ -1,0 +1,114 @@
+"""RunJob makes a batch of a job, now."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from batchwork.v1.job_service_pb2 import RunJobRequest
+from batchwork_server.domain.selection import LoadedItem
+
+from tests.fakes import START
+from tests.rpc.api import make_job, refused
+
+
+@pytest.fixture
+async def posts(server) -> None:
+    store = server.application.store
+    async with store.transaction() as tx:
+        await store.users.load(
+            tx, tenant_id="default", users=[("ada", True), ("bob", True)], now=START
+        )
+        await store.categories.load(
+            tx,
+            tenant_id="default",
+            category="posts",
+            items=[
+                LoadedItem(item_id="post-1", user_id="ada", data_json="{}"),
+                LoadedItem(item_id="post-2", user_id="bob", data_json="{}"),
+            ],
+            now=START,
+        )
+
+
+@pytest.mark.usefixtures("posts")
+async def test_a_run_is_a_batch_that_knows_its_job(api, processor):
+    await api.import_jobs(make_job("job-1", purpose_id="growth"))
+
+    response = await api.jobs.RunJob(RunJobRequest(job_id="job-1"))
+    done = await api.finished(response.batch.batch_id)
+
+    assert (done.job_id, done.job_revision, done.purpose_id) == ("job-1", 1, "growth")
+    assert done.counts.succeeded == 2
+
+
+@pytest.mark.usefixtures("posts")
+async def test_a_run_can_be_restricted_to_users(api, processor):
+    await api.import_jobs(make_job("job-1"))
+
+    response = await api.jobs.RunJob(RunJobRequest(job_id="job-1", user_ids=["bob"]))
+    await api.finished(response.batch.batch_id)
+
+    assert [call.item_id for call in processor.calls] == ["post-2"]
+
+
+@pytest.mark.usefixtures("posts")
+async def test_the_same_request_id_returns_the_first_run(api):
+    await api.import_jobs(make_job("job-1"))
+    request = RunJobRequest(job_id="job-1", request_id="request-1")
+
+    first = await api.jobs.RunJob(request)
+    second = await api.jobs.RunJob(request)
+
+    assert second.batch.batch_id == first.batch.batch_id
+
+
+@pytest.mark.usefixtures("posts")
+async def test_a_request_id_with_other_content_is_refused(api):
+    await api.import_jobs(make_job("job-1"))
+    await api.jobs.RunJob(RunJobRequest(job_id="job-1", request_id="request-1"))
+
+    other = RunJobRequest(job_id="job-1", request_id="request-1", user_ids=["ada"])
+    refusal = await refused(api.jobs.RunJob(other))
+
+    assert refusal.code is grpc.StatusCode.ALREADY_EXISTS
+    assert refusal.reason == "REQUEST_ID_REUSED"
+
+
+@pytest.mark.usefixtures("posts")
+async def test_a_job_of_one_object_cannot_be_restricted_to_users(api):
+    await api.import_jobs(make_job("job-1", type="object"))
+
+    refusal = await refused(api.jobs.RunJob(RunJobRequest(job_id="job-1", user_ids=["ada"])))
+
+    assert list(refusal.violations) == ["user_ids"]
+
+
+async def test_a_category_without_items_is_unknown(api):
+    await api.import_jobs(make_job("job-1"))
+
+    refusal = await refused(api.jobs.RunJob(RunJobRequest(job_id="job-1")))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.reason == "UNKNOWN_CATEGORY"
+
+
+async def test_a_job_that_is_not_there_cannot_run(api):
+    refusal = await refused(api.jobs.RunJob(RunJobRequest(job_id="no-such-job")))
+
+    assert refusal.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_all_that_is_wrong_is_answered_at_once(api):
+    request = RunJobRequest(request_id="r\n", user_ids=["ada", "", "b\0"])
+
+    refusal = await refused(api.jobs.RunJob(request))
+
+    assert sorted(refusal.violations) == ["job_id", "request_id", "user_ids[1]", "user_ids[2]"]
+
+
+async def test_a_run_has_at_most_ten_thousand_users(api):
+    request = RunJobRequest(job_id="job-1", user_ids=map(str, range(10_001)))
+
+    refusal = await refused(api.jobs.RunJob(request))
+
+    assert list(refusal.violations) == ["user_ids"]

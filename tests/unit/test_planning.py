@@ -1,0 +1,196 @@
+"""From a submission to the items of a batch."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, cast
+
+import orjson
+import pytest
+from batchwork_server.application.planning import Planning
+from batchwork_server.application.validation import Validation
+from batchwork_server.domain.batch import Priority, UserValidation
+from batchwork_server.domain.job import DataSource, JobShape
+from batchwork_server.domain.selection import SelectedItem
+from batchwork_server.domain.submission import RequestedOptions, Submission
+from batchwork_server.errors import InvalidArgument
+from batchwork_server.store.store import Store
+
+from tests.factories import TENANT, make_loaded_item, make_options, make_template
+from tests.fakes import FakeCategories, FakeClock, FakeTemplates, FakeUsers
+
+
+class World:
+    """Everything that planning looks at, in memory."""
+
+    def __init__(self) -> None:
+        self.users = FakeUsers("ann", "bob")
+        self.categories = FakeCategories()
+        self.planning = Planning(
+            store=cast("Store", None),  # only preference-based runs look there
+            categories=self.categories,
+            validation=Validation(self.users),
+            templates=FakeTemplates(
+                make_template(template_id="plain"),
+                make_template(template_id="annotation", operations=("annotate",)),
+            ),
+            defaults=make_options(),
+            clock=FakeClock(),
+        )
+
+    def fill(self, category: str, *items: tuple[str, dict[str, Any]]) -> None:
+        self.categories.add(category, *(make_loaded_item(i, data=data) for i, data in items))
+
+    async def plan(self, **changes):
+        submission = Submission(**{"template_id": "plain"} | changes)
+        return await self.planning.plan(submission, tenant_id=TENANT)
+
+    async def refusal(self, **changes) -> dict[str, str]:
+        with pytest.raises(InvalidArgument) as error:
+            await self.plan(**changes)
+        return {violation.path: violation.reason for violation in error.value.violations}
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def inline(*item_ids: str) -> tuple[SelectedItem, ...]:
+    return tuple(SelectedItem(item_id=i, user_id=None, data_json='{"n":1}') for i in item_ids)
+
+
+async def test_inline_items_become_items_as_they_are(world):
+    plan = await world.plan(items=inline("a", "b"))
+
+    assert [(item.item_id, item.data_json) for item in plan.items] == [
+        ("a", '{"n":1}'),
+        ("b", '{"n":1}'),
+    ]
+    assert plan.request.batch_type == "INDIVIDUAL_CATEGORIES"
+
+
+async def test_items_of_unknown_users_are_skipped_with_the_reason(world):
+    world.users.add("eve", active=False)
+
+    plan = await world.plan(items=inline("ann", "eve", "nobody"), data_source=DataSource.USERS)
+
+    assert [item.skip_reason for item in plan.items] == [None, "USER_INACTIVE", "USER_NOT_FOUND"]
+    assert plan.request.user_validation == UserValidation(total=3, valid=1, invalid=2)
+    assert plan.skips == {"USER_INACTIVE": 1, "USER_NOT_FOUND": 1}
+
+
+async def test_a_category_is_narrowed_by_filters_and_limit(world):
+    world.fill("accounts", *((f"a{n}", {"followers": n * 10}) for n in range(10)))
+
+    plan = await world.plan(
+        categories=("accounts",), filters={"min_followers": 30, "max_items": 4}, limit=5
+    )
+
+    assert [item.item_id for item in plan.items] == ["a3", "a4", "a5", "a6"]
+    assert plan.request.notices == ()
+
+
+async def test_a_filter_on_a_field_that_no_item_has_is_noticed(world):
+    world.fill("accounts", ("a", {"followers": 1}))
+
+    plan = await world.plan(categories=("accounts",), filters={"min_folowers": 1})
+
+    [notice] = plan.request.notices
+    assert (notice.reason, notice.path) == ("FILTER_MATCHES_NO_FIELD", "filters.min_folowers")
+    assert "followers" in notice.message
+
+
+async def test_an_object_batch_is_one_item_with_the_whole_selection(world):
+    world.fill("accounts", ("ann", {"n": 1}), ("nobody", {"n": 2}))
+
+    plan = await world.plan(
+        categories=("accounts",), shape=JobShape.OBJECT, data_source=DataSource.USERS
+    )
+
+    [item] = plan.items
+    assert orjson.loads(item.data_json) == {
+        "category": "accounts",
+        "count": 1,
+        "items": [{"n": 1}],
+    }
+    assert plan.request.user_validation == UserValidation(total=2, valid=1, invalid=1)
+    assert plan.request.batch_type == "BATCH_USERS"
+
+
+async def test_a_combined_batch_is_one_item_with_every_selection(world):
+    world.fill("audience", ("a", {"size": 5}), ("b", {"size": 50}))
+    world.fill("niche", ("c", {"posts": 1}))
+
+    plan = await world.plan(
+        categories=("audience", "niche"),
+        shape=JobShape.COMBINED,
+        filters={"audience": {"min_size": 10}},
+    )
+
+    [item] = plan.items
+    assert orjson.loads(item.data_json) == {
+        "categories": {
+            "audience": {"category": "audience", "count": 1, "items": [{"size": 50}]},
+            "niche": {"category": "niche", "count": 1, "items": [{"posts": 1}]},
+        }
+    }
+
+
+async def test_a_selection_of_nothing_is_a_batch_of_nothing(world):
+    world.fill("accounts", ("a", {"n": 1}))
+
+    for shape in (JobShape.INDIVIDUAL, JobShape.OBJECT):
+        plan = await world.plan(categories=("accounts",), shape=shape, filters={"min_n": 2})
+        assert plan.items == []
+
+
+async def test_everything_that_is_unknown_is_told_at_once(world):
+    refusal = await world.refusal(template_id="none", operation="paint", categories=("nowhere",))
+
+    assert refusal == {
+        "template_id": "UNKNOWN_TEMPLATE",
+        "operation": "UNKNOWN_OPERATION",
+        "category": "UNKNOWN_CATEGORY",
+    }
+
+
+async def test_an_operation_brings_its_template(world):
+    plan = await world.plan(items=inline("a"), template_id="", operation="annotate")
+
+    assert plan.request.template.template_id == "annotation"
+    assert await world.refusal(items=inline("a"), template_id="") == {
+        "template_id": "FIELD_VIOLATION"
+    }
+
+
+async def test_what_a_request_leaves_open_comes_from_the_server(world):
+    asked = RequestedOptions(chunk_size=7, retry_limit=0, priority=Priority.HIGH)
+
+    plan = await world.plan(items=inline("a"), options=asked)
+
+    options = plan.request.options
+    assert (options.chunk_size, options.retry.retry_limit, options.priority) == (
+        7,
+        0,
+        Priority.HIGH,
+    )
+    assert options.item_timeout == timedelta(seconds=30)
+
+
+async def test_an_object_that_is_too_large_is_refused_with_the_limit(world):
+    world.fill("accounts", *((f"a{n}", {"text": "x" * 300_000}) for n in range(4)))
+
+    with pytest.raises(InvalidArgument) as error:
+        await world.plan(categories=("accounts",), shape=JobShape.OBJECT)
+
+    assert error.value.reason == "PAYLOAD_TOO_LARGE"
+    assert error.value.metadata["limit"] == str(1024 * 1024)
+
+
+async def test_a_run_can_be_restricted_to_users(world):
+    plan = await world.plan(
+        items=inline("ann", "bob"), data_source=DataSource.USERS, user_ids=frozenset({"bob"})
+    )
+
+    assert [item.item_id for item in plan.items] == ["bob"]
