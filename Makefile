@@ -14,30 +14,34 @@ help:  ## print this list
 # Two environments in one: what the demo needs, and on top of it what developers need. The stamps
 # make the second run quick. uv is only a faster pip; without it pip does the same.
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Batchwork needs Python 3.11 or newer; name one with PYTHON=…")'
-	$(PYTHON) -m venv $(VENV)
-	-$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Batchwork needs Python 3.11 or newer; name one with PYTHON=…")'
+	@$(PYTHON) -m venv $(VENV)
+	-@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 
 define install
-	if [ -x $(BIN)/uv ]; \
-	then $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(1) || \
-	     $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(1); \
-	else $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(1); fi
+	@echo "Installing $(PACKAGES)"
+	@if [ -x $(BIN)/uv ]; \
+	then $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(PACKAGES) || \
+	     $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PACKAGES); \
+	else $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PACKAGES); fi
 endef
 
+# A variable of the target, because `call` would take the commas of the extras for its own.
+$(VENV)/.runtime: PACKAGES := --editable '.[cli,server,postgres]' --editable ./examples/publisher
 $(VENV)/.runtime: pyproject.toml constraints.txt examples/publisher/pyproject.toml | $(BIN)/python
-	$(call install,--editable '.[cli,server,postgres]' --editable ./examples/publisher)
+	$(install)
 	@touch $@
 
+$(VENV)/.dev: PACKAGES := --editable '.[dev]'
 $(VENV)/.dev: $(VENV)/.runtime
-	$(call install,--editable '.[dev]')
+	$(install)
 	@touch $@
 
 demo: $(VENV)/.runtime  ## run the main job on 200 real accounts, from nothing to results
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python -m examples.demo
 
-serve: $(VENV)/.runtime  ## run the server with batchwork.db in this folder
-	$(BIN)/batchwork-server serve
+serve: $(VENV)/.runtime  ## run the server with batchwork.db in this folder and the example templates
+	BATCHWORK_TEMPLATES_DIR=$${BATCHWORK_TEMPLATES_DIR:-examples/templates} $(BIN)/batchwork-server serve
 
 test: $(VENV)/.dev  ## run the tests on SQLite and on a real PostgreSQL
 	$(BIN)/pytest -n auto $(EXTRA)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -32,12 +33,13 @@ JOBS = Path("examples/jobs/jobs.json")
 JOB_ID = "bat_demo_reach_20261123_a1b2c3d4"
 SHOWN_RESULTS = 5
 
-# Ten posts at a time and short pauses before a retry: slow enough to watch, quick enough to wait.
+# Ten posts at a time, and short pauses before a retry: slow enough to see, quick enough to wait.
 SETTINGS = {
     "BATCHWORK_DATABASE_URL": f"sqlite:///{DATABASE.absolute()}",
     "BATCHWORK_LISTEN": "127.0.0.1:0",
     "BATCHWORK_TEMPLATES_DIR": str(ROOT / "examples" / "templates"),
     "BATCHWORK_RETRY_INITIAL_BACKOFF": "0.2",
+    "BATCHWORK_SHUTDOWN_GRACE": "5",
     "BATCH_MAX_CONCURRENT_ITEMS": "10",
     "BATCH_DEFAULT_SIZE": "10",
 }
@@ -57,8 +59,6 @@ async def demo() -> None:
 
     heading(f"Start the server on a free port; its log is {LOG}")
     async with running_server(settings=SETTINGS, log=LOG) as target, connect(target) as batchwork:
-        say("It answers." if await is_answering(batchwork) else "It does not answer.")
-
         heading(f"Import {JOBS}")
         await import_jobs(batchwork)
 
@@ -93,10 +93,6 @@ def start_from_scratch() -> None:
         LOG.unlink(missing_ok=True)
 
 
-async def is_answering(batchwork: Batchwork) -> bool:
-    return [job async for job in batchwork.jobs.list_jobs(limit=1)] == []
-
-
 async def import_jobs(batchwork: Batchwork) -> None:
     imported = await batchwork.jobs.import_jobs(ROOT / JOBS)
     for change in imported.changes:
@@ -115,14 +111,14 @@ async def run_job(batchwork: Batchwork) -> Batch:
     events = batchwork.batches.watch_batch(
         batch.batch_id,
         min_interval=timedelta(milliseconds=250),
-        patience=Patience(give_up_after=timedelta(seconds=20)),
+        patience=Patience(give_up_after=timedelta(seconds=5)),
     )
     with progress_view() as view:
         async with aclosing(events):
             async for event in events:
                 if event.kind == BATCH_EVENT_KIND_PROGRESS:
                     view.show(event.counts)
-                elif event.kind == BATCH_EVENT_KIND_END:
+                if event.kind == BATCH_EVENT_KIND_END:
                     batch = event.batch
     say(f"{short(BatchState.Name(batch.state))}.")
     return batch
@@ -181,8 +177,6 @@ def show_what_is_next(batch: Batch) -> None:
 
 def text_of(item: Item) -> str:
     """Returns the text that the example processor published."""
-    import json
-
     text: str = json.loads(item.result_json)["text"]
     return text
 
@@ -250,11 +244,6 @@ def say(text: str) -> None:
     print(f"  {text}", flush=True)
 
 
-def show_log(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(f"  {line}", file=sys.stderr)
-
-
 async def until_interrupted() -> None:
     """Runs the demo; a signal that would end this process lets it stop its server first."""
     task = asyncio.current_task()
@@ -283,7 +272,8 @@ def ended(why: str, *, exit_code: int) -> int:
     print(f"\n{why}", file=sys.stderr)
     if LOG.exists():
         print(f"The server's log, {LOG}, ends with:", file=sys.stderr)
-        show_log(LOG.read_text(encoding="utf-8").splitlines()[-10:])
+        for line in LOG.read_text(encoding="utf-8").splitlines()[-10:]:
+            print(f"  {line}", file=sys.stderr)
     return exit_code
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import logging
 import sys
 from contextvars import ContextVar
@@ -27,6 +29,7 @@ def configure_logs(*, level: str = "info", stream: TextIO | None = None) -> None
     """Sends every log, those of libraries too, as JSON lines to ``stream`` (default: stderr)."""
     number = _LEVELS[level.lower()]
     out = stream or sys.stderr
+    lines = _Lines(out)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -37,8 +40,8 @@ def configure_logs(*, level: str = "info", stream: TextIO | None = None) -> None
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
-        cache_logger_on_first_use=False,
+        logger_factory=lambda *_names: lines,
+        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(
@@ -57,6 +60,48 @@ def configure_logs(*, level: str = "info", stream: TextIO | None = None) -> None
         )
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+
+
+class _Lines:
+    """Writes lines; those that only tell what happened may wait a moment for each other.
+
+    A line a call is the most of what a busy server writes, and a system call for each of them
+    costs as much as the call itself.
+    """
+
+    _DELAY = 0.1  # seconds
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._waiting: list[str] = []
+        atexit.register(self.flush)
+
+    def debug(self, line: str) -> None:
+        self._waiting.append(line + "\n")
+        if len(self._waiting) == 1:
+            self._flush_soon()
+
+    info = debug
+
+    def warning(self, line: str) -> None:
+        self._waiting.append(line + "\n")
+        self.flush()
+
+    error = critical = exception = warning
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting and not self._out.closed:
+            self._out.write("".join(waiting))
+            self._out.flush()
+
+    def _flush_soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+        else:
+            loop.call_later(self._DELAY, self.flush)
 
 
 def _add_correlation_id(_logger: Any, _method: str, event: Any) -> Any:

@@ -17,6 +17,7 @@ from batchwork_server.application.watching import Watching, WatchMessage
 from batchwork_server.clock import Clock, SystemClock
 from batchwork_server.domain.batch import Batch, BatchOptions
 from batchwork_server.domain.caller import Caller
+from batchwork_server.domain.filters import ItemFilter
 from batchwork_server.domain.item import Item
 from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.domain.selection import SelectedItem
@@ -30,7 +31,6 @@ from batchwork_server.engine.retention import Retention
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
-from batchwork_server.store.store import ItemFilter
 from batchwork_server.wakeups import Wakeups
 
 from tests.factories import make_template

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from batchwork.v1.job_service_pb2 import ImportJobsRequest
 from batchwork.v1.job_service_pb2_grpc import JobServiceStub
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceStub
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceStub
+from batchwork_server.config import Settings
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from pydantic import SecretStr
 
 KEYS = {
     "ada-key": ("blue", "ada", "member"),
@@ -55,6 +58,22 @@ def write_keys(path: Path) -> Path:
     path.write_text(json.dumps({"keys": keys}))
     path.chmod(0o600)
     return path
+
+
+def settings_in(folder: Path) -> Settings:
+    """Returns the settings of a server that keeps everything in a folder, on a free port."""
+    templates = folder / "templates"
+    templates.mkdir()
+    echo = {"template_id": "echo", "processor": "fake", "operations": ["echo"]}
+    (templates / "echo.json").write_text(json.dumps(echo))
+    return Settings(
+        database_url=SecretStr(f"sqlite:///{folder / 'batchwork.db'}"),
+        sqlite_synchronous="NORMAL",
+        listen="127.0.0.1:0",
+        templates_dir=templates,
+        retry_initial_backoff=timedelta(0),
+        shutdown_grace=timedelta(seconds=5),
+    )
 
 
 class Api:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from batchwork_server.config import Settings
 from batchwork_server.processors.registry import ProcessorRegistry
 
 from tests.fakes import FakeProcessor
-from tests.rpc.api import Api, write_keys
+from tests.rpc.api import Api, settings_in, write_keys
 
 
 @pytest.fixture
@@ -23,19 +22,8 @@ def processor() -> FakeProcessor:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, sqlite_url: str) -> Settings:
-    templates = tmp_path / "templates"
-    templates.mkdir()
-    echo = {"template_id": "echo", "processor": "fake", "operations": ["echo"]}
-    (templates / "echo.json").write_text(json.dumps(echo))
-    return Settings(
-        database_url=sqlite_url,
-        sqlite_synchronous="NORMAL",
-        listen="127.0.0.1:0",
-        templates_dir=templates,
-        retry_initial_backoff=0,
-        shutdown_grace=5,
-    )
+def settings(tmp_path: Path) -> Settings:
+    return settings_in(tmp_path)
 
 
 @pytest.fixture

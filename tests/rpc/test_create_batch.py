@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from batchwork.v1.batch_pb2 import BATCH_STATE_PENDING, BATCH_STATE_SUCCEEDED, BatchOptions
@@ -189,6 +191,8 @@ async def test_validate_only_answers_with_the_plan_and_stores_nothing(api):
 
 
 async def test_every_violation_is_answered_at_once(api):
+    unknown_priority: Any = 9
+    metadata: Any = {"data_source_type": "files", "processing_method": 1}
     request = CreateBatchRequest(
         request_id="r" * 129,
         batch_id="a b",
@@ -204,10 +208,10 @@ async def test_every_violation_is_answered_at_once(api):
             retry_limit=101,
             item_timeout=Duration(seconds=3601),
             max_concurrent_items=-1,
-            priority=9,
+            priority=unknown_priority,
         ),
         labels={"no spaces": "x", "key": "v" * 256},
-        batch_metadata={"data_source_type": "files", "processing_method": 1},
+        batch_metadata=metadata,
     )
 
     refusal = await refused(api.batches.CreateBatch(request))

@@ -88,14 +88,6 @@ async def test_created_after_is_closed_and_created_before_is_open(api):
     assert await ids(api, created_before=later) == [batch.batch_id]
 
 
-async def test_a_page_has_at_most_a_hundred_batches(api):
-    request = ListBatchesRequest(page_size=1000)
-
-    response = await api.batches.ListBatches(request)
-
-    assert not response.batches
-
-
 async def test_a_token_holds_only_with_the_filters_of_its_first_page(api):
     for number in range(2):
         await api.create_batch(batch_id=f"batch-{number}")

@@ -24,7 +24,7 @@ async def ids(api, batch_id: str, **fields) -> list[str]:
 
 
 @pytest.fixture
-async def batch_id(api, processor) -> str:
+async def batch_id(api, processor):
     """A batch whose items came to different ends."""
     processor.on("good", ItemResult(value=1, quality_score=0.9))
     processor.on("poor", ItemResult(value=1, quality_score=0.2))

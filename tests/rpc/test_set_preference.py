@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -11,22 +11,27 @@ from batchwork.v1.preference_service_pb2 import GetPreferenceRequest, SetPrefere
 from batchwork.v1.schedule_pb2 import (
     WEEKDAY_MONDAY,
     WEEKDAY_TUESDAY,
+    BiweeklyCadence,
     DailyCadence,
     HourlyCadence,
     MonthlyCadence,
     Schedule,
+    Weekday,
     WeeklyCadence,
 )
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.rpc.api import refused
 
+DAY_9 = cast("Weekday.ValueType", 9)
+
 
 def make_preference(**changes: Any) -> Preference:
-    return Preference(**{"user_id": "ada", "feature_type": "posts", "enabled": True} | changes)
+    defaults: dict[str, Any] = {"user_id": "ada", "feature_type": "posts", "enabled": True}
+    return Preference(**defaults | changes)
 
 
-async def set_preference(api, preference: Preference, **fields: Any) -> Preference:
+async def set_preference(api, preference, **fields):
     request = SetPreferenceRequest(preference=preference, **fields)
     return (await api.preferences.SetPreference(request)).preference
 
@@ -44,7 +49,9 @@ async def set_preference(api, preference: Preference, **fields: Any) -> Preferen
         ),
         pytest.param(
             Schedule(
-                biweekly={"days": [WEEKDAY_MONDAY], "at": "09:00", "anchor_date": "2026-03-02"}
+                biweekly=BiweeklyCadence(
+                    days=[WEEKDAY_MONDAY], at="09:00", anchor_date="2026-03-02"
+                )
             ),
             id="biweekly",
         ),
@@ -142,7 +149,7 @@ async def test_an_unknown_zone_is_refused_by_its_name(api):
             Schedule(daily=DailyCadence(at="24:00")), "preference.schedule.daily.at", id="24:00"
         ),
         pytest.param(
-            Schedule(weekly=WeeklyCadence(days=[9], at="09:00")),
+            Schedule(weekly=WeeklyCadence(days=[DAY_9], at="09:00")),
             "preference.schedule.weekly.days",
             id="day 9",
         ),
@@ -166,8 +173,9 @@ async def test_a_schedule_that_cannot_be_is_refused_where_it_is_wrong(api, sched
 
 
 async def test_all_that_is_wrong_is_answered_at_once(api):
-    preference = Preference(
-        user_id="a\0", schedule=Schedule(), template_overrides={"large": "x" * 70_000}
+    large = {"large": "x" * 70_000}
+    preference = make_preference(
+        user_id="a\0", feature_type="", schedule=Schedule(), template_overrides=large
     )
 
     refusal = await refused(

@@ -49,14 +49,20 @@ async def test_a_batch_that_was_done_before_the_call_has_an_end_too(api):
     assert events[-1].batch.state == BATCH_STATE_SUCCEEDED
 
 
-async def test_items_are_told_when_asked_for(api):
+async def test_items_are_told_without_their_data_when_asked_for(api, processor):
+    processor.gate = asyncio.Event()
     batch = await api.create_batch("a", "b")
+    request = WatchBatchRequest(batch_id=batch.batch_id, include_items=True)
+    responses = aiter(api.batches.WatchBatch(request))
+    await anext(responses)
 
-    events = await api.watch(batch.batch_id, include_items=True)
+    processor.gate.set()
+    events = [response.event async for response in responses]
 
-    told = {e.item.item_id for e in events if e.kind == BATCH_EVENT_KIND_ITEM_FINISHED}
-    assert told <= {"a", "b"}
-    assert not any(event.item.data_json for event in events)
+    items = [e.item for e in events if e.kind == BATCH_EVENT_KIND_ITEM_FINISHED]
+    assert sorted(item.item_id for item in items) == ["a", "b"]
+    assert {item.result_json for item in items} == {"{}"}
+    assert {item.data_json for item in items} == {""}
 
 
 async def test_only_failed_items_are_told_when_asked_for(api, processor):

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from batchwork_server.application.batches import chunks_of
 from batchwork_server.domain.batch import Batch, BatchState, Counts
+from batchwork_server.domain.filters import BatchFilter, ItemFilter
 from batchwork_server.domain.item import ItemState, NewItem
 from batchwork_server.errors import AlreadyExists
 from batchwork_server.store.sql_store import SqlStore
-from batchwork_server.store.store import BatchFilter, ItemFilter
 
 from tests.factories import TENANT, make_item, make_items, make_options, make_request
 from tests.fakes import START

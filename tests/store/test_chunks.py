@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from batchwork_server.application.batches import chunks_of
 from batchwork_server.domain.batch import Batch, BatchState, Counts, Priority
+from batchwork_server.domain.filters import ItemFilter
 from batchwork_server.domain.item import ItemError, ItemState, Outcome
 from batchwork_server.store.sql_store import SqlStore
-from batchwork_server.store.store import ChunkRecord, ClaimedChunk, ItemFilter
+from batchwork_server.store.store import ChunkRecord, ClaimedChunk
 
 from tests.factories import TENANT, make_item, make_items, make_options, make_outcome, make_request
 from tests.fakes import START

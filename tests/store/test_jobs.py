@@ -7,10 +7,11 @@ from datetime import time, timedelta
 from typing import Any
 
 import pytest
+from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.job import DataSource, JobDefinition, JobShape, StoredJob
 from batchwork_server.domain.schedule import Schedule, Weekday, Weekly
 from batchwork_server.store.pages import PAGE_BYTES
-from batchwork_server.store.store import JobFilter, Store
+from batchwork_server.store.store import Store
 
 from tests.factories import TENANT
 from tests.fakes import START

@@ -6,9 +6,10 @@ from datetime import time, timedelta
 from typing import Any
 
 import pytest
+from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.preference import Preference
 from batchwork_server.domain.schedule import Daily, Schedule
-from batchwork_server.store.store import PreferenceFilter, Store
+from batchwork_server.store.store import Store
 
 from tests.factories import TENANT
 from tests.fakes import START

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from batchwork_server.application.jobs import ImportedJobs, JobChange, JobChangeKind, Jobs
 from batchwork_server.application.notices import MAX_NOTICES
+from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import InvalidArgument, NotFound, RequestIdReused, Unavailable
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
-from batchwork_server.store.store import JobFilter
 
 from tests.factories import TENANT, make_loaded_item, make_template
 from tests.fakes import START, FakeCategories, FakeClock, FakeTemplates, FakeUsers

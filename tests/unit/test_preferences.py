@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from batchwork_server.application.preferences import Preferences
+from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.preference import Preference, Wish
 from batchwork_server.domain.schedule import Daily, Schedule, Weekday, Weekly
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import EtagMismatch, InvalidArgument, NotFound, RequestIdReused
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
-from batchwork_server.store.store import PreferenceFilter
 
 from tests.factories import TENANT
 from tests.fakes import START, FakeClock

@@ -15,6 +15,7 @@ from batchwork_server.domain.batch import (
     dispatch_time,
 )
 from batchwork_server.domain.caller import Caller
+from batchwork_server.domain.filters import BatchFilter, ItemFilter
 from batchwork_server.domain.ids import new_batch_id
 from batchwork_server.domain.item import Item, NewItem
 from batchwork_server.domain.job import JobShape, StoredJob
@@ -22,7 +23,7 @@ from batchwork_server.domain.submission import Idempotency, RequestedOptions, Su
 from batchwork_server.errors import InvalidArgument, NotFound, Violation, WrongState
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import Dispatcher
-from batchwork_server.store.store import BatchFilter, ItemFilter, NewChunk, Store
+from batchwork_server.store.store import NewChunk, Store
 from batchwork_server.wakeups import Wakeups
 
 log = get_logger(__name__)

@@ -13,6 +13,7 @@ from typing import Any
 from batchwork_server.application.notices import JobNotices
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Notice, Template
+from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.job import (
     JobDefinition,
     StoredJob,
@@ -25,7 +26,7 @@ from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import InvalidArgument, NotFound, Violation
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
-from batchwork_server.store.store import JobFilter, Store, Transaction
+from batchwork_server.store.store import Store, Transaction
 
 UNKNOWN_OPERATION = "UNKNOWN_OPERATION"
 UNKNOWN_TEMPLATE = "UNKNOWN_TEMPLATE"

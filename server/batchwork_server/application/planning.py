@@ -19,6 +19,7 @@ from batchwork_server.domain.batch import (
     Template,
     UserValidation,
 )
+from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.job import DataSource, PreferenceSource
 from batchwork_server.domain.selection import SelectedItem, parse_filters
@@ -28,7 +29,7 @@ from batchwork_server.errors import InvalidArgument, Violation
 from batchwork_server.planners import Selected, plan
 from batchwork_server.planners.selected import INLINE, array_of
 from batchwork_server.ports import CategoryRepository, TemplateService
-from batchwork_server.store.store import PreferenceFilter, Store
+from batchwork_server.store.store import Store
 
 LARGEST_ITEM = 1024 * 1024
 """The most bytes that an item's data may have as JSON text."""

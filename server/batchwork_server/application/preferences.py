@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from batchwork_server.clock import Clock
+from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.json_object import comparable, listed, quoted
 from batchwork_server.domain.preference import Preference, Wish, check_key, check_wish
 from batchwork_server.domain.schedule import parse_schedule, render_schedule
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import EtagMismatch, InvalidArgument, NotFound, Violation
 from batchwork_server.logs import get_logger
-from batchwork_server.store.store import PreferenceFilter, Store
+from batchwork_server.store.store import Store
 
 WISH_FIELDS = tuple(item.name for item in fields(Wish))
 """What an update mask may name."""

@@ -33,6 +33,7 @@ _SOURCE = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 _CONTROL_BUT_BREAKS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
+_NANOS = 1_000_000_000  # in a second
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_SECOND = -62_135_596_800  # 0001-01-01T00:00:00Z
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
@@ -189,22 +190,22 @@ class Checks:
     def duration(
         self, path: str, value: Duration, *, least: timedelta, most: timedelta
     ) -> timedelta:
-        sound = -999_999_999 <= value.nanos <= 999_999_999 and value.seconds * value.nanos >= 0
-        if sound and abs(value.seconds) <= most.total_seconds():
-            length = timedelta(seconds=value.seconds, microseconds=value.nanos / 1000)
-            if least <= length <= most:
-                return length
+        """Returns a length of time, cut to microseconds."""
+        nanos = value.seconds * _NANOS + value.nanos
+        is_sound = abs(value.nanos) < _NANOS and value.seconds * value.nanos >= 0
+        if is_sound and _nanos_of(least) <= nanos <= _nanos_of(most):
+            return timedelta(microseconds=nanos // 1000)
         self.refuse(
             path,
             f"{value.seconds} s and {value.nanos} ns is not a duration in the range of "
-            f"{_seconds(least)} to {_seconds(most)}.",
+            f"{least.total_seconds():g} s to {most.total_seconds():g} s.",
         )
         return least
 
     def moment(self, path: str, value: Timestamp) -> datetime | None:
         """Returns an instant, cut to microseconds."""
         seconds, nanos = value.seconds, value.nanos
-        if _FIRST_SECOND <= seconds <= _LAST_SECOND and 0 <= nanos <= 999_999_999:
+        if _FIRST_SECOND <= seconds <= _LAST_SECOND and 0 <= nanos < _NANOS:
             return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
         self.refuse(path, f"{seconds} s and {nanos} ns is no instant of the years 1 to 9999.")
         return None
@@ -245,5 +246,5 @@ class Checks:
         return tenant
 
 
-def _seconds(length: timedelta) -> str:
-    return f"{length.total_seconds():g} s"
+def _nanos_of(length: timedelta) -> int:
+    return length // timedelta(microseconds=1) * 1000

@@ -9,13 +9,8 @@ from batchwork.v1.job_service_pb2 import ListJobsRequest
 from batchwork.v1.preference_service_pb2 import ListPreferencesRequest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from batchwork_server.application.filters import (
-    BatchFilter,
-    ItemFilter,
-    JobFilter,
-    PreferenceFilter,
-)
 from batchwork_server.domain.caller import Caller
+from batchwork_server.domain.filters import BatchFilter, ItemFilter, JobFilter, PreferenceFilter
 from batchwork_server.rpc.batch_conversion import BATCH_STATE_FROM
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.item_conversion import ITEM_STATE_FROM

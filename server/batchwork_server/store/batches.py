@@ -17,6 +17,7 @@ from batchwork_server.domain.batch import (
     Counts,
     final_state,
 )
+from batchwork_server.domain.filters import BatchFilter, ItemFilter
 from batchwork_server.domain.item import Attempt, Item, ItemState, NewItem
 from batchwork_server.errors import AlreadyExists
 from batchwork_server.store import events
@@ -30,7 +31,7 @@ from batchwork_server.store.rows import (
     request_to,
 )
 from batchwork_server.store.statements import Column, insert_rows, run
-from batchwork_server.store.store import BatchFilter, Event, ItemFilter, NewChunk, Transaction
+from batchwork_server.store.store import Event, NewChunk, Transaction
 from batchwork_server.store.tables import (
     attempts,
     batch_labels,

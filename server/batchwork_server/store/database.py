@@ -21,6 +21,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from batchwork_server.errors import ConfigurationError, StoreUnavailable
+from batchwork_server.store.points import PointReader, PostgresPoints, SqlitePoints
 from batchwork_server.store.store import Transaction
 
 Dialect = Literal["sqlite", "postgresql"]
@@ -58,7 +59,7 @@ class Database:
         writer: AsyncEngine,
         reader: AsyncEngine,
         *,
-        points: _PointReader | None = None,
+        points: PointReader,
         lock: IO[str] | None = None,
     ) -> None:
         self._writer = writer
@@ -90,8 +91,7 @@ class Database:
     async def fetch_row(self, sql: str, parameters: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Returns the first row of a query that finds its row by a key.
 
-        It goes around SQLAlchemy and, on SQLite, around the thread of aiosqlite: such a query
-        takes tens of microseconds, less than the way to another thread and back.
+        It goes around SQLAlchemy and, on SQLite, around the thread of aiosqlite.
 
         Args:
             sql: With ``?`` for each parameter, and nowhere else.
@@ -100,14 +100,8 @@ class Database:
         Raises:
             StoreUnavailable: the database is away.
         """
-        if self._points is not None:
-            with _StoreErrors():
-                return self._points.fetch_row(sql, parameters)
-        async with self.reading() as connection:
-            raw = await connection.get_raw_connection()
-            driver: Any = raw.driver_connection
-            row = await driver.fetchrow(_numbered(sql), *parameters)
-            return None if row is None else tuple(row)
+        with _StoreErrors():
+            return await self._points.fetch_row(sql, parameters)
 
     async def ping(self) -> None:
         """Asks the database for an answer.
@@ -120,41 +114,12 @@ class Database:
 
     async def close(self) -> None:
         """Closes every connection, and then lets the next server have the file."""
-        if self._points is not None:
-            self._points.close()
+        await self._points.close()
         await self._reader.dispose()
         # The last connection of SQLite tidies the files up, and only a writer can.
         await self._writer.dispose()
         if self._lock is not None:
             self._lock.close()
-
-
-class _PointReader:
-    """A SQLite connection of its own for queries that take microseconds."""
-
-    def __init__(self, path: Path, *, busy_timeout: timedelta) -> None:
-        self._connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro",
-            uri=True,
-            timeout=busy_timeout.total_seconds(),
-            isolation_level=None,
-            cached_statements=64,
-            check_same_thread=False,
-        )
-
-    def fetch_row(self, sql: str, parameters: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        with closing(self._connection.execute(sql, parameters)) as cursor:
-            row: tuple[Any, ...] | None = cursor.fetchone()
-            return row
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-def _numbered(sql: str) -> str:
-    """Rewrites ``?`` to the ``$1``, ``$2`` of PostgreSQL."""
-    head, *rest = sql.split("?")
-    return head + "".join(f"${number}{part}" for number, part in enumerate(rest, start=1))
 
 
 @asynccontextmanager
@@ -302,7 +267,7 @@ async def _open_sqlite(
             for begin, connections in (("BEGIN IMMEDIATE", 1), ("BEGIN", 4))
         )
         await _prepare(writer, name=str(path))
-        points = _PointReader(path, busy_timeout=busy_timeout)
+        points = SqlitePoints(path, busy_timeout=busy_timeout)
         return Database(writer, reader, points=points, lock=lock)
     except BaseException:
         lock.close()
@@ -439,7 +404,18 @@ async def _open_postgresql(url: sa.URL) -> Database:
     sa.event.listen(writer.sync_engine, "checkout", _replace_closed_connection)
     await _prepare(writer, name=name)
     # Reading needs no BEGIN and no ROLLBACK: two round trips saved on every call.
-    return Database(writer, writer.execution_options(isolation_level="AUTOCOMMIT"))
+    return Database(
+        writer,
+        writer.execution_options(isolation_level="AUTOCOMMIT"),
+        points=PostgresPoints(_driver_arguments(writer, url)),
+    )
+
+
+def _driver_arguments(engine: AsyncEngine, url: sa.URL) -> dict[str, Any]:
+    """Returns what SQLAlchemy would hand to asyncpg, without what is meant for SQLAlchemy."""
+    _, arguments = engine.dialect.create_connect_args(url)
+    ours = ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback")
+    return {name: value for name, value in arguments.items() if name not in ours}
 
 
 def _replace_closed_connection(connection: Any, _record: object, _proxy: object) -> None:

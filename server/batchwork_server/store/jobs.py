@@ -9,12 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.job import StoredJob, parse_job, render_job
 from batchwork_server.store.database import Database
 from batchwork_server.store.locks import lock_until_commit
 from batchwork_server.store.pages import first_page
 from batchwork_server.store.statements import Column, insert_rows
-from batchwork_server.store.store import JobFilter, Transaction
+from batchwork_server.store.store import Transaction
 from batchwork_server.store.tables import jobs
 from batchwork_server.store.times import from_micros, to_micros
 

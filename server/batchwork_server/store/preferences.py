@@ -9,13 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.preference import Preference
 from batchwork_server.domain.schedule import Schedule, parse_schedule, render_schedule
 from batchwork_server.store.database import Database
 from batchwork_server.store.locks import lock_until_commit
 from batchwork_server.store.pages import first_page
 from batchwork_server.store.statements import Column, insert_rows
-from batchwork_server.store.store import PreferenceFilter, Transaction
+from batchwork_server.store.store import Transaction
 from batchwork_server.store.tables import preferences
 from batchwork_server.store.times import from_micros, to_micros
 

@@ -14,8 +14,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from batchwork_server.domain.batch import Batch, BatchRequest, BatchState, Counts
-from batchwork_server.domain.item import Item, ItemState, NewItem, Outcome, PendingItem
-from batchwork_server.domain.job import JobShape, StoredJob
+from batchwork_server.domain.filters import BatchFilter, ItemFilter, JobFilter, PreferenceFilter
+from batchwork_server.domain.item import Item, NewItem, Outcome, PendingItem
+from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.preference import Preference
 
 
@@ -28,37 +29,6 @@ class Transaction:
     """
 
     connection: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchFilter:
-    """Which batches to list; everything that is set must hold.
-
-    Attributes:
-        tenant_id: None means all tenants, for operators.
-    """
-
-    tenant_id: str | None
-    states: tuple[BatchState, ...] = ()
-    operation: str = ""
-    job_id: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    user_id: str = ""
-    feature_type: str = ""
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemFilter:
-    """Which items of a batch to list; everything that is set must hold."""
-
-    states: tuple[ItemState, ...] = ()
-    user_id: str = ""
-    error_reason: str = ""
-    skip_reason: str = ""
-    min_quality_score: float | None = None
-    max_quality_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,20 +321,6 @@ class Store(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter:
-    """Which jobs to list; everything that is set must hold.
-
-    Attributes:
-        tenant_id: None means all tenants, for operators.
-    """
-
-    tenant_id: str | None
-    shape: JobShape | None = None
-    feature_type: str = ""
-    purpose_id: str = ""
-
-
 class JobStore(Protocol):
     """The jobs of tenants."""
 
@@ -397,16 +353,6 @@ class JobStore(Protocol):
         A page ends early when it holds about 3 MiB.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreferenceFilter:
-    """Which preferences to list; everything that is set must hold."""
-
-    tenant_id: str
-    user_id: str = ""
-    feature_type: str = ""
-    enabled: bool | None = None
 
 
 class PreferenceStore(Protocol):

@@ -1,0 +1,48 @@
+"""Every benchmark by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from bench.creating import inline_items
+from bench.measuring import Scale, Verdict
+from bench.processing import noop_items, waiting_items
+from bench.reading import running_batch, stored_batch
+from bench.workplace import Workplace
+
+Benchmark = Callable[[Workplace, Scale], Coroutine[Any, Any, list[Verdict]]]
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "p1-sqlite": partial(noop_items, kind="sqlite"),
+    "p1-postgresql": partial(noop_items, kind="postgresql"),
+    "p2-sqlite": partial(waiting_items, kind="sqlite"),
+    "p2-postgresql": partial(waiting_items, kind="postgresql"),
+    "p4-running-sqlite": partial(running_batch, kind="sqlite"),
+    "p4-stored-sqlite": partial(stored_batch, kind="sqlite", target=0.7),
+    "p4-stored-postgresql": partial(stored_batch, kind="postgresql", target=0.6),
+    "p6-sqlite": partial(inline_items, kind="sqlite"),
+    "p6-postgresql": partial(inline_items, kind="postgresql"),
+}
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """Returns the benchmarks that ``names`` mean, in the order of the catalogue.
+
+    A name may stop at any hyphen: ``p4`` and ``p4-stored`` mean all that begin so. No name means
+    every benchmark.
+
+    Raises:
+        LookupError: a name means nothing; the message says which there are.
+    """
+    unknown = [name for name in names if not any(_means(name, known) for known in BENCHMARKS)]
+    if unknown:
+        raise LookupError(f"No benchmark is called {unknown[0]}; there is {', '.join(BENCHMARKS)}.")
+    return [
+        known for known in BENCHMARKS if not names or any(_means(name, known) for name in names)
+    ]
+
+
+def _means(name: str, known: str) -> bool:
+    return known == name.lower() or known.startswith(f"{name.lower()}-")

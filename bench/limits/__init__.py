@@ -1,0 +1,1 @@
+"""What the machine can do with the same libraries, without our engine."""

@@ -1,0 +1,66 @@
+"""Which stored things to list; everything that is set must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from batchwork_server.domain.batch import BatchState
+from batchwork_server.domain.item import ItemState
+from batchwork_server.domain.job import JobShape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFilter:
+    """Which batches to list; everything that is set must hold.
+
+    Attributes:
+        tenant_id: None means all tenants, for operators.
+    """
+
+    tenant_id: str | None
+    states: tuple[BatchState, ...] = ()
+    operation: str = ""
+    job_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    user_id: str = ""
+    feature_type: str = ""
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFilter:
+    """Which items of a batch to list; everything that is set must hold."""
+
+    states: tuple[ItemState, ...] = ()
+    user_id: str = ""
+    error_reason: str = ""
+    skip_reason: str = ""
+    min_quality_score: float | None = None
+    max_quality_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list; everything that is set must hold.
+
+    Attributes:
+        tenant_id: None means all tenants, for operators.
+    """
+
+    tenant_id: str | None
+    shape: JobShape | None = None
+    feature_type: str = ""
+    purpose_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceFilter:
+    """Which preferences to list; everything that is set must hold."""
+
+    tenant_id: str
+    user_id: str = ""
+    feature_type: str = ""
+    enabled: bool | None = None

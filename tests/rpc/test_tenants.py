@@ -1,0 +1,188 @@
+"""Tenants never see each other's things; operators see everybody's, when they say so."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import grpc
+import pytest
+from batchwork.v1 import (
+    batch_service_pb2,
+    job_service_pb2,
+    preference_service_pb2,
+    validation_service_pb2,
+)
+from batchwork.v1.preference_pb2 import Preference
+from google.protobuf.message import Message
+
+from tests.fakes import START
+from tests.rpc.api import ADA, BOB, OLGA, Api, as_caller, make_job, refused
+
+BATCH, JOB, ITEM, USER, FEATURE = "ada-batch", "ada-job", "ada-item", "ada-user", "ada-feature"
+
+READS: dict[str, Message] = {
+    "GetBatch": batch_service_pb2.GetBatchRequest(batch_id=BATCH),
+    "WatchBatch": batch_service_pb2.WatchBatchRequest(batch_id=BATCH),
+    "GetItem": batch_service_pb2.GetItemRequest(batch_id=BATCH, item_id=ITEM),
+    "ListItems": batch_service_pb2.ListItemsRequest(batch_id=BATCH),
+    "GetJob": job_service_pb2.GetJobRequest(job_id=JOB),
+    "ExportJobs": job_service_pb2.ExportJobsRequest(job_ids=[JOB]),
+    "GetPreference": preference_service_pb2.GetPreferenceRequest(
+        user_id=USER, feature_type=FEATURE
+    ),
+}
+
+LISTS: dict[str, Message] = {
+    "ListBatches": batch_service_pb2.ListBatchesRequest(),
+    "ListJobs": job_service_pb2.ListJobsRequest(),
+    "ListPreferences": preference_service_pb2.ListPreferencesRequest(),
+}
+
+CHANGES: dict[str, Message] = {
+    "CancelBatch": batch_service_pb2.CancelBatchRequest(batch_id=BATCH),
+    "RunJob": job_service_pb2.RunJobRequest(job_id=JOB),
+}
+
+OF_THE_CALLER_ONLY = {"CreateBatch", "ImportJobs", "SetPreference", "ValidateUsers"}
+"""What names nobody's things; each has a test of its own below."""
+
+
+def method_of(api: Api, name: str) -> Any:
+    stubs = (api.batches, api.jobs, api.preferences, api.validation)
+    return next(getattr(stub, name) for stub in stubs if hasattr(stub, name))
+
+
+async def answer_of(api: Api, name: str, request: Message, key: str) -> Any:
+    """Returns the answer to a call; of a stream the first one."""
+    call = method_of(api, name)(request, metadata=as_caller(key))
+    return await anext(aiter(call)) if hasattr(call, "__aiter__") else await call
+
+
+def as_operator_of(request: Message, tenant_id: str) -> Message:
+    named = type(request)()
+    named.CopyFrom(request)
+    named.tenant_id = tenant_id  # type: ignore[attr-defined]
+    return named
+
+
+@pytest.fixture
+async def things_of_ada(guarded: Api, guarded_server) -> None:
+    ada = as_caller(ADA)
+    batch = await guarded.create_batch(ITEM, batch_id=BATCH, metadata=ada)
+    await guarded.import_jobs(make_job(JOB), metadata=ada)
+    preference = Preference(user_id=USER, feature_type=FEATURE, enabled=True)
+    await guarded.preferences.SetPreference(
+        preference_service_pb2.SetPreferenceRequest(preference=preference), metadata=ada
+    )
+    await guarded.finished(batch.batch_id, metadata=ada)
+
+
+def test_every_rpc_is_tried() -> None:
+    services = (
+        batch_service_pb2.DESCRIPTOR.services_by_name["BatchService"],
+        job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
+        preference_service_pb2.DESCRIPTOR.services_by_name["PreferenceService"],
+        validation_service_pb2.DESCRIPTOR.services_by_name["ValidationService"],
+    )
+
+    names = {method.name for service in services for method in service.methods}
+
+    assert names == READS.keys() | LISTS.keys() | CHANGES.keys() | OF_THE_CALLER_ONLY
+
+
+@pytest.mark.usefixtures("things_of_ada")
+@pytest.mark.parametrize("name", sorted(READS | CHANGES))
+async def test_another_tenant_s_thing_is_not_there(guarded, name):
+    request = (READS | CHANGES)[name]
+
+    refusal = await refused(method_of(guarded, name)(request, metadata=as_caller(BOB)))
+
+    assert refusal.code is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.usefixtures("things_of_ada")
+@pytest.mark.parametrize("name", sorted(LISTS))
+async def test_another_tenant_s_things_are_not_listed(guarded, name):
+    ours = await answer_of(guarded, name, LISTS[name], ADA)
+    theirs = await answer_of(guarded, name, LISTS[name], BOB)
+
+    assert ours.ListFields()
+    assert not theirs.ListFields()
+
+
+@pytest.mark.parametrize("name", sorted(READS | LISTS))
+async def test_only_an_operator_may_name_a_tenant(guarded, name):
+    request = as_operator_of((READS | LISTS)[name], "blue")
+
+    refusal = await refused(method_of(guarded, name)(request, metadata=as_caller(BOB)))
+
+    assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.usefixtures("things_of_ada")
+@pytest.mark.parametrize("name", sorted(READS | LISTS))
+async def test_an_operator_sees_the_things_of_the_tenant_that_is_named(guarded, name):
+    request = as_operator_of((READS | LISTS)[name], "blue")
+
+    answer = await answer_of(guarded, name, request, OLGA)
+
+    assert answer.ListFields()
+
+
+@pytest.mark.usefixtures("things_of_ada")
+@pytest.mark.parametrize("name", ["GetBatch", "ListBatches", "ListItems", "GetJob", "ListJobs"])
+async def test_an_operator_may_name_all_tenants(guarded, name):
+    request = as_operator_of((READS | LISTS)[name], "-")
+
+    answer = await answer_of(guarded, name, request, OLGA)
+
+    assert answer.ListFields()
+
+
+@pytest.mark.usefixtures("things_of_ada")
+async def test_an_id_is_taken_only_within_its_tenant(guarded):
+    batch = await guarded.create_batch(batch_id=BATCH, metadata=as_caller(BOB))
+
+    assert batch.tenant_id == "green"
+
+
+async def test_a_request_id_belongs_to_its_tenant(guarded):
+    ada = await guarded.create_batch(request_id="request-1", metadata=as_caller(ADA))
+    bob = await guarded.create_batch(request_id="request-1", metadata=as_caller(BOB))
+
+    assert ada.batch_id != bob.batch_id
+
+
+@pytest.mark.usefixtures("things_of_ada")
+async def test_an_import_leaves_the_jobs_of_others_alone(guarded):
+    await guarded.import_jobs(make_job(JOB, name="Bob's"), metadata=as_caller(BOB))
+
+    request = job_service_pb2.ExportJobsRequest()
+    ada = await guarded.jobs.ExportJobs(request, metadata=as_caller(ADA))
+    assert [job["name"] for job in json.loads(ada.jobs_json)["batch_processing_jobs"]] == [
+        "Welcome"
+    ]
+
+
+@pytest.mark.usefixtures("things_of_ada")
+async def test_a_preference_is_set_for_the_own_tenant(guarded):
+    preference = Preference(user_id=USER, feature_type=FEATURE, enabled=False)
+    request = preference_service_pb2.SetPreferenceRequest(preference=preference)
+
+    await guarded.preferences.SetPreference(request, metadata=as_caller(BOB))
+
+    ada = await answer_of(guarded, "GetPreference", READS["GetPreference"], ADA)
+    assert ada.preference.enabled
+
+
+async def test_users_are_validated_within_the_own_tenant(guarded, guarded_server):
+    store = guarded_server.application.store
+    async with store.transaction() as tx:
+        await store.users.load(tx, tenant_id="blue", users=[(USER, True)], now=START)
+    request = validation_service_pb2.ValidateUsersRequest(user_ids=[USER])
+
+    ada = await guarded.validation.ValidateUsers(request, metadata=as_caller(ADA))
+    bob = await guarded.validation.ValidateUsers(request, metadata=as_caller(BOB))
+
+    assert (ada.totals.valid, bob.totals.valid) == (1, 0)

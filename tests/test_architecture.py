@@ -1,0 +1,170 @@
+"""Who may import whom, who may swallow every error, and who may read a clock."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SERVER = ROOT / "server" / "batchwork_server"
+CLIENT = ROOT / "client" / "batchwork_client"
+MODULES = sorted([*SERVER.rglob("*.py"), *CLIENT.rglob("*.py")])
+
+RPC_LIBRARIES = {"grpc", "grpc_status", "google"}
+
+ALLOWED: dict[str, set[str]] = {
+    "domain": {"errors"},
+    "errors": set(),
+    "clock": set(),
+    "logs": {"structlog", "orjson"},
+    "wakeups": {"domain"},
+    "ports": {"domain"},
+    "planners": {"domain", "ports", "errors", "orjson"},
+    "processors": {"domain", "ports", "errors", "jinja2"},
+    "montage": {"domain", "ports", "errors"},
+    "adapters": {"domain", "ports", "errors", "yaml"},
+    # The drivers belong to it as well.
+    "store": {"domain", "errors", "orjson", "sqlalchemy", "alembic", "aiosqlite", "asyncpg"},
+    "application": {
+        *("domain", "ports", "store.store", "planners", "errors", "clock", "logs", "wakeups"),
+        "orjson",
+    },
+    "engine": {
+        *("domain", "ports", "store.store", "planners", "processors", "errors"),
+        *("clock", "logs", "metrics", "wakeups"),
+        "orjson",
+    },
+    # The clock measures calls; nobody else may read one.
+    "rpc": {
+        *("application", "domain", "errors", "logs", "metrics", "clock"),
+        *("batchwork", "grpc_health", "grpc_reflection", "orjson"),
+        *RPC_LIBRARIES,
+    },
+    "config": {"domain", "errors", "pydantic", "pydantic_settings"},
+}
+"""What a package of the server may import besides itself and the standard library.
+
+``bootstrap`` puts everything together and ``cli`` starts it: they may import everything.
+"""
+
+ALLOWED_IN_CLIENT = {"batchwork", *RPC_LIBRARIES}
+ALLOWED_IN_CLIENT_CLI = {*ALLOWED_IN_CLIENT, "typer", "rich"}
+
+MAY_SWALLOW_EVERYTHING = {
+    SERVER / "engine" / "executor.py",  # an attempt
+    SERVER / "engine" / "loop.py",  # a tick
+    SERVER / "rpc" / "interceptors.py",  # a call
+    SERVER / "processors" / "registry.py",  # a stranger's import; wrapped and passed on
+}
+
+NAMES_OF_NOTHING = {"utils", "util", "helpers", "helper", "common", "manager", "base", "enhanced"}
+
+CLOCKS = {
+    "datetime": {"now", "utcnow", "today"},
+    "date": {"today"},
+    "time": {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"},
+}
+
+
+def name_of(module: Path) -> str:
+    return str(module.relative_to(ROOT))
+
+
+def imports_of(module: Path) -> Iterator[str]:
+    """Yields what a module imports, each with its full dotted name."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{module} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_foreign(imported: str) -> bool:
+    return imported.partition(".")[0] not in sys.stdlib_module_names
+
+
+def is_among(imported: str, allowed: set[str]) -> bool:
+    return any(imported == name or imported.startswith(f"{name}.") for name in allowed)
+
+
+@pytest.mark.parametrize("module", sorted(SERVER.rglob("*.py")), ids=name_of)
+def test_a_package_of_the_server_imports_only_what_it_may(module: Path) -> None:
+    package = module.relative_to(SERVER).parts[0].removesuffix(".py")
+    if package in ("bootstrap", "cli", "__init__"):
+        return
+
+    imported = {
+        name.removeprefix(f"{SERVER.name}.") for name in imports_of(module) if is_foreign(name)
+    }
+
+    allowed = ALLOWED[package] | {package}
+    assert {name for name in imported if not is_among(name, allowed)} == set()
+
+
+@pytest.mark.parametrize("module", sorted(CLIENT.rglob("*.py")), ids=name_of)
+def test_the_client_imports_nothing_of_the_server(module: Path) -> None:
+    is_cli = "cli" in module.relative_to(CLIENT).parts
+    allowed = ALLOWED_IN_CLIENT_CLI if is_cli else ALLOWED_IN_CLIENT
+
+    imported = {name for name in imports_of(module) if is_foreign(name)}
+
+    assert {name for name in imported if not is_among(name, allowed | {CLIENT.name})} == set()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_only_few_places_swallow_every_error(module: Path) -> None:
+    """Whoever cleans up and raises again swallows nothing."""
+    swallowing = [
+        handler.lineno
+        for handler in ast.walk(ast.parse(module.read_text()))
+        if isinstance(handler, ast.ExceptHandler)
+        and _catches_everything(handler)
+        and not _raises_again(handler)
+    ]
+
+    assert swallowing == [] or module in MAY_SWALLOW_EVERYTHING
+
+
+def _catches_everything(handler: ast.ExceptHandler) -> bool:
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(
+        node is None or (isinstance(node, ast.Name) and node.id in ("Exception", "BaseException"))
+        for node in caught
+    )
+
+
+def _raises_again(handler: ast.ExceptHandler) -> bool:
+    last = handler.body[-1]
+    return isinstance(last, ast.Raise) and last.exc is None
+
+
+@pytest.mark.parametrize("module", sorted(SERVER.rglob("*.py")), ids=name_of)
+def test_only_the_clock_reads_the_time(module: Path) -> None:
+    if module == SERVER / "clock.py":
+        return
+
+    read = [
+        f"{module.name}:{node.lineno}"
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.attr in CLOCKS.get(node.value.id, ())
+    ]
+    brought = [name for name in imports_of(module) if _is_clock(name)]
+
+    assert read + brought == []
+
+
+def _is_clock(imported: str) -> bool:
+    owner, _, name = imported.rpartition(".")
+    return owner == "time" and name in CLOCKS["time"]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_modules_are_named_after_what_they_hold(module: Path) -> None:
+    assert NAMES_OF_NOTHING.isdisjoint(module.relative_to(ROOT).with_suffix("").parts)

@@ -1,0 +1,200 @@
+"""What the documents say is so."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import typer.main
+from batchwork_client.cli.app import app as client_app
+from batchwork_server.bootstrap import serving
+from batchwork_server.config import Settings
+from pydantic import SecretStr
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    path
+    for folder in (
+        ".",
+        "docs",
+        "docs/decisions",
+        "examples",
+        "examples/accounts",
+        "examples/publisher",
+    )
+    for path in (ROOT / folder).glob("*.md")
+)
+
+each_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+# Links
+
+
+def anchors_of(document: Path) -> set[str]:
+    """Returns what the headings of a document are called in links."""
+    headings = re.findall(r"^#+ (.+)$", without_code(document.read_text("utf-8")), re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
+@each_document
+def test_every_relative_link_leads_somewhere(document: Path):
+    links = re.findall(r"\]\(([^)\s]+)\)", without_code(document.read_text("utf-8")))
+
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+@each_document
+def test_every_file_that_is_named_in_a_folder_of_ours_exists(document: Path):
+    named = re.findall(
+        r"`((?:bench|client|docs|examples|protos|server|tests)/[\w./-]+)`",
+        document.read_text("utf-8"),
+    )
+
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+# Commands and variables
+
+
+@each_document
+def test_every_make_target_exists(document: Path):
+    targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
+
+    named = re.findall(r"(?:`|^|\$ )make ([a-z-]+)", document.read_text("utf-8"), re.MULTILINE)
+
+    assert set(named) <= targets
+
+
+def variables_of_the_server() -> dict[str, str]:
+    """Returns each setting's variable with its default, as an environment would spell it."""
+    return {
+        str(field.validation_alias): spelled(field.default)
+        for field in Settings.model_fields.values()
+    }
+
+
+def spelled(default: object) -> str:
+    match default:
+        case None:
+            return "unset"
+        case bool():
+            return str(default).lower()
+        case timedelta():
+            return f"{default.total_seconds():g}"
+        case SecretStr():
+            return default.get_secret_value()
+    return str(default)
+
+
+def variables_of_the_client() -> Iterator[str]:
+    for parameter in typer.main.get_command(client_app).params:
+        if isinstance(parameter.envvar, str):
+            yield parameter.envvar
+
+
+def test_the_table_of_settings_has_each_with_its_default_and_no_other():
+    rows = re.findall(
+        r"^\| `(\w+)` \| `?([^|`]+)`? \| .+ \|$", text_of("docs/configuration.md"), re.M
+    )
+
+    assert dict(rows) == variables_of_the_server()
+    assert len(rows) == len(dict(rows))
+
+
+@each_document
+def test_every_environment_variable_is_a_setting(document: Path):
+    known = {*variables_of_the_server(), *variables_of_the_client()}
+
+    named = re.findall(r"\b(?:BATCH(?:WORK)?|LOG)_[A-Z_]+\b", document.read_text("utf-8"))
+
+    assert set(named) <= known
+
+
+# Lifecycle
+
+
+def named_tests(document: str) -> list[str]:
+    return re.findall(r"`(tests/[\w/]+\.py::test_\w+)`", text_of(document))
+
+
+def test_every_arrow_of_the_lifecycle_has_a_test_that_exists():
+    for name in named_tests("docs/lifecycle.md"):
+        path, _, function = name.partition("::")
+        tree = ast.parse(text_of(path))
+        defined = {
+            node.name
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        assert function in defined, name
+
+
+@pytest.mark.parametrize("title", ["Batch", "Item"])
+def test_every_arrow_that_is_drawn_has_a_row(title: str):
+    [section] = re.findall(
+        rf"^## {title}\n(.*?)(?=^## |\Z)", text_of("docs/lifecycle.md"), re.M | re.S
+    )
+
+    drawn = re.findall(r"--> \w+: ([A-Z, ]+)$", section, re.MULTILINE)
+    rows = re.findall(r"^\| ([A-Z]) \| .+ \| `tests/.+::test_\w+` \|$", section, re.MULTILINE)
+
+    assert ", ".join(drawn).split(", ") == rows
+
+
+# The README
+
+
+def client_in_the_readme() -> tuple[str, str]:
+    """Returns the lines of code, and what they are said to print."""
+    found = re.search(
+        r"## The client\n\n```python\n(.*?)```.*?```text\n(.*?)```", text_of("README.md"), re.DOTALL
+    )
+    assert found is not None
+    return found[1], found[2]
+
+
+async def test_the_readmes_client_prints_what_is_said(sqlite_url: str):
+    code, said = client_in_the_readme()
+    settings = Settings(
+        database_url=SecretStr(sqlite_url),
+        listen="127.0.0.1:0",
+        templates_dir=ROOT / "examples" / "templates",
+    )
+
+    async with serving(settings) as server:
+        here = code.replace("localhost:50051", f"127.0.0.1:{server.port}")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", "-c", here),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        printed, _ = await process.communicate()
+
+    assert here != code
+    assert printed.decode() == said
+    assert process.returncode == 0
