@@ -83,6 +83,7 @@ def start_from_scratch() -> None:
         ServerProcessError: a server does.
     """
     FOLDER.mkdir(exist_ok=True)
+    LOG.unlink(missing_ok=True)
     with Path(f"{DATABASE}.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,7 +91,6 @@ def start_from_scratch() -> None:
             raise ServerProcessError(f"A server uses {DATABASE}; stop it first.") from error
         for suffix in ("", "-wal", "-shm"):
             Path(f"{DATABASE}{suffix}").unlink(missing_ok=True)
-        LOG.unlink(missing_ok=True)
 
 
 async def import_jobs(batchwork: Batchwork) -> None:

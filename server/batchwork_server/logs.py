@@ -74,12 +74,19 @@ class _Lines:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._waiting: list[str] = []
+        self._flusher: asyncio.AbstractEventLoop | None = None
         atexit.register(self.flush)
 
     def debug(self, line: str) -> None:
         self._waiting.append(line + "\n")
-        if len(self._waiting) == 1:
-            self._flush_soon()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if loop is not self._flusher:  # a loop that was closed before its time flushes nothing
+            self._flusher = loop
+            loop.call_later(self._DELAY, self.flush)
 
     info = debug
 
@@ -90,18 +97,11 @@ class _Lines:
     error = critical = exception = warning
 
     def flush(self) -> None:
+        self._flusher = None
         waiting, self._waiting = self._waiting, []
         if waiting and not self._out.closed:
             self._out.write("".join(waiting))
             self._out.flush()
-
-    def _flush_soon(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.flush()
-        else:
-            loop.call_later(self._DELAY, self.flush)
 
 
 def _add_correlation_id(_logger: Any, _method: str, event: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from itertools import islice
@@ -21,6 +22,7 @@ from batchwork_server.application.watching import WatchMessage
 from batchwork_server.domain.batch import (
     Batch,
     BatchOptions,
+    BatchRequest,
     BatchState,
     Counts,
     Notice,
@@ -41,7 +43,7 @@ from batchwork_server.domain.submission import RequestedOptions, Submission
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.item_conversion import item_to, items_from
 from batchwork_server.rpc.resume_tokens import ResumeTokens
-from batchwork_server.rpc.values import duration_to, struct_to, timestamp_to
+from batchwork_server.rpc.values import duration_to, set_timestamp, struct_to, timestamp_to
 
 LONGEST_DISPLAY_NAME = 200
 LONGEST_DESCRIPTION = 2000
@@ -178,13 +180,51 @@ def interval_from(request: WatchBatchRequest, *, checks: Checks) -> timedelta:
 
 
 def batch_to(batch: Batch) -> messages.Batch:
-    request = batch.request
+    """Returns the message; what never changes of a batch is made once and copied."""
+    message = messages.Batch()
+    message.CopyFrom(_request_to(batch.request))
+    message.batch_id = batch.batch_id
+    message.tenant_id = batch.tenant_id
+    message.state = BATCH_STATE_TO[batch.state]
+    message.progress_ratio = batch.counts.progress_ratio
+    message.counts.MergeFrom(counts_to(batch.counts))
+    for timestamp, moment in (
+        (message.create_time, batch.create_time),
+        (message.start_time, batch.start_time),
+        (message.end_time, batch.end_time),
+        (message.update_time, batch.update_time),
+    ):
+        if moment is not None:
+            set_timestamp(timestamp, moment)
+    return message
+
+
+class _RequestMessages:
+    """The messages of the requests that were asked for last.
+
+    A request is frozen and its batch holds on to it, so its identity is its key; the request is
+    kept beside its message, so that the identity stays its own.
+    """
+
+    SIZE = 512
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[int, tuple[BatchRequest, messages.Batch]] = OrderedDict()
+
+    def __call__(self, request: BatchRequest) -> messages.Batch:
+        found = self._made.get(id(request))
+        if found is None:
+            found = self._made[id(request)] = (request, _make_request(request))
+            if len(self._made) > self.SIZE:
+                self._made.popitem(last=False)
+        return found[1]
+
+
+_request_to = _RequestMessages()
+
+
+def _make_request(request: BatchRequest) -> messages.Batch:
     return messages.Batch(
-        batch_id=batch.batch_id,
-        tenant_id=batch.tenant_id,
-        state=BATCH_STATE_TO[batch.state],
-        counts=counts_to(batch.counts),
-        progress_ratio=batch.counts.progress_ratio,
         display_name=request.display_name,
         description=request.description,
         source=request.source,
@@ -203,10 +243,6 @@ def batch_to(batch: Batch) -> messages.Batch:
         batch_metadata=struct_to(request.batch_metadata),
         user_validation=_user_validation_to(request.user_validation),
         warnings=warnings_to(request.notices),
-        create_time=timestamp_to(batch.create_time),
-        start_time=timestamp_to(batch.start_time),
-        end_time=timestamp_to(batch.end_time),
-        update_time=timestamp_to(batch.update_time),
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import uuid
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Callable
 from contextlib import aclosing
 from contextvars import ContextVar
 from datetime import timedelta
+from itertools import count
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
@@ -33,6 +34,10 @@ _HEALTH = "/grpc.health.v1.Health/"
 _LONGEST_CORRELATION_ID = 128
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
+# A random number for each call costs more than one for each process and a count.
+_PROCESS = secrets.token_hex(8)
+_numbers = count(1)
+
 _caller: ContextVar[Caller] = ContextVar("caller")
 
 # These classes take parameters in the eyes of type checkers only.
@@ -46,35 +51,27 @@ def caller_of() -> Caller:
     return _caller.get()
 
 
-class Boundary(grpc.aio.ServerInterceptor):
+class Boundary:
     """The outermost layer of every call.
 
     It knows the caller, refuses while the server drains, turns errors into statuses, and writes
     one line of log a call. Only health checks need no credentials, and are answered to the end.
+
+    It is put around each handler once, when the handler is registered. An interceptor of gRPC's
+    own does the same for each call anew, and that takes as long as all the rest of this.
     """
 
     def __init__(self, *, credentials: Credentials, clock: Clock) -> None:
         self._credentials = credentials
         self._clock = clock
-        self._handlers: dict[str, Handler] = {}
         self._calls: set[asyncio.Task[Any]] = set()
         self._health_streams: set[asyncio.Task[Any]] = set()
         self._ended: set[asyncio.Task[Any]] = set()
         self._draining = False
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        method = handler_call_details.method
-        handler = self._handlers.get(method)
-        if handler is None:
-            found = await continuation(handler_call_details)
-            if found is None:
-                return None
-            handler = self._handlers[method] = self._around(method, found)
-        return handler
+    def around(self, server: grpc.aio.Server) -> Guarded:
+        """Returns what to register services with, in the place of the server."""
+        return Guarded(server, self._around)
 
     def drain(self) -> None:
         """Refuses calls from now on; those under way go on."""
@@ -116,7 +113,6 @@ class Boundary(grpc.aio.ServerInterceptor):
             metadata: Any = context.invocation_metadata() or ()
             call_id = _correlation_id_of(metadata)
             correlation_id.set(call_id)
-            context.set_trailing_metadata(((CORRELATION_ID, call_id),))
             task = self._enter(is_health_stream=is_health_stream)
             try:
                 if not is_health:
@@ -167,6 +163,32 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._ended.discard(task)
 
 
+class Guarded:
+    """Registers handlers with a server after putting something around them."""
+
+    def __init__(self, server: grpc.aio.Server, around: Callable[[str, Handler], Handler]) -> None:
+        self._server = server
+        self._around = around
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: dict[str, Handler]
+    ) -> None:
+        guarded = {
+            name: self._around(f"/{service_name}/{name}", handler)
+            for name, handler in method_handlers.items()
+        }
+        generic = grpc.method_handlers_generic_handler(service_name, guarded)
+        self._server.add_generic_rpc_handlers((generic,))
+        self._server.add_registered_method_handlers(service_name, guarded)
+
+    def add_generic_rpc_handlers(self, _handlers: Any) -> None:
+        """Leaves them out: generated code registers every handler the other way, too."""
+
+
+# Reflection looks at the class to know that its servicer is to be asynchronous.
+grpc.aio.Server.register(Guarded)
+
+
 async def _return_answer(behavior: Behavior, request: Any, context: Context) -> Any:
     return await behavior(request, context)
 
@@ -207,7 +229,7 @@ def _correlation_id_of(metadata: Any) -> str:
             and value.isprintable()
         ):
             return str(value)
-    return uuid.uuid4().hex
+    return f"{_PROCESS}{next(_numbers):016x}"
 
 
 def _code_of(context: Context) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import grpc
 from batchwork.v1.batch_service_pb2_grpc import add_BatchServiceServicer_to_server
@@ -91,16 +92,17 @@ class RpcServer:
         self._boundary = Boundary(credentials=credentials or Credentials(), clock=clock)
         self._health = Health()
         self._server = grpc.aio.server(
-            interceptors=(self._boundary,),
             options=(*_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)),
         )
-        add_BatchServiceServicer_to_server(BatchServicer(batches, watching), self._server)
-        add_JobServiceServicer_to_server(JobServicer(jobs, batches), self._server)
-        add_PreferenceServiceServicer_to_server(PreferenceServicer(preferences), self._server)
-        add_ValidationServiceServicer_to_server(ValidationServicer(validation), self._server)
-        add_HealthServicer_to_server(self._health, self._server)
+        # All that generated code wants of a server is that it takes handlers.
+        guarded: Any = self._boundary.around(self._server)
+        add_BatchServiceServicer_to_server(BatchServicer(batches, watching), guarded)
+        add_JobServiceServicer_to_server(JobServicer(jobs, batches), guarded)
+        add_PreferenceServiceServicer_to_server(PreferenceServicer(preferences), guarded)
+        add_ValidationServiceServicer_to_server(ValidationServicer(validation), guarded)
+        add_HealthServicer_to_server(self._health, guarded)
         if reflection:
-            enable_server_reflection((*SERVICES, HEALTH_SERVICE, REFLECTION_SERVICE), self._server)
+            enable_server_reflection((*SERVICES, HEALTH_SERVICE, REFLECTION_SERVICE), guarded)
 
     async def start(self) -> int:
         """Listens, and says that all services are well.
