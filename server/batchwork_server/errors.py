@@ -41,11 +41,13 @@ class Violation:
             ``$.batch_processing_jobs[0].schedule.at``.
         message: Names the value and says what to do.
         reason: A stable UPPER_SNAKE code.
+        limit: What it goes beyond, for programs, when it goes beyond something.
     """
 
     path: str
     message: str
     reason: str = FIELD_VIOLATION
+    limit: int | None = None
 
 
 class BatchworkError(Exception):
@@ -80,6 +82,9 @@ class InvalidArgument(BatchworkError):
             + (f"; and {len(self.violations) - 20} more" if len(self.violations) > 20 else ""),
             metadata=metadata,
         )
+        for violation in self.violations:
+            if violation.limit is not None:
+                self.metadata.setdefault("limit", str(violation.limit))
 
 
 class NotFound(BatchworkError):

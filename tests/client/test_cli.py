@@ -311,7 +311,7 @@ class TestWatch:
 
         result = batchwork("watch", "bat-1")
 
-        assert result.exit_code == 130
+        assert result.exit_code == 130, result.stderr
         assert "bat-1 goes on" in result.stderr
         assert "CancelBatch" not in server.requests
 

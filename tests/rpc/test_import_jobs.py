@@ -67,6 +67,7 @@ async def test_a_file_that_is_too_large_is_refused(api):
 
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.reason == "PAYLOAD_TOO_LARGE"
+    assert refusal.metadata["limit"] == str(4 * 1024 * 1024)
 
 
 async def test_validate_only_answers_the_difference_and_stores_nothing(api):

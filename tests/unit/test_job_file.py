@@ -23,11 +23,8 @@ from batchwork_server.domain.job import (
     render_job_file,
 )
 from batchwork_server.domain.schedule import Daily, Schedule, Weekday, Weekly
-from batchwork_server.domain.selection import Equality, NumberBound
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from tests.fakes import START
 
 FIRST = "$.batch_processing_jobs[0]"
 
@@ -245,18 +242,15 @@ def test_a_combined_job_selects_from_each_category_by_its_own_filters() -> None:
         filters={"audience": {"min_size": 1000, "max_items": 5}},
     )
 
-    audience, niche = job.selections(now=START)
-
-    assert (audience.category, audience.limit) == ("audience", 5)
-    assert audience.conditions == (NumberBound(field="size", minimum=1000),)
-    assert (niche.category, niche.limit, niche.conditions) == ("niche", 1000, ())
+    assert job.filters_of("audience") == {"min_size": 1000, "max_items": 5}
+    assert job.filters_of("niche") == {}
 
 
 def test_a_job_of_one_category_selects_by_all_its_filters() -> None:
-    [selection] = parse_one(filters={"country": "BR"}, limit=7).selections(now=START)
+    job = parse_one(filters={"country": "BR"}, limit=7)
 
-    assert selection.conditions == (Equality(field="country", values=("BR",)),)
-    assert selection.limit == 7
+    assert job.filters_of("users") == {"country": "BR"}
+    assert job.limit == 7
 
 
 def test_the_jobs_are_told_by_their_paths() -> None:

@@ -243,10 +243,11 @@ def _check_sizes(items: Sequence[NewItem]) -> None:
                     f"The data of item {item.item_id!r} has {size} bytes; at most {LARGEST_ITEM} "
                     "are allowed. Narrow the selection with filters or a limit.",
                     "PAYLOAD_TOO_LARGE",
+                    limit=LARGEST_ITEM,
                 )
             )
     if violations:
-        raise InvalidArgument(violations, metadata={"limit": str(LARGEST_ITEM)})
+        raise InvalidArgument(violations)
 
 
 def _options(requested: RequestedOptions, defaults: BatchOptions) -> BatchOptions:

@@ -21,7 +21,7 @@ from batchwork_server.domain.json_object import (
 )
 from batchwork_server.domain.preference import parse_wish
 from batchwork_server.domain.schedule import Schedule, parse_schedule, render_schedule
-from batchwork_server.domain.selection import MAX_ITEMS, Selection, parse_filters
+from batchwork_server.domain.selection import MAX_ITEMS, parse_filters
 from batchwork_server.errors import Violation
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -61,6 +61,15 @@ class PreferenceSource(StrEnum):
     DYNAMIC = "DYNAMIC"  # from the preferences of the users
 
 
+def batch_type_of(
+    shape: JobShape, data_source: DataSource, preference_source: PreferenceSource
+) -> str:
+    """Returns the name of a place in the documents' matrix, such as ``INDIVIDUAL_USERS``."""
+    preference = "PREFERENCE_" if preference_source is PreferenceSource.DYNAMIC else ""
+    method = "INDIVIDUAL" if shape is JobShape.INDIVIDUAL else "BATCH"
+    return f"{preference}{method}_{data_source}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDefinition:
     """What to process, how, and when.
@@ -98,9 +107,7 @@ class JobDefinition:
     @property
     def batch_type(self) -> str:
         """The name of the job's place in the matrix, such as ``PREFERENCE_INDIVIDUAL_USERS``."""
-        preference = "PREFERENCE_" if self.preference_source is PreferenceSource.DYNAMIC else ""
-        method = "INDIVIDUAL" if self.shape is JobShape.INDIVIDUAL else "BATCH"
-        return f"{preference}{method}_{self.data_source}"
+        return batch_type_of(self.shape, self.data_source, self.preference_source)
 
     def filters_of(self, category: str) -> Mapping[str, Any]:
         """Returns the filters that narrow one of the job's categories."""
@@ -108,15 +115,6 @@ class JobDefinition:
             return self.filters
         filters: Mapping[str, Any] = self.filters.get(category, {})
         return filters
-
-    def selections(self, *, now: datetime) -> tuple[Selection, ...]:
-        """Returns what the job selects, one selection a category."""
-        return tuple(
-            parse_filters(self.filters_of(category), category=category, limit=self.limit, now=now)[
-                0
-            ]
-            for category in self.categories
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +170,7 @@ def parse_jobs_by_path(text: str) -> tuple[dict[str, JobDefinition], list[Violat
     size = len(text.encode(errors="surrogatepass"))
     if size > MAX_FILE_BYTES:
         message = f"The file has {size} bytes; the limit is {MAX_FILE_BYTES}."
-        return {}, [Violation("$", message, PAYLOAD_TOO_LARGE)]
+        return {}, [Violation("$", message, PAYLOAD_TOO_LARGE, limit=MAX_FILE_BYTES)]
     document, violations = parse_json(text)
     if violations:
         return {}, violations
@@ -268,7 +266,7 @@ def _read_list_of_jobs(reader: FieldReader) -> list[Any]:
         return []
     if len(values) > MAX_JOBS:
         message = f"{len(values)} jobs are too many for one file; the limit is {MAX_JOBS}."
-        reader.refuse(JOBS_FIELD, message, reason=PAYLOAD_TOO_LARGE)
+        reader.refuse(JOBS_FIELD, message, reason=PAYLOAD_TOO_LARGE, limit=MAX_JOBS)
         return []
     return values
 

@@ -187,8 +187,10 @@ class FieldReader:
     def path_of(self, name: str) -> str:
         return child_path(self._path, self._used.get(name, name))
 
-    def refuse(self, name: str, message: str, *, reason: str = FIELD_VIOLATION) -> None:
-        self._violations.append(Violation(self.path_of(name), message, reason))
+    def refuse(
+        self, name: str, message: str, *, reason: str = FIELD_VIOLATION, limit: int | None = None
+    ) -> None:
+        self._violations.append(Violation(self.path_of(name), message, reason, limit))
 
     def add(self, violations: Iterable[Violation]) -> None:
         """Notes what was found elsewhere about this object."""

@@ -8,7 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 from batchwork_server.domain.batch import Priority
-from batchwork_server.domain.job import DEFAULT_LIMIT, DataSource, JobShape, PreferenceSource
+from batchwork_server.domain.job import (
+    DEFAULT_LIMIT,
+    DataSource,
+    JobShape,
+    PreferenceSource,
+    batch_type_of,
+)
 from batchwork_server.domain.selection import SelectedItem
 
 
@@ -72,9 +78,7 @@ class Submission:
     @property
     def batch_type(self) -> str:
         """The name of the place in the matrix, such as ``INDIVIDUAL_USERS``."""
-        preference = "PREFERENCE_" if self.preference_source is PreferenceSource.DYNAMIC else ""
-        method = "INDIVIDUAL" if self.shape is JobShape.INDIVIDUAL else "BATCH"
-        return f"{preference}{method}_{self.data_source}"
+        return batch_type_of(self.shape, self.data_source, self.preference_source)
 
     def filters_of(self, category: str) -> Mapping[str, Any]:
         """Returns the filters that narrow one of the categories."""
