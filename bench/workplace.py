@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -62,7 +63,7 @@ class Workplace:
         self._stack = stack
         self._profile = profile
         self._postgres: PostgresServer | None = None
-        self._numbers = iter(range(1_000_000))
+        self._numbers = count()
         self.log = folder / "log"
         self._templates = folder / "templates"
         self._templates.mkdir()

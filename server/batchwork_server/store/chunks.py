@@ -405,15 +405,27 @@ _COUNT_OF = {state: state.value.lower() for state in ItemState}
 
 
 async def _insert_outcomes(connection: AsyncConnection, records: Sequence[ChunkRecord]) -> None:
-    rows = [_outcome_row(record.batch_key, o) for record in records for o in record.outcomes]
-    await insert_rows(connection, "outcomes", _OUTCOME_COLUMNS, rows, on_conflict=_OUTCOME_CONFLICT)
-    failures = [
-        _attempt_row(record.batch_key, outcome)
-        for record in records
-        for outcome in record.outcomes
-        if outcome.state is ItemState.PENDING
-    ]
+    """Writes outcomes; only where an attempt went before can there be a row that gives way."""
+    first: list[Row] = []
+    later: list[Row] = []
+    failures: list[Row] = []
+    for record in records:
+        for outcome in record.outcomes:
+            row = _outcome_row(record.batch_key, outcome)
+            (later if _went_before(outcome) else first).append(row)
+            if outcome.state is ItemState.PENDING:
+                failures.append(_attempt_row(record.batch_key, outcome))
+    await insert_rows(connection, "outcomes", _OUTCOME_COLUMNS, first)
+    await insert_rows(
+        connection, "outcomes", _OUTCOME_COLUMNS, later, on_conflict=_OUTCOME_CONFLICT
+    )
     await insert_rows(connection, "attempts", _ATTEMPT_COLUMNS, failures)
+
+
+def _went_before(outcome: Outcome) -> int:
+    """Returns how many attempts ended before this outcome came about."""
+    was_attempt = outcome.state not in (ItemState.CANCELLED, ItemState.EXPIRED)
+    return outcome.attempts - was_attempt
 
 
 def _outcome_row(batch_key: int, outcome: Outcome) -> Row:

@@ -54,14 +54,32 @@ async def insert_rows(
     *,
     on_conflict: str = "",
 ) -> None:
-    """Inserts many rows: ``executemany`` on SQLite, one statement over arrays on PostgreSQL."""
+    """Inserts many rows.
+
+    SQLite takes them by ``executemany``, PostgreSQL by COPY, or, where a row may be there already,
+    by one statement over arrays.
+    """
     if not rows:
         return
     if dialect_of(connection) == "sqlite":
         await connection.exec_driver_sql(_insert_values(table, columns, on_conflict), list(rows))
-    else:
+    elif on_conflict:
         arrays = tuple(list(values) for values in zip(*rows, strict=True))
         await connection.exec_driver_sql(_insert_arrays(table, columns, on_conflict), arrays)
+    else:
+        await _copy(connection, table, columns, rows)
+
+
+async def _copy(
+    connection: AsyncConnection, table: str, columns: tuple[Column, ...], rows: Sequence[Row]
+) -> None:
+    """Copies rows inside the open transaction; that has begun, for a statement came before."""
+    raw = await connection.get_raw_connection()
+    driver: Any = raw.driver_connection
+    if not driver.is_in_transaction():
+        raise RuntimeError(f"rows for {table} would be stored outside of the transaction")
+    names = [column.name for column in columns]
+    await driver.copy_records_to_table(table, records=rows, columns=names)
 
 
 @cache

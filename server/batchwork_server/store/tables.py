@@ -1,7 +1,8 @@
 """Every table, every index, and why it exists.
 
 Times are whole microseconds since the epoch, UTC: exact, ordered, and the same on both databases.
-JSON is text, stored as it came. Every table that a caller can reach carries the tenant, or hangs
+JSON is text, stored as it came. Rows of items have no foreign key to their batch: PostgreSQL would
+look the batch up for each of them. Every table that a caller can reach carries the tenant, or hangs
 on a batch that does.
 """
 
@@ -88,7 +89,6 @@ items = sa.Table(
     sa.Column("item_id", sa.Text, nullable=False),
     sa.Column("user_id", sa.Text),
     sa.Column("data_json", sa.Text, nullable=False),
-    sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
     # One item by its id, and no id twice in a batch.
     sa.UniqueConstraint("batch_key", "item_id"),
     # The batches of a user; items without a user cost nothing.
@@ -121,7 +121,6 @@ outcomes = sa.Table(
     _time("end_time", nullable=True),
     sa.Column("duration", sa.BigInteger),  # microseconds
     sa.Column("quality_score", sa.Float),
-    sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
     # The few that did not go well, without a cost for the many that did.
     sa.Index(
         "ix_outcomes_batch_key_state_item_index",
@@ -146,7 +145,6 @@ attempts = sa.Table(
     sa.Column("error_reason", sa.Text, nullable=False),
     sa.Column("error_message", sa.Text, nullable=False),
     sa.Column("error_retryable", sa.Boolean, nullable=False),
-    sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
     sqlite_with_rowid=False,
 )
 

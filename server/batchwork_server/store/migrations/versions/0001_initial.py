@@ -94,12 +94,6 @@ def _create_items() -> None:
         sa.Column("item_id", sa.Text, nullable=False),
         sa.Column("user_id", sa.Text),
         sa.Column("data_json", sa.Text, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["batch_key"],
-            ["batches.batch_key"],
-            name=op.f("fk_items_batch_key_batches"),
-            ondelete="CASCADE",
-        ),
         sa.PrimaryKeyConstraint("batch_key", "item_index", name=op.f("pk_items")),
         sa.UniqueConstraint("batch_key", "item_id", name=op.f("uq_items_batch_key_item_id")),
         sqlite_with_rowid=False,
@@ -130,12 +124,6 @@ def _create_outcomes() -> None:
         sa.Column("end_time", sa.BigInteger),
         sa.Column("duration", sa.BigInteger),
         sa.Column("quality_score", sa.Float),
-        sa.ForeignKeyConstraint(
-            ["batch_key"],
-            ["batches.batch_key"],
-            name=op.f("fk_outcomes_batch_key_batches"),
-            ondelete="CASCADE",
-        ),
         sa.PrimaryKeyConstraint("batch_key", "item_index", name=op.f("pk_outcomes")),
         sqlite_with_rowid=False,
     )
@@ -159,12 +147,6 @@ def _create_attempts() -> None:
         sa.Column("error_reason", sa.Text, nullable=False),
         sa.Column("error_message", sa.Text, nullable=False),
         sa.Column("error_retryable", sa.Boolean, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["batch_key"],
-            ["batches.batch_key"],
-            name=op.f("fk_attempts_batch_key_batches"),
-            ondelete="CASCADE",
-        ),
         sa.PrimaryKeyConstraint("batch_key", "item_index", "number", name=op.f("pk_attempts")),
         sqlite_with_rowid=False,
     )
