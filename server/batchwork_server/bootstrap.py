@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import socket
@@ -187,6 +188,7 @@ async def serving(
             reflection=settings.reflection,
             max_message_bytes=settings.max_message_bytes,
         )
+        _spare_the_garbage_collector()
         await app.engine.start()
         health = EngineHealth(
             engine=app.engine, ping=app.database.ping, report=rpc.set_health, clock=clock
@@ -205,6 +207,17 @@ async def serving(
             await rpc.stop(settings.shutdown_grace)
             await app.engine.stop()
             log.info("server.stopped")
+
+
+def _spare_the_garbage_collector() -> None:
+    """Makes Python look for cycles seldom, and never again among what lives as long as the server.
+
+    Items come and go by the thousand and leave no cycles; at the usual thresholds the search for
+    them takes a quarter of the time of a batch.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
 
 
 def _credentials(settings: Settings) -> Credentials | None:

@@ -93,7 +93,7 @@ class Watching:
     def _on_batch(self, batch: Batch) -> None:
         topic = self._topics.get(batch.key)
         if topic is not None:
-            topic.announce()
+            topic.announce(is_urgent=batch.state.is_final)
 
     def close(self) -> None:
         """Tells every watcher that the server is going away, and ends their streams."""
@@ -192,13 +192,16 @@ class _Topic:
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
         self._last = 0
         self._announced = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._news = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self.watchers = 0
 
-    def announce(self) -> None:
-        """Says that there may be new events."""
+    def announce(self, *, is_urgent: bool) -> None:
+        """Says that there may be new events; for the last one nobody is to wait."""
         self._announced.set()
+        if is_urgent:
+            self._urgent.set()
 
     def wake(self) -> None:
         """Wakes every watcher, whether there is something new or not."""
@@ -231,6 +234,7 @@ class _Topic:
     async def _read(self) -> None:
         while True:
             self._announced.clear()
+            self._urgent.clear()
             try:
                 found = await self._store.batches.events(
                     self._batch_key, after=self._last, limit=_PAGE
@@ -244,7 +248,7 @@ class _Topic:
                 self.wake()
             if len(found) < _PAGE:
                 await self._clock.wait(self._announced, LONGEST_SILENCE)
-                await self._clock.wait(asyncio.Event(), _SHORTEST_LOOK)
+                await self._clock.wait(self._urgent, _SHORTEST_LOOK)
 
 
 class _Watcher:

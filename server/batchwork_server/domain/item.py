@@ -23,7 +23,7 @@ class ItemState(StrEnum):
         return self not in (ItemState.PENDING, ItemState.RUNNING)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, for the sake of large batches
 class NewItem:
     """An item that is about to be stored.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -124,17 +125,14 @@ class Executor:
             model=request.options.model,
             batch_metadata=request.batch_metadata,
         )
-        limit = request.options.item_timeout.total_seconds()
-        deadline = asyncio.timeout(limit)
+        steps = processor.process(call).__await__()
         try:
-            async with deadline:
-                return await processor.process(call)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            raise ItemFailed(
-                "ITEM_TIMEOUT", f"The attempt took longer than {limit:g} s.", retryable=True
-            ) from error
+            waits_for = next(steps)
+        except StopIteration as end:
+            # Done without having waited for anything: no deadline could have done anything.
+            done: ItemResult = end.value
+            return done
+        return await _finish_in_time(steps, waits_for, limit=request.options.item_timeout)
 
     def _processor(self, name: str) -> Processor:
         try:
@@ -158,6 +156,55 @@ class Executor:
             delay = error.retry_after if isinstance(error, ItemFailed) else None
             if delay is not None:
                 outcome.next_attempt_time = self._clock.now() + min(delay, LONGEST_DELAY)
+
+
+async def _finish_in_time(
+    steps: Generator[Any, Any, ItemResult], waits_for: Any, *, limit: timedelta
+) -> ItemResult:
+    """Goes on with a processor that waits for something, for as long as an attempt may take."""
+    deadline = asyncio.timeout(limit.total_seconds())
+    try:
+        async with deadline:
+            return await _Rest(steps, waits_for)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise ItemFailed(
+            "ITEM_TIMEOUT",
+            f"The attempt took longer than {limit.total_seconds():g} s.",
+            retryable=True,
+        ) from error
+
+
+class _Rest:
+    """What is left of an awaitable after its first step.
+
+    Most items of most batches are done in one step, and the timer of a deadline costs more than
+    all the rest of an attempt; so the first step is made before there is one.
+    """
+
+    __slots__ = ("_steps", "_waits_for")
+
+    def __init__(self, steps: Generator[Any, Any, ItemResult], waits_for: Any) -> None:
+        self._steps = steps
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, ItemResult]:
+        steps, waits_for = self._steps, self._waits_for
+        try:
+            while True:
+                try:
+                    answer = yield waits_for
+                except GeneratorExit:
+                    steps.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001  it belongs to the processor
+                    waits_for = steps.throw(error)
+                else:
+                    waits_for = steps.send(answer)
+        except StopIteration as end:
+            result: ItemResult = end.value
+            return result
 
 
 def _log_surprise(running: RunningBatch, item: PendingItem, error: BaseException) -> None:
