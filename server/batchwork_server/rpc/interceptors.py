@@ -177,9 +177,10 @@ class Guarded:
             name: self._around(f"/{service_name}/{name}", handler)
             for name, handler in method_handlers.items()
         }
+        # As a generic handler alone: for each method that is registered, grpc.aio keeps a call
+        # waiting, and looks at all of them whenever one comes.
         generic = grpc.method_handlers_generic_handler(service_name, guarded)
         self._server.add_generic_rpc_handlers((generic,))
-        self._server.add_registered_method_handlers(service_name, guarded)
 
     def add_generic_rpc_handlers(self, _handlers: Any) -> None:
         """Leaves them out: generated code registers every handler the other way, too."""

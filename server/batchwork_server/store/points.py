@@ -6,6 +6,7 @@ takes ten times as long, and a server that answers ``GetBatch`` does little else
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -53,33 +54,36 @@ class SqlitePoints:
 class PostgresPoints:
     """A few connections of their own, straight from the driver.
 
-    They are opened when they are first needed, and again when the server has hung up.
+    They are opened when they are first needed, and again when the server has hung up. The pool of
+    the driver would make a task for each query, which takes longer than the query.
     """
 
     CONNECTIONS = 4
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self._arguments = dict(arguments)
-        self._pool: Any = None
+        self._room = asyncio.Semaphore(self.CONNECTIONS)
+        self._idle: list[Any] = []
 
     async def fetch_row(self, sql: str, parameters: Row) -> Row | None:
-        if self._pool is None:
-            self._pool = await self._open()
-        async with self._pool.acquire() as connection:
-            row = await connection.fetchrow(for_driver(sql, "postgresql"), *parameters)
+        async with self._room:
+            connection = self._idle.pop() if self._idle else None
+            if connection is None or connection.is_closed():
+                connection = await self._connect()
+            try:
+                row = await connection.fetchrow(for_driver(sql, "postgresql"), *parameters)
+            except BaseException:
+                connection.terminate()  # whatever it was in the middle of
+                raise
+            self._idle.append(connection)
         return None if row is None else tuple(row)
 
-    async def _open(self) -> Any:
-        import asyncpg
+    async def _connect(self) -> Any:
+        import asyncpg  # noqa: PLC0415  only an extra brings it
 
-        return await asyncpg.create_pool(
-            min_size=0, max_size=self.CONNECTIONS, reset=_leave_as_it_is, **self._arguments
-        )
+        return await asyncpg.connect(**self._arguments)
 
     async def close(self) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-
-
-async def _leave_as_it_is(_connection: object) -> None:
-    """Saves the round trip of a reset: a single SELECT leaves nothing behind."""
+        for connection in self._idle:
+            await connection.close()
+        self._idle.clear()
