@@ -79,7 +79,7 @@ class PostgresPoints:
         return None if row is None else tuple(row)
 
     async def _connect(self) -> Any:
-        import asyncpg  # noqa: PLC0415  only an extra brings it
+        import asyncpg
 
         return await asyncpg.connect(**self._arguments)
 
