@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -138,16 +139,42 @@ def command(
     ) -> Callable[_Arguments, None]:
         @functools.wraps(function)
         def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
-            async def awaited() -> None:
-                await function(*args, **kwargs)
-
             with _errors_as_exit_codes():
-                asyncio.run(awaited())
+                asyncio.run(_interruptible(function(*args, **kwargs)))
 
         group.command(name)(run)
         return run
 
     return register
+
+
+async def _interruptible(work: Awaitable[None]) -> None:
+    """Awaits ``work``, and cancels it at the first Ctrl-C.
+
+    The handler that asyncio installs by itself does not wake a loop that is just about to wait;
+    Ctrl-C would then be heard with the next message only.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        loop.remove_signal_handler(signal.SIGINT)  # the second one ends the program at once
+        if task is not None:
+            task.cancel()
+
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        await work
+    except asyncio.CancelledError as cancellation:
+        if interrupted:
+            raise KeyboardInterrupt from cancellation
+        raise
+    finally:
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 @contextmanager
