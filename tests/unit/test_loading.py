@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batchwork_server.application import loading
+from batchwork_server.application import loading, row_files
 from batchwork_server.application.loading import Loading, LoadReport, OnError
 from batchwork_server.domain.selection import ActiveSince, Condition, CreatedBetween, Selection
 from batchwork_server.domain.user import UserVerdict
@@ -239,7 +239,7 @@ async def test_by_default_nothing_of_a_file_with_a_problem_is_loaded(
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 async def test_row_that_is_too_long_is_skipped(files, name):
-    long = "x" * loading.MAX_ROW_BYTES
+    long = "x" * row_files.MAX_ROW_BYTES
     content = {
         "a.csv": f"id,x\na,{long}\nb,1\n",
         "a.jsonl": f'{{"id":"a","x":"{long}"}}\n{{"id":"b"}}\n',
@@ -252,7 +252,7 @@ async def test_row_that_is_too_long_is_skipped(files, name):
 
 
 async def test_line_without_an_end_is_not_taken_into_memory(files, monkeypatch):
-    monkeypatch.setattr(loading, "_LONGEST_LINE", 64)
+    monkeypatch.setattr(row_files, "_LONGEST_LINE", 64)
 
     report = await files.load("a.jsonl", "x" * 1000 + '\n{"id":"b"}\n', on_error=OnError.SKIP)
 
