@@ -77,9 +77,8 @@ class Schedule(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     time_zone: _builtins.str
     """Names the IANA time zone in which the times are meant, such as
-    `Europe/Berlin`. Optional; unset means the next value in the order
-    preference, job, server setting `BATCHWORK_TIME_ZONE`. An unknown zone is
-    refused.
+    `Europe/Berlin`. Optional; unset means that of the job for a preference,
+    and `UTC` for a job. An unknown zone is refused.
     """
     @_builtins.property
     def hourly(self) -> Global___HourlyCadence:
