@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
+from batchwork_server.logs import configure_logs, flush_logs
 from batchwork_server.store.database import Database, open_database
 
 from tests.fakes import FakeClock
@@ -20,6 +25,21 @@ _numbers = itertools.count(1)
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def logged() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Returns what has been logged so far, line by line."""
+    out = io.StringIO()
+    configure_logs(level="debug", stream=out)
+
+    def lines() -> list[dict[str, Any]]:
+        flush_logs()
+        return [json.loads(line) for line in out.getvalue().splitlines()]
+
+    yield lines
+    configure_logs(level="error", stream=io.StringIO())
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from batchwork_server.engine.executor import Executor
 from batchwork_server.engine.health import EngineHealth
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
-from batchwork_server.logs import get_logger
+from batchwork_server.logs import flush_logs, get_logger
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.rpc.credentials import Credentials, load_credentials
 from batchwork_server.rpc.server import RpcServer
@@ -207,6 +207,7 @@ async def serving(
             await rpc.stop(settings.shutdown_grace)
             await app.engine.stop()
             log.info("server.stopped")
+            flush_logs()
 
 
 def _spare_the_garbage_collector() -> None:

@@ -202,13 +202,14 @@ async def test_a_stream_whose_reader_left_is_closed(channel, service):
         await service.cleaned.wait()
 
 
-async def test_each_call_has_one_line_in_the_log(channel, boundary):
-    with capture_logs() as logs:
-        await call(channel, "echo")
-        await refused(call(channel, "refuse"))
-        await boundary.finish(timedelta(minutes=1))  # a caller can be ahead of the log
+async def test_each_call_has_one_line_in_the_log(channel, boundary, logged):
+    await call(channel, "echo")
+    await refused(call(channel, "refuse"))
+    await boundary.finish(timedelta(minutes=1))  # a caller can be ahead of the log
 
-    lines = [entry for entry in logs if entry["event"] == "rpc.finished"]
+    lines = [entry for entry in logged() if entry["event"] == "rpc.finished"]
+    assert {tuple(line)[:3] for line in lines} == {("timestamp", "level", "event")}
+    assert all(line["timestamp"].endswith("Z") for line in lines)
     assert [(line["method"], line["code"]) for line in lines] == [
         ("/test.Test/echo", "OK"),
         ("/test.Test/refuse", "NOT_FOUND"),

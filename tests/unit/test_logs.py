@@ -17,6 +17,7 @@ def out() -> Iterator[io.StringIO]:
     stream = io.StringIO()
     configure_logs(level="info", stream=stream)
     yield stream
+    configure_logs(level="error", stream=io.StringIO())
     structlog.reset_defaults()
 
 

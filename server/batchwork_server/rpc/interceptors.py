@@ -18,7 +18,7 @@ from google.rpc.status_pb2 import Status
 from batchwork_server.clock import Clock
 from batchwork_server.domain.caller import Caller
 from batchwork_server.errors import BatchworkError, ShuttingDown
-from batchwork_server.logs import correlation_id, get_logger
+from batchwork_server.logs import correlation_id, get_logger, write_fact
 from batchwork_server.rpc.credentials import Credentials
 from batchwork_server.rpc.status import internal_status, status_of
 
@@ -106,7 +106,7 @@ class Boundary:
         respond = _write_answers if handler.response_streaming else _return_answer
         is_health = method.startswith(_HEALTH)
         is_health_stream = is_health and handler.response_streaming
-        write_line = log.debug if is_health else log.info
+        level = "debug" if is_health else "info"
 
         async def call(request: Any, context: Context) -> Any:
             started = self._clock.monotonic()
@@ -133,13 +133,19 @@ class Boundary:
             finally:
                 self._leave(task)
                 caller = _caller.get(None)
-                write_line(
-                    "rpc.finished",
-                    method=method,
-                    code=_code_of(context),
-                    seconds=round(self._clock.monotonic() - started, 6),
-                    caller=caller and caller.name,
-                    tenant_id=caller and caller.tenant_id,
+                write_fact(
+                    level,
+                    {
+                        "timestamp": self._clock.now(),
+                        "level": level,
+                        "event": "rpc.finished",
+                        "method": method,
+                        "code": _code_of(context),
+                        "seconds": round(self._clock.monotonic() - started, 6),
+                        "caller": caller and caller.name,
+                        "tenant_id": caller and caller.tenant_id,
+                        "correlation_id": call_id,
+                    },
                 )
 
         return _handler_like(handler, call)
