@@ -11,7 +11,7 @@ from batchwork_server.domain.batch import BatchState, Counts
 from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.submission import Idempotency, RequestedOptions
 from batchwork_server.errors import ItemFailed, ItemSkipped, StoreUnavailable
-from batchwork_server.ports import ItemResult
+from batchwork_server.ports import ItemCall, ItemResult
 
 from tests.engine.conftest import CALLER, Worker, gated
 from tests.fakes import FakeProcessor
@@ -300,6 +300,40 @@ async def test_while_the_database_is_away_nothing_is_lost(start_worker, monkeypa
 
     assert batch.counts == Counts(total=10, succeeded=10)
     assert len(work.calls) == 10, "what was done is recorded, not done again"
+
+
+async def test_a_chunk_that_ends_while_the_database_is_away_is_recorded_once(
+    start_worker, monkeypatch
+):
+    # The story: outcomes of a chunk that went on could not be written; until that was known the
+    # chunk had ended, stood among those that are done twice, and was counted twice.
+    work = FakeProcessor()
+    worker = await start_worker(work, slots=2)
+    record, gate, tries = worker.store.chunks.record, asyncio.Event(), []
+
+    def close_gate(call: ItemCall) -> ItemResult:
+        work.gate = gate  # the items after this one wait
+        return ItemResult(value=call.item_id)
+
+    async def failing_first(records, *, now):
+        tries.append([len(each.outcomes) for each in records])
+        if len(tries) == 1:
+            gate.set()
+            for _ in range(200):
+                await asyncio.sleep(0)
+            raise StoreUnavailable("The database does not answer.")
+        return await record(records, now=now)
+
+    work.on("i1", close_gate)
+    monkeypatch.setattr(worker.store.chunks, "record", failing_first)
+    monkeypatch.setattr("batchwork_server.engine.batch_processor._PAUSE", timedelta(0))
+    monkeypatch.setattr("batchwork_server.engine.batch_processor.FLUSH_INTERVAL", timedelta(0))
+    batch = await worker.finish(await worker.submit([f"i{n}" for n in range(10)]))
+
+    assert tries[0][0] < 10, "the chunk went on while it was recorded"
+    assert tries[1] == [10], "it had ended before that was tried again"
+    assert batch.counts == Counts(total=10, succeeded=10)
+    assert len(work.calls) == 10
 
 
 async def test_a_chunk_that_was_taken_away_is_left_alone(start_worker):

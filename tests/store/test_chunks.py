@@ -170,6 +170,17 @@ async def test_nobody_lets_go_of_a_chunk_without_an_account_of_its_items(store):
     assert (await current(store, batch)).counts == Counts(total=10, running=10)
 
 
+async def test_a_chunk_cannot_be_recorded_twice_in_one_transaction(store):
+    batch = await insert(store, 20)
+    first, _ = await claim(store)
+    whole = record_of(first, [succeeded(n) for n in range(10)])
+
+    with pytest.raises(ValueError, match="count twice"):
+        await store.chunks.record([whole, record_of(first, [])], now=START)
+
+    assert (await current(store, batch)).counts == Counts(total=20, running=20)
+
+
 async def test_what_a_dead_worker_held_is_open_again_after_its_lease(store):
     batch = await insert(store, 10)
     await claim(store)

@@ -59,7 +59,7 @@ class BatchProcessor:
         self._feed = Feed()
         self._runs: dict[int, ChunkRun] = {}
         self._batches: dict[int, RunningBatch] = {}
-        self._done: deque[ChunkRun] = deque()
+        self._done: dict[int, ChunkRun] = {}
         self._something_done = asyncio.Event()
         self._recording = asyncio.Lock()
         self._flushed = clock.monotonic()
@@ -103,6 +103,7 @@ class BatchProcessor:
 
     def _run_of(self, chunk: ClaimedChunk, batch: Batch) -> ChunkRun:
         running = self._batches.setdefault(batch.key, RunningBatch(batch=batch))
+        running.chunks += 1
         if batch.state is BatchState.CANCELLING:
             running.wanted = False
         return ChunkRun(chunk=chunk, running=running, queue=deque(chunk.items))
@@ -144,7 +145,7 @@ class BatchProcessor:
                 turn = self._clock.monotonic()
 
     def _finish(self, run: ChunkRun) -> None:
-        self._done.append(run)
+        self._done[run.chunk.chunk_key] = run
         self._something_done.set()
 
     # Committing outcomes
@@ -174,8 +175,9 @@ class BatchProcessor:
             try:
                 await asyncio.shield(self._record(runs))
             except BaseException:
-                self._done.extendleft(run for run in reversed(runs) if run.is_done)
-                self._something_done.set()
+                for run in runs:
+                    if run.is_done:
+                        self._finish(run)
                 raise
 
     def _flush_is_due(self) -> bool:
@@ -185,23 +187,20 @@ class BatchProcessor:
         runs: list[ChunkRun] = []
         room, bytes_left = _MOST_OUTCOMES, _MOST_RESULT_BYTES
         while self._done and room > 0 and bytes_left > 0:
-            run = self._done.popleft()
+            run = self._done.pop(next(iter(self._done)))
             runs.append(run)
             room -= len(run.outcomes)
             bytes_left -= sum(len(outcome.result_json or "") for outcome in run.outcomes)
         if self._flush_is_due():
             self._flushed = self._clock.monotonic()
-            chosen = {run.chunk.chunk_key for run in runs}
-            chosen |= {run.chunk.chunk_key for run in self._done}
-            runs += [
-                run
-                for run in self._runs.values()
-                if run.outcomes and run.chunk.chunk_key not in chosen
-            ]
-        return [run for run in runs if not run.lost]
+            chosen = {run.chunk.chunk_key for run in runs} | self._done.keys()
+            runs += [run for key, run in self._runs.items() if run.outcomes and key not in chosen]
+        return runs
 
     async def _record(self, runs: Sequence[ChunkRun]) -> None:
         async with self._recording:
+            # While this waited for its turn, the chunk may have been recorded to its end, or lost.
+            runs = [run for run in runs if not run.finished.is_set()]
             now = self._clock.now()
             taken = [run.take_outcomes() for run in runs]
             records = [
@@ -254,10 +253,11 @@ class BatchProcessor:
 
     def _forget(self, run: ChunkRun) -> None:
         self._runs.pop(run.chunk.chunk_key, None)
+        self._done.pop(run.chunk.chunk_key, None)
         run.finished.set()
-        key = run.chunk.batch_key
-        if not any(other.chunk.batch_key == key for other in self._runs.values()):
-            self._batches.pop(key, None)
+        run.running.chunks -= 1
+        if not run.running.chunks:
+            self._batches.pop(run.chunk.batch_key, None)
 
     # Keeping and giving back
 
@@ -274,6 +274,8 @@ class BatchProcessor:
         """Claims nothing more and starts no further item; those in flight go on."""
         self._draining = True
         self._feed.close()
+        self._wakeups.room.set()
+        self._wakeups.work_arrived()  # so that the dispatcher looks, and sees that it is to stop
 
     async def release(self) -> None:
         """Records what is done and gives the rest back, with its attempts, for somebody else.

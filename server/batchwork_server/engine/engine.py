@@ -16,6 +16,9 @@ from batchwork_server.ports import Dispatcher
 
 log = get_logger(__name__)
 
+CLAIM_GRACE = timedelta(seconds=5)
+"""How long a claim that is under way may take at a stop."""
+
 
 class Engine:
     """The durable half of a server: recovery, workers, committer, leases, dispatch.
@@ -97,8 +100,11 @@ class Engine:
     async def stop_claims(self) -> None:
         """Takes no further chunk and starts no further item; those in flight go on."""
         self._stop_claims.set()
-        await _cancel(self._claims)
         self._processor.stop_taking()
+        if self._claims:
+            # A claim that is cut off would be ours without our knowing it.
+            await asyncio.wait(self._claims, timeout=CLAIM_GRACE.total_seconds())
+        await _cancel(self._claims)
 
     async def drain(self, grace: timedelta) -> None:
         """Waits for the items in flight; those that take longer than ``grace`` are given back."""

@@ -42,12 +42,14 @@ class RunningBatch:
 
     Attributes:
         wanted: Cleared when the batch is cancelled; no new attempt starts after that.
+        chunks: Chunks of it that the worker has.
         in_flight: Attempts that are going on.
         surprises: Kinds of errors that were logged for it.
     """
 
     batch: Batch
     wanted: bool = True
+    chunks: int = 0
     in_flight: int = 0
     surprises: set[str] = field(default_factory=set)
 

@@ -174,6 +174,8 @@ class SqlChunks:
         return Claimed(chunks=claimed, batches=written)
 
     async def record(self, records: Sequence[ChunkRecord], *, now: datetime) -> Recorded:
+        if len({record.chunk_key for record in records}) < len(records):
+            raise ValueError("a chunk has two records in one transaction and would count twice")
         async with self._database.transaction() as tx:
             connection = tx.connection
             rows = await update_rows(
