@@ -139,7 +139,6 @@ class Batches:
                     answer={"batch_id": batch_id},
                 )
         self._dispatcher.enqueued()
-        self._wakeups.batch_changed(batch)
         log.info(
             "batch.created",
             batch_id=batch_id,
