@@ -5,6 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 from batchwork.v1.job_service_pb2 import RunJobRequest
+from batchwork.v1.preference_pb2 import Preference
+from batchwork.v1.preference_service_pb2 import SetPreferenceRequest
 from batchwork_server.domain.selection import LoadedItem
 
 from tests.fakes import START
@@ -49,6 +51,68 @@ async def test_a_run_can_be_restricted_to_users(api, processor):
     await api.finished(response.batch.batch_id)
 
     assert [call.item_id for call in processor.calls] == ["post-2"]
+
+
+@pytest.mark.usefixtures("posts")
+async def test_a_run_of_a_preference_based_job_has_an_item_for_each_user_who_wants_it(
+    api, processor
+):
+    await api.import_jobs(make_job("job-1", preference_based=True, feature_type="digest"))
+    for user_id, enabled in (("ada", True), ("bob", False), ("eve", True)):
+        wish = Preference(user_id=user_id, feature_type="digest", enabled=enabled)
+        wish.template_overrides.update({"tone": "casual", "item_limit": 1})
+        await api.preferences.SetPreference(SetPreferenceRequest(preference=wish))
+
+    response = await api.jobs.RunJob(RunJobRequest(job_id="job-1"))
+    done = await api.finished(response.batch.batch_id)
+
+    assert done.batch_type.startswith("PREFERENCE_INDIVIDUAL_")
+    assert (done.counts.succeeded, done.counts.skipped) == (1, 1), "eve is no user"
+    [call] = processor.calls
+    assert (call.item_id, call.user_id) == ("ada", "ada")
+    assert call.data == {
+        "user_id": "ada",
+        "template_overrides": {"tone": "casual", "item_limit": 1},
+        "items": [{}],
+    }
+
+
+@pytest.mark.usefixtures("posts")
+@pytest.mark.parametrize(
+    ("changes", "data"),
+    [
+        pytest.param(
+            {"type": "object"},
+            {"category": "posts", "count": 2, "items": [{}, {}]},
+            id="object",
+        ),
+        pytest.param(
+            {"type": "combined", "category": None, "categories": ["posts", "users"]},
+            {
+                "categories": {
+                    "posts": {"category": "posts", "count": 2, "items": [{}, {}]},
+                    "users": {"category": "users", "count": 1, "items": [{"n": 1}]},
+                }
+            },
+            id="combined",
+        ),
+    ],
+)
+async def test_a_run_of_an_object_job_is_one_item(server, api, processor, changes, data):
+    store = server.application.store
+    async with store.transaction() as tx:
+        item = LoadedItem(item_id="ada", data_json='{"n":1}')
+        await store.categories.load(
+            tx, tenant_id="default", category="users", items=[item], now=START
+        )
+    await api.import_jobs(make_job("job-1", **changes))
+
+    response = await api.jobs.RunJob(RunJobRequest(job_id="job-1"))
+    done = await api.finished(response.batch.batch_id)
+
+    assert done.counts.succeeded == 1
+    [call] = processor.calls
+    assert call.data == data
 
 
 @pytest.mark.usefixtures("posts")

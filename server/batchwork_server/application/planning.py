@@ -193,7 +193,7 @@ class Planning:
             for preference in page:
                 overrides = preference.template_overrides
                 limit = overrides.get("item_limit")
-                wanted = things[: int(limit)] if isinstance(limit, int | float) else things
+                wanted = things[: max(0, int(limit))] if isinstance(limit, int | float) else things
                 data = b'{"user_id":%b,"template_overrides":%b,"items":%b}' % (
                     orjson.dumps(preference.user_id),
                     orjson.dumps(overrides),
