@@ -118,11 +118,6 @@ ROWS: dict[type[BatchworkError], Row] = {
 }
 
 
-def code_of(error: BatchworkError) -> grpc.StatusCode:
-    """Returns the code of the error's class, or of the nearest one above it."""
-    return _row_of(error).code
-
-
 def status_of(error: BatchworkError) -> Status:
     """Returns the status of an error, cut to what trailers can carry.
 

@@ -219,20 +219,6 @@ async def open_database(
     return await _open_postgresql(parsed)
 
 
-async def wait_for_database(url: str, *, attempts: int, pause: float) -> Database:
-    """Opens the database, waiting for one that is still starting.
-
-    Raises:
-        StoreUnavailable: it did not answer in so many attempts.
-    """
-    for _ in range(attempts - 1):
-        try:
-            return await open_database(url)
-        except StoreUnavailable:
-            await asyncio.sleep(pause)
-    return await open_database(url)
-
-
 def _parse(url: str) -> sa.URL:
     try:
         parsed = sa.make_url(url)
