@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from batchwork.v1 import job_pb2 as batchwork_dot_v1_dot_job__pb2
+from batchwork.v1 import policy_pb2 as batchwork_dot_v1_dot_policy__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x61tchwork/v1/batch.proto\x12\x0c\x62\x61tchwork.v1\x1a\x16\x62\x61tchwork/v1/job.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x01\n\x0b\x42\x61tchCounts\x12\r\n\x05total\x18\x01 \x01(\x03\x12\x0f\n\x07pending\x18\x02 \x01(\x03\x12\x0f\n\x07running\x18\x03 \x01(\x03\x12\x11\n\tsucceeded\x18\x04 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x03\x12\x0f\n\x07skipped\x18\x06 \x01(\x03\x12\x11\n\tcancelled\x18\x07 \x01(\x03\x12\x0f\n\x07\x65xpired\x18\x08 \x01(\x03\x12\x0f\n\x07retries\x18\t \x01(\x03\"\xd4\x01\n\x0c\x42\x61tchOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nchunk_size\x18\x02 \x01(\x05\x12\x18\n\x0bretry_limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12/\n\x0citem_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x08priority\x18\x05 \x01(\x0e\x32\x16.batchwork.v1.Priority\x12\x1c\n\x14max_concurrent_items\x18\x06 \x01(\x05\x42\x0e\n\x0c_retry_limit\"?\n\x0eUserValidation\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\"8\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x8e\x07\n\x05\x42\x61tch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.batchwork.v1.BatchState\x12)\n\x06\x63ounts\x18\x04 \x01(\x0b\x32\x19.batchwork.v1.BatchCounts\x12\x16\n\x0eprogress_ratio\x18\x05 \x01(\x01\x12\x14\n\x0c\x64isplay_name\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x11\n\toperation\x18\t \x01(\t\x12\x13\n\x0btemplate_id\x18\n \x01(\t\x12\x11\n\tprocessor\x18\x0b \x01(\t\x12\x0e\n\x06job_id\x18\x0c \x01(\t\x12\x14\n\x0cjob_revision\x18\r \x01(\x05\x12\x12\n\npurpose_id\x18\x0e \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x0f \x01(\t\x12\x12\n\nbatch_type\x18\x10 \x01(\t\x12\x12\n\ncategories\x18\x11 \x03(\t\x12(\n\x07\x66ilters\x18\x12 \x01(\x0b\x32\x17.google.protobuf.Struct\x12+\n\x07options\x18\x13 \x01(\x0b\x32\x1a.batchwork.v1.BatchOptions\x12/\n\x06labels\x18\x14 \x03(\x0b\x32\x1f.batchwork.v1.Batch.LabelsEntry\x12/\n\x0e\x62\x61tch_metadata\x18\x15 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x35\n\x0fuser_validation\x18\x16 \x01(\x0b\x32\x1c.batchwork.v1.UserValidation\x12\'\n\x08warnings\x18\x17 \x03(\x0b\x32\x15.batchwork.v1.Warning\x12/\n\x0b\x63reate_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x99\x01\n\tBatchPlan\x12\x12\n\nitem_count\x18\x01 \x01(\x03\x12\x31\n\x05skips\x18\x02 \x03(\x0b\x32\".batchwork.v1.BatchPlan.SkipsEntry\x12\x17\n\x0fsample_item_ids\x18\x03 \x03(\t\x1a,\n\nSkipsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*\x83\x02\n\nBatchState\x12\x1b\n\x17\x42\x41TCH_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41TCH_STATE_PENDING\x10\x01\x12\x17\n\x13\x42\x41TCH_STATE_RUNNING\x10\x02\x12\x19\n\x15\x42\x41TCH_STATE_SUCCEEDED\x10\x03\x12#\n\x1f\x42\x41TCH_STATE_PARTIALLY_SUCCEEDED\x10\x04\x12\x16\n\x12\x42\x41TCH_STATE_FAILED\x10\x05\x12\x1a\n\x16\x42\x41TCH_STATE_CANCELLING\x10\x06\x12\x19\n\x15\x42\x41TCH_STATE_CANCELLED\x10\x07\x12\x17\n\x13\x42\x41TCH_STATE_EXPIRED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x61tchwork/v1/batch.proto\x12\x0c\x62\x61tchwork.v1\x1a\x16\x62\x61tchwork/v1/job.proto\x1a\x19\x62\x61tchwork/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x01\n\x0b\x42\x61tchCounts\x12\r\n\x05total\x18\x01 \x01(\x03\x12\x0f\n\x07pending\x18\x02 \x01(\x03\x12\x0f\n\x07running\x18\x03 \x01(\x03\x12\x11\n\tsucceeded\x18\x04 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x03\x12\x0f\n\x07skipped\x18\x06 \x01(\x03\x12\x11\n\tcancelled\x18\x07 \x01(\x03\x12\x0f\n\x07\x65xpired\x18\x08 \x01(\x03\x12\x0f\n\x07retries\x18\t \x01(\x03\"\xec\x02\n\x0c\x42\x61tchOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nchunk_size\x18\x02 \x01(\x05\x12\x18\n\x0bretry_limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12/\n\x0citem_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x08priority\x18\x05 \x01(\x0e\x32\x16.batchwork.v1.Priority\x12\x1c\n\x14max_concurrent_items\x18\x06 \x01(\x05\x12/\n\x0cretry_policy\x18\x07 \x01(\x0b\x32\x19.batchwork.v1.RetryPolicy\x12\x30\n\rbatch_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x0e\x66\x61ilure_policy\x18\t \x01(\x0b\x32\x1b.batchwork.v1.FailurePolicyB\x0e\n\x0c_retry_limit\"X\n\nWaitReason\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x0eUserValidation\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\"8\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xfc\x08\n\x05\x42\x61tch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.batchwork.v1.BatchState\x12)\n\x06\x63ounts\x18\x04 \x01(\x0b\x32\x19.batchwork.v1.BatchCounts\x12\x16\n\x0eprogress_ratio\x18\x05 \x01(\x01\x12\x14\n\x0c\x64isplay_name\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x11\n\toperation\x18\t \x01(\t\x12\x13\n\x0btemplate_id\x18\n \x01(\t\x12\x11\n\tprocessor\x18\x0b \x01(\t\x12\x0e\n\x06job_id\x18\x0c \x01(\t\x12\x14\n\x0cjob_revision\x18\r \x01(\x05\x12\x12\n\npurpose_id\x18\x0e \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x0f \x01(\t\x12\x12\n\nbatch_type\x18\x10 \x01(\t\x12\x12\n\ncategories\x18\x11 \x03(\t\x12(\n\x07\x66ilters\x18\x12 \x01(\x0b\x32\x17.google.protobuf.Struct\x12+\n\x07options\x18\x13 \x01(\x0b\x32\x1a.batchwork.v1.BatchOptions\x12/\n\x06labels\x18\x14 \x03(\x0b\x32\x1f.batchwork.v1.Batch.LabelsEntry\x12/\n\x0e\x62\x61tch_metadata\x18\x15 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x35\n\x0fuser_validation\x18\x16 \x01(\x0b\x32\x1c.batchwork.v1.UserValidation\x12\'\n\x08warnings\x18\x17 \x03(\x0b\x32\x15.batchwork.v1.Warning\x12/\n\x0b\x63reate_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cstate_reason\x18\x1c \x01(\t\x12\x15\n\rstate_message\x18\x1d \x01(\t\x12/\n\x0bresume_time\x18\x1e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61ttempt_number\x18  \x01(\x05\x12.\n\x0cwait_reasons\x18! \x03(\x0b\x32\x18.batchwork.v1.WaitReason\x12\x15\n\rupload_offset\x18\" \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x99\x01\n\tBatchPlan\x12\x12\n\nitem_count\x18\x01 \x01(\x03\x12\x31\n\x05skips\x18\x02 \x03(\x0b\x32\".batchwork.v1.BatchPlan.SkipsEntry\x12\x17\n\x0fsample_item_ids\x18\x03 \x03(\t\x1a,\n\nSkipsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*\xb2\x02\n\nBatchState\x12\x1b\n\x17\x42\x41TCH_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41TCH_STATE_PENDING\x10\x01\x12\x17\n\x13\x42\x41TCH_STATE_RUNNING\x10\x02\x12\x19\n\x15\x42\x41TCH_STATE_SUCCEEDED\x10\x03\x12#\n\x1f\x42\x41TCH_STATE_PARTIALLY_SUCCEEDED\x10\x04\x12\x16\n\x12\x42\x41TCH_STATE_FAILED\x10\x05\x12\x1a\n\x16\x42\x41TCH_STATE_CANCELLING\x10\x06\x12\x19\n\x15\x42\x41TCH_STATE_CANCELLED\x10\x07\x12\x17\n\x13\x42\x41TCH_STATE_EXPIRED\x10\x08\x12\x16\n\x12\x42\x41TCH_STATE_PAUSED\x10\t\x12\x15\n\x11\x42\x41TCH_STATE_DRAFT\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,22 +40,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCH_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_BATCHPLAN_SKIPSENTRY']._loaded_options = None
   _globals['_BATCHPLAN_SKIPSENTRY']._serialized_options = b'8\001'
-  _globals['_BATCHSTATE']._serialized_start=1739
-  _globals['_BATCHSTATE']._serialized_end=1998
-  _globals['_BATCHCOUNTS']._serialized_start=162
-  _globals['_BATCHCOUNTS']._serialized_end=329
-  _globals['_BATCHOPTIONS']._serialized_start=332
-  _globals['_BATCHOPTIONS']._serialized_end=544
-  _globals['_USERVALIDATION']._serialized_start=546
-  _globals['_USERVALIDATION']._serialized_end=609
-  _globals['_WARNING']._serialized_start=611
-  _globals['_WARNING']._serialized_end=667
-  _globals['_BATCH']._serialized_start=670
-  _globals['_BATCH']._serialized_end=1580
-  _globals['_BATCH_LABELSENTRY']._serialized_start=1535
-  _globals['_BATCH_LABELSENTRY']._serialized_end=1580
-  _globals['_BATCHPLAN']._serialized_start=1583
-  _globals['_BATCHPLAN']._serialized_end=1736
-  _globals['_BATCHPLAN_SKIPSENTRY']._serialized_start=1692
-  _globals['_BATCHPLAN_SKIPSENTRY']._serialized_end=1736
+  _globals['_BATCHSTATE']._serialized_start=2246
+  _globals['_BATCHSTATE']._serialized_end=2552
+  _globals['_BATCHCOUNTS']._serialized_start=189
+  _globals['_BATCHCOUNTS']._serialized_end=356
+  _globals['_BATCHOPTIONS']._serialized_start=359
+  _globals['_BATCHOPTIONS']._serialized_end=723
+  _globals['_WAITREASON']._serialized_start=725
+  _globals['_WAITREASON']._serialized_end=813
+  _globals['_USERVALIDATION']._serialized_start=815
+  _globals['_USERVALIDATION']._serialized_end=878
+  _globals['_WARNING']._serialized_start=880
+  _globals['_WARNING']._serialized_end=936
+  _globals['_BATCH']._serialized_start=939
+  _globals['_BATCH']._serialized_end=2087
+  _globals['_BATCH_LABELSENTRY']._serialized_start=2042
+  _globals['_BATCH_LABELSENTRY']._serialized_end=2087
+  _globals['_BATCHPLAN']._serialized_start=2090
+  _globals['_BATCHPLAN']._serialized_end=2243
+  _globals['_BATCHPLAN_SKIPSENTRY']._serialized_start=2199
+  _globals['_BATCHPLAN_SKIPSENTRY']._serialized_end=2243
 # @@protoc_insertion_point(module_scope)

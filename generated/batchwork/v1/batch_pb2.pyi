@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from batchwork.v1 import job_pb2 as _job_pb2
+from batchwork.v1 import policy_pb2 as _policy_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -42,11 +43,17 @@ class _BatchStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchState
     BATCH_STATE_FAILED: _BatchState.ValueType  # 5
     """Final: items failed and none succeeded."""
     BATCH_STATE_CANCELLING: _BatchState.ValueType  # 6
-    """A caller cancelled it; items in flight finish, no new one starts."""
+    """It comes to its end early, for the reason in `state_reason`: no new item
+    starts. CANCELLED, EXPIRED or FAILED follows.
+    """
     BATCH_STATE_CANCELLED: _BatchState.ValueType  # 7
     """Final: cancelled; what was done stays done."""
     BATCH_STATE_EXPIRED: _BatchState.ValueType  # 8
     """Final: its time was over; what was done stays done."""
+    BATCH_STATE_PAUSED: _BatchState.ValueType  # 9
+    """No new item starts, those in flight finish; `state_reason` says why."""
+    BATCH_STATE_DRAFT: _BatchState.ValueType  # 10
+    """Open for upload; nothing runs before it is sealed."""
 
 class BatchState(_BatchState, metaclass=_BatchStateEnumTypeWrapper):
     """Names where a batch stands."""
@@ -64,11 +71,17 @@ BATCH_STATE_PARTIALLY_SUCCEEDED: BatchState.ValueType  # 4
 BATCH_STATE_FAILED: BatchState.ValueType  # 5
 """Final: items failed and none succeeded."""
 BATCH_STATE_CANCELLING: BatchState.ValueType  # 6
-"""A caller cancelled it; items in flight finish, no new one starts."""
+"""It comes to its end early, for the reason in `state_reason`: no new item
+starts. CANCELLED, EXPIRED or FAILED follows.
+"""
 BATCH_STATE_CANCELLED: BatchState.ValueType  # 7
 """Final: cancelled; what was done stays done."""
 BATCH_STATE_EXPIRED: BatchState.ValueType  # 8
 """Final: its time was over; what was done stays done."""
+BATCH_STATE_PAUSED: BatchState.ValueType  # 9
+"""No new item starts, those in flight finish; `state_reason` says why."""
+BATCH_STATE_DRAFT: BatchState.ValueType  # 10
+"""Open for upload; nothing runs before it is sealed."""
 Global___BatchState: _TypeAlias = BatchState  # noqa: Y015
 
 @_typing.final
@@ -103,9 +116,9 @@ class BatchCounts(_message.Message):
     skipped: _builtins.int
     """Counts the items that were not attempted, for a reason of their own."""
     cancelled: _builtins.int
-    """Counts the items that were not attempted because of a cancellation."""
+    """Counts the items that were not done when their batch was cancelled."""
     expired: _builtins.int
-    """Counts the items that were not attempted because the time was over."""
+    """Counts the items that were not done when the time of their batch was over."""
     retries: _builtins.int
     """Counts the attempts beyond the first of each item."""
     def __init__(
@@ -143,6 +156,9 @@ class BatchOptions(_message.Message):
     ITEM_TIMEOUT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_ITEMS_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    BATCH_TIMEOUT_FIELD_NUMBER: _builtins.int
+    FAILURE_POLICY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Names the model that a generative processor is to use; handed to the
     processor and the template as `model`.
@@ -168,6 +184,21 @@ class BatchOptions(_message.Message):
         the server's `BATCH_TIMEOUT_MS`.
         """
 
+    @_builtins.property
+    def retry_policy(self) -> _policy_pb2.RetryPolicy:
+        """Says when a failed item is tried again; `retry_limit` says how often."""
+
+    @_builtins.property
+    def batch_timeout(self) -> _duration_pb2.Duration:
+        """Sets the longest time from the creation of the batch, or from its sealing,
+        to its end, 1 s to 30 days. What is not done by then is EXPIRED, and
+        results are kept. Unset means no limit.
+        """
+
+    @_builtins.property
+    def failure_policy(self) -> _policy_pb2.FailurePolicy:
+        """Says how many items may fail. Unset means as many as there are."""
+
     def __init__(
         self,
         *,
@@ -177,16 +208,54 @@ class BatchOptions(_message.Message):
         item_timeout: _duration_pb2.Duration | None = ...,
         priority: _job_pb2.Priority.ValueType = ...,
         max_concurrent_items: _builtins.int = ...,
+        retry_policy: _policy_pb2.RetryPolicy | None = ...,
+        batch_timeout: _duration_pb2.Duration | None = ...,
+        failure_policy: _policy_pb2.FailurePolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "item_timeout", b"item_timeout", "retry_limit", b"retry_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "failure_policy", b"failure_policy", "item_timeout", b"item_timeout", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "chunk_size", b"chunk_size", "item_timeout", b"item_timeout", "max_concurrent_items", b"max_concurrent_items", "model", b"model", "priority", b"priority", "retry_limit", b"retry_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "chunk_size", b"chunk_size", "failure_policy", b"failure_policy", "item_timeout", b"item_timeout", "max_concurrent_items", b"max_concurrent_items", "model", b"model", "priority", b"priority", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_limit: _TypeAlias = _typing.Literal["retry_limit"]  # noqa: Y015
     _WhichOneofArgType__retry_limit: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_limit) -> _WhichOneofReturnType__retry_limit | None: ...
 
 Global___BatchOptions: _TypeAlias = BatchOptions  # noqa: Y015
+
+@_typing.final
+class WaitReason(_message.Message):
+    """Says what a batch waits for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Names the kind as a stable UPPER_SNAKE code: NOT_SEALED, PAUSED_BY_CALLER,
+    FAILURE_POLICY, PROVIDER_RATE_LIMITED, PROVIDER_DOWN, RETRY_BACKOFF,
+    BEHIND_OTHER_WORK, CONCURRENCY_LIMIT.
+    """
+    message: _builtins.str
+    """Tells a person what is waited for."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the wait is over by itself; unset when that is not known."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 @_typing.final
 class UserValidation(_message.Message):
@@ -305,6 +374,13 @@ class Batch(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
+    STATE_MESSAGE_FIELD_NUMBER: _builtins.int
+    RESUME_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_NUMBER_FIELD_NUMBER: _builtins.int
+    WAIT_REASONS_FIELD_NUMBER: _builtins.int
+    UPLOAD_OFFSET_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
     """Identifies the batch."""
     tenant_id: _builtins.str
@@ -338,6 +414,22 @@ class Batch(_message.Message):
     batch_type: _builtins.str
     """Names the place of the batch in the matrix of shape, data source and
     preference source, such as `INDIVIDUAL_USERS`.
+    """
+    state_reason: _builtins.str
+    """Says why the batch is PAUSED or CANCELLING, or why it ended early, as a
+    stable UPPER_SNAKE code: PAUSED_BY_CALLER, CANCELLED_BY_CALLER,
+    FAILURE_POLICY, PROVIDER_RATE_LIMITED, PROVIDER_DOWN, BATCH_TIMEOUT,
+    DRAFT_TIMEOUT. Empty otherwise.
+    """
+    state_message: _builtins.str
+    """Tells a person more about `state_reason`, such as the caller's note or the
+    words of a provider.
+    """
+    attempt_number: _builtins.int
+    """Counts the attempts at the batch from 1; `RetryBatch` begins the next one."""
+    upload_offset: _builtins.int
+    """Counts the items that were uploaded to a draft, repeated ones included:
+    the offset from which an upload goes on. 0 for other batches.
     """
     @_builtins.property
     def counts(self) -> Global___BatchCounts:
@@ -387,6 +479,20 @@ class Batch(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Tells when the batch changed last."""
 
+    @_builtins.property
+    def resume_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when a paused batch resumes by itself; unset when it does not."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the time of the batch is over; unset without a timeout."""
+
+    @_builtins.property
+    def wait_reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitReason]:
+        """Says what the batch waits for; empty while it goes on. Filled by `GetBatch`
+        only.
+        """
+
     def __init__(
         self,
         *,
@@ -417,10 +523,17 @@ class Batch(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        state_reason: _builtins.str = ...,
+        state_message: _builtins.str = ...,
+        resume_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        attempt_number: _builtins.int = ...,
+        wait_reasons: _abc.Iterable[Global___WaitReason] | None = ...,
+        upload_offset: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_metadata", b"batch_metadata", "counts", b"counts", "create_time", b"create_time", "end_time", b"end_time", "filters", b"filters", "options", b"options", "start_time", b"start_time", "update_time", b"update_time", "user_validation", b"user_validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_metadata", b"batch_metadata", "counts", b"counts", "create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "filters", b"filters", "options", b"options", "resume_time", b"resume_time", "start_time", b"start_time", "update_time", b"update_time", "user_validation", b"user_validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "batch_metadata", b"batch_metadata", "batch_type", b"batch_type", "categories", b"categories", "counts", b"counts", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "end_time", b"end_time", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "job_revision", b"job_revision", "labels", b"labels", "operation", b"operation", "options", b"options", "processor", b"processor", "progress_ratio", b"progress_ratio", "purpose_id", b"purpose_id", "source", b"source", "start_time", b"start_time", "state", b"state", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time", "user_validation", b"user_validation", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "batch_id", b"batch_id", "batch_metadata", b"batch_metadata", "batch_type", b"batch_type", "categories", b"categories", "counts", b"counts", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "end_time", b"end_time", "expire_time", b"expire_time", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "job_revision", b"job_revision", "labels", b"labels", "operation", b"operation", "options", b"options", "processor", b"processor", "progress_ratio", b"progress_ratio", "purpose_id", b"purpose_id", "resume_time", b"resume_time", "source", b"source", "start_time", b"start_time", "state", b"state", "state_message", b"state_message", "state_reason", b"state_reason", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time", "upload_offset", b"upload_offset", "user_validation", b"user_validation", "wait_reasons", b"wait_reasons", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,7 +45,9 @@ class _BatchEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchE
     BATCH_EVENT_KIND_GOING_AWAY: _BatchEventKind.ValueType  # 6
     """The server shuts down; resume, there or elsewhere."""
     BATCH_EVENT_KIND_END: _BatchEventKind.ValueType  # 7
-    """The batch is done: the last message."""
+    """The batch is done: the last message of `WatchBatch`."""
+    BATCH_EVENT_KIND_VALIDATION: _BatchEventKind.ValueType  # 8
+    """Users were validated; carries what was found."""
 
 class BatchEventKind(_BatchEventKind, metaclass=_BatchEventKindEnumTypeWrapper):
     """Names what a message of a watch tells."""
@@ -65,8 +67,34 @@ BATCH_EVENT_KIND_HEARTBEAT: BatchEventKind.ValueType  # 5
 BATCH_EVENT_KIND_GOING_AWAY: BatchEventKind.ValueType  # 6
 """The server shuts down; resume, there or elsewhere."""
 BATCH_EVENT_KIND_END: BatchEventKind.ValueType  # 7
-"""The batch is done: the last message."""
+"""The batch is done: the last message of `WatchBatch`."""
+BATCH_EVENT_KIND_VALIDATION: BatchEventKind.ValueType  # 8
+"""Users were validated; carries what was found."""
 Global___BatchEventKind: _TypeAlias = BatchEventKind  # noqa: Y015
+
+class _CancelMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CancelModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CancelMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CANCEL_MODE_UNSPECIFIED: _CancelMode.ValueType  # 0
+    """Unset: FINISH_IN_FLIGHT."""
+    CANCEL_MODE_FINISH_IN_FLIGHT: _CancelMode.ValueType  # 1
+    """They finish, and their outcome counts."""
+    CANCEL_MODE_STOP_IN_FLIGHT: _CancelMode.ValueType  # 2
+    """They are stopped and become CANCELLED; a processor may have had its effect."""
+
+class CancelMode(_CancelMode, metaclass=_CancelModeEnumTypeWrapper):
+    """Names what happens to items in flight when their batch is cancelled."""
+
+CANCEL_MODE_UNSPECIFIED: CancelMode.ValueType  # 0
+"""Unset: FINISH_IN_FLIGHT."""
+CANCEL_MODE_FINISH_IN_FLIGHT: CancelMode.ValueType  # 1
+"""They finish, and their outcome counts."""
+CANCEL_MODE_STOP_IN_FLIGHT: CancelMode.ValueType  # 2
+"""They are stopped and become CANCELLED; a processor may have had its effect."""
+Global___CancelMode: _TypeAlias = CancelMode  # noqa: Y015
 
 @_typing.final
 class CreateBatchRequest(_message.Message):
@@ -110,6 +138,7 @@ class CreateBatchRequest(_message.Message):
     PURPOSE_ID_FIELD_NUMBER: _builtins.int
     BATCH_METADATA_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    DRAFT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent; 1 to 128 characters. Optional; without it a
     repeated call creates a second batch.
@@ -145,6 +174,11 @@ class CreateBatchRequest(_message.Message):
     """Labels the business purpose. Optional, at most 128 characters."""
     validate_only: _builtins.bool
     """Answers with the plan and stores nothing."""
+    draft: _builtins.bool
+    """Opens the batch for upload: it is a DRAFT, takes items by `UploadItems`,
+    and runs after `SealBatch`. `items` may hold the first ones. A draft that is
+    not sealed in the server's `BATCHWORK_DRAFT_TIMEOUT` expires.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ItemInput]:
         """Lists the items to process, at most 50,000. Either this or `category`."""
@@ -193,10 +227,11 @@ class CreateBatchRequest(_message.Message):
         purpose_id: _builtins.str = ...,
         batch_metadata: _struct_pb2.Struct | None = ...,
         validate_only: _builtins.bool = ...,
+        draft: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batch_metadata", b"batch_metadata", "filters", b"filters", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "batch_metadata", b"batch_metadata", "category", b"category", "description", b"description", "display_name", b"display_name", "filters", b"filters", "items", b"items", "labels", b"labels", "limit", b"limit", "operation", b"operation", "options", b"options", "purpose_id", b"purpose_id", "request_id", b"request_id", "source", b"source", "template_id", b"template_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "batch_metadata", b"batch_metadata", "category", b"category", "description", b"description", "display_name", b"display_name", "draft", b"draft", "filters", b"filters", "items", b"items", "labels", b"labels", "limit", b"limit", "operation", b"operation", "options", b"options", "purpose_id", b"purpose_id", "request_id", b"request_id", "source", b"source", "template_id", b"template_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -492,6 +527,9 @@ class BatchEvent(_message.Message):
     BATCH_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    USER_VALIDATION_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
     kind: Global___BatchEventKind.ValueType
     """Names what the message tells."""
     sequence: _builtins.int
@@ -503,6 +541,12 @@ class BatchEvent(_message.Message):
     """Continues after this message."""
     event_type: _builtins.str
     """Names the fact in words for consumers of events, such as `batch:progress`."""
+    batch_id: _builtins.str
+    """Identifies the batch; empty with HEARTBEAT and GOING_AWAY of
+    `WatchBatches`.
+    """
+    tenant_id: _builtins.str
+    """Names the tenant of the batch."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Tells when the fact became durable; for SNAPSHOT, HEARTBEAT and GOING_AWAY
@@ -521,6 +565,10 @@ class BatchEvent(_message.Message):
     def item(self) -> _item_pb2.Item:
         """Holds the item without its data; set with ITEM_FINISHED."""
 
+    @_builtins.property
+    def user_validation(self) -> _batch_pb2.UserValidation:
+        """Counts what the validation of users found; set with VALIDATION."""
+
     def __init__(
         self,
         *,
@@ -532,10 +580,13 @@ class BatchEvent(_message.Message):
         batch: _batch_pb2.Batch | None = ...,
         counts: _batch_pb2.BatchCounts | None = ...,
         item: _item_pb2.Item | None = ...,
+        batch_id: _builtins.str = ...,
+        user_validation: _batch_pb2.UserValidation | None = ...,
+        tenant_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "counts", b"counts", "event_time", b"event_time", "item", b"item"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "counts", b"counts", "event_time", b"event_time", "item", b"item", "user_validation", b"user_validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "counts", b"counts", "event_time", b"event_time", "event_type", b"event_type", "item", b"item", "kind", b"kind", "resume_token", b"resume_token", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "batch_id", b"batch_id", "counts", b"counts", "event_time", b"event_time", "event_type", b"event_type", "item", b"item", "kind", b"kind", "resume_token", b"resume_token", "sequence", b"sequence", "tenant_id", b"tenant_id", "user_validation", b"user_validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -698,19 +749,29 @@ class CancelBatchRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     BATCH_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent; 1 to 128 characters. Optional."""
     batch_id: _builtins.str
     """Identifies the batch."""
+    mode: Global___CancelMode.ValueType
+    """Names what happens to items in flight."""
+    note: _builtins.str
+    """Says why, for people; shown as `state_message`. Optional, at most 500
+    characters.
+    """
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         batch_id: _builtins.str = ...,
+        mode: Global___CancelMode.ValueType = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "mode", b"mode", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -739,3 +800,599 @@ class CancelBatchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelBatchResponse: _TypeAlias = CancelBatchResponse  # noqa: Y015
+
+@_typing.final
+class WatchBatchesRequest(_message.Message):
+    """Asks to watch all batches that match. All filters that are set must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    MIN_INTERVAL_FIELD_NUMBER: _builtins.int
+    WITHOUT_PROGRESS_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Continues after the message that carried this token. Optional; unset starts
+    with snapshots.
+    """
+    operation: _builtins.str
+    """Keeps batches of this operation."""
+    job_id: _builtins.str
+    """Keeps batches of this job."""
+    feature_type: _builtins.str
+    """Keeps batches that serve this feature."""
+    without_progress: _builtins.bool
+    """Leaves PROGRESS out."""
+    tenant_id: _builtins.str
+    """Names another tenant, or `-` for all; operators only."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Keeps batches that have all these labels."""
+
+    @_builtins.property
+    def min_interval(self) -> _duration_pb2.Duration:
+        """Sets the shortest time between two PROGRESS messages of one batch, 100 ms
+        to 1 h. Optional; unset means 1 s, less than 100 ms means 100 ms.
+        """
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        operation: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        feature_type: _builtins.str = ...,
+        min_interval: _duration_pb2.Duration | None = ...,
+        without_progress: _builtins.bool = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_interval", b"min_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_type", b"feature_type", "job_id", b"job_id", "labels", b"labels", "min_interval", b"min_interval", "operation", b"operation", "resume_token", b"resume_token", "tenant_id", b"tenant_id", "without_progress", b"without_progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBatchesRequest: _TypeAlias = WatchBatchesRequest  # noqa: Y015
+
+@_typing.final
+class WatchBatchesResponse(_message.Message):
+    """Carries one message of a watch over many batches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> Global___BatchEvent:
+        """Tells what happened, and to which batch."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___BatchEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBatchesResponse: _TypeAlias = WatchBatchesResponse  # noqa: Y015
+
+@_typing.final
+class StreamResultsRequest(_message.Message):
+    """Asks for the finished items of a batch. All filters that are set must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    WITHOUT_DATA_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """Identifies the batch."""
+    resume_token: _builtins.str
+    """Continues after the message that carried this token. Optional."""
+    follow: _builtins.bool
+    """Keeps the stream open until the batch is done. Unset ends it after what is
+    finished now.
+    """
+    without_data: _builtins.bool
+    """Leaves the input of the items out."""
+    tenant_id: _builtins.str
+    """Names another tenant, or `-` for any; operators only."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_item_pb2.ItemState.ValueType]:
+        """Keeps items in one of these final states."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
+        follow: _builtins.bool = ...,
+        states: _abc.Iterable[_item_pb2.ItemState.ValueType] | None = ...,
+        without_data: _builtins.bool = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "follow", b"follow", "resume_token", b"resume_token", "states", b"states", "tenant_id", b"tenant_id", "without_data", b"without_data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamResultsRequest: _TypeAlias = StreamResultsRequest  # noqa: Y015
+
+@_typing.final
+class StreamResultsResponse(_message.Message):
+    """Carries finished items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Continues after these items."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.Item]:
+        """Lists items in the order in which they finished, at most 500 and about
+        1 MiB.
+        """
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[_item_pb2.Item] | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamResultsResponse: _TypeAlias = StreamResultsResponse  # noqa: Y015
+
+@_typing.final
+class UploadItemsRequest(_message.Message):
+    """Carries items for a draft."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """Identifies the draft; in the first message, and optional after that."""
+    offset: _builtins.int
+    """Gives the place of the first of these items in the whole upload, counted
+    from 0. What lies before the draft's `upload_offset` is there already and
+    is only compared.
+    """
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ItemInput]:
+        """Lists the items. An item without an id gets its place in the upload."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        items: _abc.Iterable[_item_pb2.ItemInput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "items", b"items", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadItemsRequest: _TypeAlias = UploadItemsRequest  # noqa: Y015
+
+@_typing.final
+class UploadItemsResponse(_message.Message):
+    """Answers `UploadItems`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
+    DEDUPLICATED_COUNT_FIELD_NUMBER: _builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    accepted_count: _builtins.int
+    """Counts the items that this call added."""
+    deduplicated_count: _builtins.int
+    """Counts the items that were there already."""
+    next_offset: _builtins.int
+    """Gives the offset from which the upload goes on."""
+    def __init__(
+        self,
+        *,
+        accepted_count: _builtins.int = ...,
+        deduplicated_count: _builtins.int = ...,
+        next_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "deduplicated_count", b"deduplicated_count", "next_offset", b"next_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadItemsResponse: _TypeAlias = UploadItemsResponse  # noqa: Y015
+
+@_typing.final
+class SealBatchRequest(_message.Message):
+    """Asks to start a draft."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_COUNT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    batch_id: _builtins.str
+    """Identifies the draft."""
+    expected_count: _builtins.int
+    """Names how many items the draft must hold. Optional."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+        expected_count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_count", b"_expected_count", "expected_count", b"expected_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_count", b"_expected_count", "batch_id", b"batch_id", "expected_count", b"expected_count", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_count: _TypeAlias = _typing.Literal["expected_count"]  # noqa: Y015
+    _WhichOneofArgType__expected_count: _TypeAlias = _typing.Literal["_expected_count", b"_expected_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_count) -> _WhichOneofReturnType__expected_count | None: ...
+
+Global___SealBatchRequest: _TypeAlias = SealBatchRequest  # noqa: Y015
+
+@_typing.final
+class SealBatchResponse(_message.Message):
+    """Answers `SealBatch`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batch(self) -> _batch_pb2.Batch:
+        """Holds the batch after the call."""
+
+    def __init__(
+        self,
+        *,
+        batch: _batch_pb2.Batch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealBatchResponse: _TypeAlias = SealBatchResponse  # noqa: Y015
+
+@_typing.final
+class PauseBatchRequest(_message.Message):
+    """Asks to pause a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    batch_id: _builtins.str
+    """Identifies the batch."""
+    note: _builtins.str
+    """Says why, for people; shown as `state_message`. Optional, at most 500
+    characters.
+    """
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseBatchRequest: _TypeAlias = PauseBatchRequest  # noqa: Y015
+
+@_typing.final
+class PauseBatchResponse(_message.Message):
+    """Answers `PauseBatch`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batch(self) -> _batch_pb2.Batch:
+        """Holds the batch after the call."""
+
+    def __init__(
+        self,
+        *,
+        batch: _batch_pb2.Batch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseBatchResponse: _TypeAlias = PauseBatchResponse  # noqa: Y015
+
+@_typing.final
+class ResumeBatchRequest(_message.Message):
+    """Asks to go on with a paused batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    batch_id: _builtins.str
+    """Identifies the batch."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeBatchRequest: _TypeAlias = ResumeBatchRequest  # noqa: Y015
+
+@_typing.final
+class ResumeBatchResponse(_message.Message):
+    """Answers `ResumeBatch`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batch(self) -> _batch_pb2.Batch:
+        """Holds the batch after the call."""
+
+    def __init__(
+        self,
+        *,
+        batch: _batch_pb2.Batch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeBatchResponse: _TypeAlias = ResumeBatchResponse  # noqa: Y015
+
+@_typing.final
+class RetryBatchRequest(_message.Message):
+    """Asks to run items of a batch once more. All filters that are set must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    batch_id: _builtins.str
+    """Identifies the batch."""
+    user_id: _builtins.str
+    """Chooses items of this user."""
+    error_reason: _builtins.str
+    """Chooses items that failed for this reason."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_item_pb2.ItemState.ValueType]:
+        """Chooses items in one of these states: FAILED, CANCELLED, EXPIRED. Unset
+        means FAILED.
+        """
+
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Chooses items by their ids, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+        states: _abc.Iterable[_item_pb2.ItemState.ValueType] | None = ...,
+        user_id: _builtins.str = ...,
+        error_reason: _builtins.str = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "error_reason", b"error_reason", "item_ids", b"item_ids", "request_id", b"request_id", "states", b"states", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryBatchRequest: _TypeAlias = RetryBatchRequest  # noqa: Y015
+
+@_typing.final
+class RetryBatchResponse(_message.Message):
+    """Answers `RetryBatch`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    RETRIED_COUNT_FIELD_NUMBER: _builtins.int
+    retried_count: _builtins.int
+    """Counts the items that are tried again."""
+    @_builtins.property
+    def batch(self) -> _batch_pb2.Batch:
+        """Holds the batch after the call."""
+
+    def __init__(
+        self,
+        *,
+        batch: _batch_pb2.Batch | None = ...,
+        retried_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "retried_count", b"retried_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryBatchResponse: _TypeAlias = RetryBatchResponse  # noqa: Y015
+
+@_typing.final
+class DeleteBatchRequest(_message.Message):
+    """Asks to delete a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    batch_id: _builtins.str
+    """Identifies the batch."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBatchRequest: _TypeAlias = DeleteBatchRequest  # noqa: Y015
+
+@_typing.final
+class DeleteBatchResponse(_message.Message):
+    """Answers `DeleteBatch`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBatchResponse: _TypeAlias = DeleteBatchResponse  # noqa: Y015
+
+@_typing.final
+class PurgeBatchesRequest(_message.Message):
+    """Asks to delete old batches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OLDER_THAN_DAYS_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    older_than_days: _builtins.int
+    """Chooses batches that were over so many days ago, 0 to 36,500. Required; 0
+    means all that are over.
+    """
+    force: _builtins.bool
+    """Deletes. Unset only counts."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_batch_pb2.BatchState.ValueType]:
+        """Chooses batches in one of these final states. Unset means all of them."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        older_than_days: _builtins.int | None = ...,
+        states: _abc.Iterable[_batch_pb2.BatchState.ValueType] | None = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_older_than_days", b"_older_than_days", "older_than_days", b"older_than_days"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_older_than_days", b"_older_than_days", "force", b"force", "older_than_days", b"older_than_days", "request_id", b"request_id", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__older_than_days: _TypeAlias = _typing.Literal["older_than_days"]  # noqa: Y015
+    _WhichOneofArgType__older_than_days: _TypeAlias = _typing.Literal["_older_than_days", b"_older_than_days"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__older_than_days) -> _WhichOneofReturnType__older_than_days | None: ...
+
+Global___PurgeBatchesRequest: _TypeAlias = PurgeBatchesRequest  # noqa: Y015
+
+@_typing.final
+class PurgeBatchesResponse(_message.Message):
+    """Answers `PurgeBatches`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_COUNT_FIELD_NUMBER: _builtins.int
+    ITEM_COUNT_FIELD_NUMBER: _builtins.int
+    SAMPLE_BATCH_IDS_FIELD_NUMBER: _builtins.int
+    batch_count: _builtins.int
+    """Counts the batches that were deleted or, without `force`, would be."""
+    item_count: _builtins.int
+    """Counts their items."""
+    @_builtins.property
+    def sample_batch_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists the ids of the oldest of them, at most ten."""
+
+    def __init__(
+        self,
+        *,
+        batch_count: _builtins.int = ...,
+        item_count: _builtins.int = ...,
+        sample_batch_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_count", b"batch_count", "item_count", b"item_count", "sample_batch_ids", b"sample_batch_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeBatchesResponse: _TypeAlias = PurgeBatchesResponse  # noqa: Y015

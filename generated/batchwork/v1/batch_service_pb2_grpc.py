@@ -70,6 +70,51 @@ class BatchServiceStub:
                 request_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListItemsRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListItemsResponse.FromString,
                 _registered_method=True)
+        self.StreamResults = channel.unary_stream(
+                '/batchwork.v1.BatchService/StreamResults',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.StreamResultsRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.StreamResultsResponse.FromString,
+                _registered_method=True)
+        self.WatchBatches = channel.unary_stream(
+                '/batchwork.v1.BatchService/WatchBatches',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.WatchBatchesRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.WatchBatchesResponse.FromString,
+                _registered_method=True)
+        self.UploadItems = channel.stream_unary(
+                '/batchwork.v1.BatchService/UploadItems',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.UploadItemsRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.UploadItemsResponse.FromString,
+                _registered_method=True)
+        self.SealBatch = channel.unary_unary(
+                '/batchwork.v1.BatchService/SealBatch',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.SealBatchRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.SealBatchResponse.FromString,
+                _registered_method=True)
+        self.PauseBatch = channel.unary_unary(
+                '/batchwork.v1.BatchService/PauseBatch',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.PauseBatchRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.PauseBatchResponse.FromString,
+                _registered_method=True)
+        self.ResumeBatch = channel.unary_unary(
+                '/batchwork.v1.BatchService/ResumeBatch',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.ResumeBatchRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ResumeBatchResponse.FromString,
+                _registered_method=True)
+        self.RetryBatch = channel.unary_unary(
+                '/batchwork.v1.BatchService/RetryBatch',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.RetryBatchRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.RetryBatchResponse.FromString,
+                _registered_method=True)
+        self.DeleteBatch = channel.unary_unary(
+                '/batchwork.v1.BatchService/DeleteBatch',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.DeleteBatchRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.DeleteBatchResponse.FromString,
+                _registered_method=True)
+        self.PurgeBatches = channel.unary_unary(
+                '/batchwork.v1.BatchService/PurgeBatches',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.PurgeBatchesRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.PurgeBatchesResponse.FromString,
+                _registered_method=True)
         self.CancelBatch = channel.unary_unary(
                 '/batchwork.v1.BatchService/CancelBatch',
                 request_serializer=batchwork_dot_v1_dot_batch__service__pb2.CancelBatchRequest.SerializeToString,
@@ -93,12 +138,14 @@ class BatchServiceServicer:
         returns the batch that the first call created, for at least 24 hours.
 
         Errors:
-        INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+        INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
         UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
-        ALREADY_EXISTS    RESOURCE_EXISTS: the batch id is taken;
+        ALREADY_EXISTS      RESOURCE_EXISTS: the batch id is taken;
         REQUEST_ID_REUSED: same id, other content. Do not
         retry.
-        UNAVAILABLE       DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Retry with the
+        RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
+        delay with the same `request_id`.
+        UNAVAILABLE         DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Retry with the
         same `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -140,7 +187,8 @@ class BatchServiceServicer:
         NOT_FOUND           No such batch, or not the caller's. Do not retry.
         OUT_OF_RANGE        RESUME_TOKEN_EXPIRED: start again without a token.
         RESOURCE_EXHAUSTED  QUOTA_WATCHERS: too many watchers. Retry after the
-        delay.
+        delay. QUOTA_SLOW_READER: messages were not read in
+        time. Resume.
         UNAVAILABLE         SHUTTING_DOWN, after GOING_AWAY. Resume.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -172,13 +220,170 @@ class BatchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamResults(self, request, context):
+        """Streams the finished items of a batch in the order in which they finished.
+
+        Each message carries many. A stream that broke goes on after the newest
+        token. Items that were done before the events of their batch were forgotten
+        come in the order of the batch. An item that `RetryBatch` reopened comes
+        once, when it is done again.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        NOT_FOUND         No such batch, or not the caller's. Do not retry.
+        OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: start again without a token.
+        UNAVAILABLE       SHUTTING_DOWN. Resume.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchBatches(self, request, context):
+        """Streams what happens to all batches that match, and goes on until the
+        caller leaves.
+
+        Starts with a SNAPSHOT of each matching batch that is not over, or after
+        `resume_token` with the changes since. END tells that one batch is done;
+        the stream goes on. A stream that was resumed misses nothing of a batch that
+        still exists, and may tell something again, under the same `batch_id` and
+        `sequence`.
+
+        Errors:
+        INVALID_ARGUMENT    FIELD_VIOLATION. Do not retry.
+        OUT_OF_RANGE        RESUME_TOKEN_EXPIRED: start again without a token.
+        RESOURCE_EXHAUSTED  QUOTA_WATCHERS: too many watchers. Retry after the
+        delay. QUOTA_SLOW_READER: messages were not read in
+        time. Resume.
+        UNAVAILABLE         SHUTTING_DOWN, after GOING_AWAY. Resume.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadItems(self, request_iterator, context):
+        """Adds items to a draft.
+
+        The first message names the draft. Items are durable when the call has
+        answered; an upload that broke goes on at the draft's `upload_offset`. An
+        item that is there already with the same content is ignored.
+
+        Errors:
+        INVALID_ARGUMENT     FIELD_VIOLATION, PAYLOAD_TOO_LARGE; OFFSET_GAP: the
+        offset is beyond the next one. Do not retry.
+        NOT_FOUND            No such batch, or not the caller's. Do not retry.
+        ALREADY_EXISTS       RESOURCE_EXISTS: an item with this id and other
+        content is there. Do not retry.
+        FAILED_PRECONDITION  WRONG_STATE: the batch is no draft. Do not retry.
+        UNAVAILABLE          DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Read the
+        draft and go on at its `upload_offset`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SealBatch(self, request, context):
+        """Ends the upload to a draft and starts the batch.
+
+        Errors:
+        INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+        NOT_FOUND            No such batch, or not the caller's. Do not retry.
+        ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+        FAILED_PRECONDITION  WRONG_STATE: the batch is no draft;
+        COUNT_MISMATCH: it holds another number of items
+        than expected. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseBatch(self, request, context):
+        """Pauses a batch: items in flight finish, no new item starts after the
+        answer.
+
+        Pausing a paused batch changes nothing, but one that would have resumed by
+        itself stays paused.
+
+        Errors:
+        INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+        NOT_FOUND            No such batch, or not the caller's. Do not retry.
+        ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+        FAILED_PRECONDITION  WRONG_STATE: the batch is done, is being cancelled
+        or is a draft. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeBatch(self, request, context):
+        """Goes on with a paused batch. Resuming a batch that is not paused and not
+        over changes nothing.
+
+        Errors:
+        INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+        NOT_FOUND            No such batch, or not the caller's. Do not retry.
+        ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+        FAILED_PRECONDITION  WRONG_STATE: the batch is done, is being cancelled
+        or is a draft. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryBatch(self, request, context):
+        """Runs items of a batch that is over once more, as a new attempt of the same
+        batch: those that failed, or those that the filter names.
+
+        What succeeded is untouched. The items get a new budget of retries; the
+        history of their attempts goes on.
+
+        Errors:
+        INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+        NOT_FOUND            No such batch, or not the caller's. Do not retry.
+        ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+        FAILED_PRECONDITION  WRONG_STATE: the batch is not over, or all of it
+        succeeded; NOTHING_MATCHES: no item matches the
+        filter. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBatch(self, request, context):
+        """Deletes a batch that is over, with its items and results.
+
+        It is gone when the call has answered; its rows are removed little by
+        little after that.
+
+        Errors:
+        INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+        NOT_FOUND            No such batch, or not the caller's. Do not retry.
+        ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+        FAILED_PRECONDITION  WRONG_STATE: the batch is not over. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeBatches(self, request, context):
+        """Deletes the batches that were over so many days ago, or, without `force`,
+        only counts them and shows a sample. Batches that are not over are never
+        touched.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelBatch(self, request, context):
-        """Cancels a batch: items in flight finish, no new item starts after the
-        answer, what is done stays done.
+        """Cancels a batch: no new item starts after the answer, what is done stays
+        done. Items in flight finish, or are stopped when `mode` says so.
 
         Answers with the batch in CANCELLING, or CANCELLED when nothing was left.
         Cancelling a batch that is being cancelled or was cancelled changes
-        nothing.
+        nothing, except that STOP_IN_FLIGHT stops what FINISH_IN_FLIGHT had left.
 
         Errors:
         INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
@@ -222,6 +427,51 @@ def add_BatchServiceServicer_to_server(servicer, server):
                     servicer.ListItems,
                     request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListItemsRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListItemsResponse.SerializeToString,
+            ),
+            'StreamResults': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamResults,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.StreamResultsRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.StreamResultsResponse.SerializeToString,
+            ),
+            'WatchBatches': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchBatches,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.WatchBatchesRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.WatchBatchesResponse.SerializeToString,
+            ),
+            'UploadItems': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadItems,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.UploadItemsRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.UploadItemsResponse.SerializeToString,
+            ),
+            'SealBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.SealBatch,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.SealBatchRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.SealBatchResponse.SerializeToString,
+            ),
+            'PauseBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseBatch,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.PauseBatchRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.PauseBatchResponse.SerializeToString,
+            ),
+            'ResumeBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeBatch,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ResumeBatchRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.ResumeBatchResponse.SerializeToString,
+            ),
+            'RetryBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryBatch,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.RetryBatchRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.RetryBatchResponse.SerializeToString,
+            ),
+            'DeleteBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBatch,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.DeleteBatchRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.DeleteBatchResponse.SerializeToString,
+            ),
+            'PurgeBatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeBatches,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.PurgeBatchesRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.PurgeBatchesResponse.SerializeToString,
             ),
             'CancelBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelBatch,
@@ -397,6 +647,249 @@ class BatchService:
             '/batchwork.v1.BatchService/ListItems',
             batchwork_dot_v1_dot_batch__service__pb2.ListItemsRequest.SerializeToString,
             batchwork_dot_v1_dot_batch__service__pb2.ListItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/batchwork.v1.BatchService/StreamResults',
+            batchwork_dot_v1_dot_batch__service__pb2.StreamResultsRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.StreamResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchBatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/batchwork.v1.BatchService/WatchBatches',
+            batchwork_dot_v1_dot_batch__service__pb2.WatchBatchesRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.WatchBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadItems(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/batchwork.v1.BatchService/UploadItems',
+            batchwork_dot_v1_dot_batch__service__pb2.UploadItemsRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.UploadItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SealBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.BatchService/SealBatch',
+            batchwork_dot_v1_dot_batch__service__pb2.SealBatchRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.SealBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.BatchService/PauseBatch',
+            batchwork_dot_v1_dot_batch__service__pb2.PauseBatchRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.PauseBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.BatchService/ResumeBatch',
+            batchwork_dot_v1_dot_batch__service__pb2.ResumeBatchRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.ResumeBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.BatchService/RetryBatch',
+            batchwork_dot_v1_dot_batch__service__pb2.RetryBatchRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.RetryBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.BatchService/DeleteBatch',
+            batchwork_dot_v1_dot_batch__service__pb2.DeleteBatchRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.DeleteBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeBatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.BatchService/PurgeBatches',
+            batchwork_dot_v1_dot_batch__service__pb2.PurgeBatchesRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.PurgeBatchesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,13 +46,15 @@ class BatchServiceStub:
     returns the batch that the first call created, for at least 24 hours.
 
     Errors:
-      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-                        UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
-      ALREADY_EXISTS    RESOURCE_EXISTS: the batch id is taken;
-                        REQUEST_ID_REUSED: same id, other content. Do not
-                        retry.
-      UNAVAILABLE       DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Retry with the
-                        same `request_id`.
+      INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                          UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
+      ALREADY_EXISTS      RESOURCE_EXISTS: the batch id is taken;
+                          REQUEST_ID_REUSED: same id, other content. Do not
+                          retry.
+      RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
+                          delay with the same `request_id`.
+      UNAVAILABLE         DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Retry with the
+                          same `request_id`.
     """
     GetBatch: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.GetBatchRequest, _batch_service_pb2.GetBatchResponse]
     """Returns one batch.
@@ -81,7 +83,8 @@ class BatchServiceStub:
       NOT_FOUND           No such batch, or not the caller's. Do not retry.
       OUT_OF_RANGE        RESUME_TOKEN_EXPIRED: start again without a token.
       RESOURCE_EXHAUSTED  QUOTA_WATCHERS: too many watchers. Retry after the
-                          delay.
+                          delay. QUOTA_SLOW_READER: messages were not read in
+                          time. Resume.
       UNAVAILABLE         SHUTTING_DOWN, after GOING_AWAY. Resume.
     """
     GetItem: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.GetItemRequest, _batch_service_pb2.GetItemResponse]
@@ -101,13 +104,134 @@ class BatchServiceStub:
       INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
       NOT_FOUND         No such batch, or not the caller's. Do not retry.
     """
+    StreamResults: _grpc.UnaryStreamMultiCallable[_batch_service_pb2.StreamResultsRequest, _batch_service_pb2.StreamResultsResponse]
+    """Streams the finished items of a batch in the order in which they finished.
+
+    Each message carries many. A stream that broke goes on after the newest
+    token. Items that were done before the events of their batch were forgotten
+    come in the order of the batch. An item that `RetryBatch` reopened comes
+    once, when it is done again.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         No such batch, or not the caller's. Do not retry.
+      OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: start again without a token.
+      UNAVAILABLE       SHUTTING_DOWN. Resume.
+    """
+    WatchBatches: _grpc.UnaryStreamMultiCallable[_batch_service_pb2.WatchBatchesRequest, _batch_service_pb2.WatchBatchesResponse]
+    """Streams what happens to all batches that match, and goes on until the
+    caller leaves.
+
+    Starts with a SNAPSHOT of each matching batch that is not over, or after
+    `resume_token` with the changes since. END tells that one batch is done;
+    the stream goes on. A stream that was resumed misses nothing of a batch that
+    still exists, and may tell something again, under the same `batch_id` and
+    `sequence`.
+
+    Errors:
+      INVALID_ARGUMENT    FIELD_VIOLATION. Do not retry.
+      OUT_OF_RANGE        RESUME_TOKEN_EXPIRED: start again without a token.
+      RESOURCE_EXHAUSTED  QUOTA_WATCHERS: too many watchers. Retry after the
+                          delay. QUOTA_SLOW_READER: messages were not read in
+                          time. Resume.
+      UNAVAILABLE         SHUTTING_DOWN, after GOING_AWAY. Resume.
+    """
+    UploadItems: _grpc.StreamUnaryMultiCallable[_batch_service_pb2.UploadItemsRequest, _batch_service_pb2.UploadItemsResponse]
+    """Adds items to a draft.
+
+    The first message names the draft. Items are durable when the call has
+    answered; an upload that broke goes on at the draft's `upload_offset`. An
+    item that is there already with the same content is ignored.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION, PAYLOAD_TOO_LARGE; OFFSET_GAP: the
+                           offset is beyond the next one. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       RESOURCE_EXISTS: an item with this id and other
+                           content is there. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is no draft. Do not retry.
+      UNAVAILABLE          DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Read the
+                           draft and go on at its `upload_offset`.
+    """
+    SealBatch: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.SealBatchRequest, _batch_service_pb2.SealBatchResponse]
+    """Ends the upload to a draft and starts the batch.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is no draft;
+                           COUNT_MISMATCH: it holds another number of items
+                           than expected. Do not retry.
+    """
+    PauseBatch: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.PauseBatchRequest, _batch_service_pb2.PauseBatchResponse]
+    """Pauses a batch: items in flight finish, no new item starts after the
+    answer.
+
+    Pausing a paused batch changes nothing, but one that would have resumed by
+    itself stays paused.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is done, is being cancelled
+                           or is a draft. Do not retry.
+    """
+    ResumeBatch: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.ResumeBatchRequest, _batch_service_pb2.ResumeBatchResponse]
+    """Goes on with a paused batch. Resuming a batch that is not paused and not
+    over changes nothing.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is done, is being cancelled
+                           or is a draft. Do not retry.
+    """
+    RetryBatch: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.RetryBatchRequest, _batch_service_pb2.RetryBatchResponse]
+    """Runs items of a batch that is over once more, as a new attempt of the same
+    batch: those that failed, or those that the filter names.
+
+    What succeeded is untouched. The items get a new budget of retries; the
+    history of their attempts goes on.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is not over, or all of it
+                           succeeded; NOTHING_MATCHES: no item matches the
+                           filter. Do not retry.
+    """
+    DeleteBatch: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.DeleteBatchRequest, _batch_service_pb2.DeleteBatchResponse]
+    """Deletes a batch that is over, with its items and results.
+
+    It is gone when the call has answered; its rows are removed little by
+    little after that.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is not over. Do not retry.
+    """
+    PurgeBatches: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.PurgeBatchesRequest, _batch_service_pb2.PurgeBatchesResponse]
+    """Deletes the batches that were over so many days ago, or, without `force`,
+    only counts them and shows a sample. Batches that are not over are never
+    touched.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+    """
     CancelBatch: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.CancelBatchRequest, _batch_service_pb2.CancelBatchResponse]
-    """Cancels a batch: items in flight finish, no new item starts after the
-    answer, what is done stays done.
+    """Cancels a batch: no new item starts after the answer, what is done stays
+    done. Items in flight finish, or are stopped when `mode` says so.
 
     Answers with the batch in CANCELLING, or CANCELLED when nothing was left.
     Cancelling a batch that is being cancelled or was cancelled changes
-    nothing.
+    nothing, except that STOP_IN_FLIGHT stops what FINISH_IN_FLIGHT had left.
 
     Errors:
       INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
@@ -134,13 +258,15 @@ class BatchServiceAsyncStub(BatchServiceStub):
     returns the batch that the first call created, for at least 24 hours.
 
     Errors:
-      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-                        UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
-      ALREADY_EXISTS    RESOURCE_EXISTS: the batch id is taken;
-                        REQUEST_ID_REUSED: same id, other content. Do not
-                        retry.
-      UNAVAILABLE       DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Retry with the
-                        same `request_id`.
+      INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                          UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
+      ALREADY_EXISTS      RESOURCE_EXISTS: the batch id is taken;
+                          REQUEST_ID_REUSED: same id, other content. Do not
+                          retry.
+      RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
+                          delay with the same `request_id`.
+      UNAVAILABLE         DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Retry with the
+                          same `request_id`.
     """
     GetBatch: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.GetBatchRequest, _batch_service_pb2.GetBatchResponse]  # type: ignore[assignment]
     """Returns one batch.
@@ -169,7 +295,8 @@ class BatchServiceAsyncStub(BatchServiceStub):
       NOT_FOUND           No such batch, or not the caller's. Do not retry.
       OUT_OF_RANGE        RESUME_TOKEN_EXPIRED: start again without a token.
       RESOURCE_EXHAUSTED  QUOTA_WATCHERS: too many watchers. Retry after the
-                          delay.
+                          delay. QUOTA_SLOW_READER: messages were not read in
+                          time. Resume.
       UNAVAILABLE         SHUTTING_DOWN, after GOING_AWAY. Resume.
     """
     GetItem: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.GetItemRequest, _batch_service_pb2.GetItemResponse]  # type: ignore[assignment]
@@ -189,13 +316,134 @@ class BatchServiceAsyncStub(BatchServiceStub):
       INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
       NOT_FOUND         No such batch, or not the caller's. Do not retry.
     """
+    StreamResults: _aio.UnaryStreamMultiCallable[_batch_service_pb2.StreamResultsRequest, _batch_service_pb2.StreamResultsResponse]  # type: ignore[assignment]
+    """Streams the finished items of a batch in the order in which they finished.
+
+    Each message carries many. A stream that broke goes on after the newest
+    token. Items that were done before the events of their batch were forgotten
+    come in the order of the batch. An item that `RetryBatch` reopened comes
+    once, when it is done again.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         No such batch, or not the caller's. Do not retry.
+      OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: start again without a token.
+      UNAVAILABLE       SHUTTING_DOWN. Resume.
+    """
+    WatchBatches: _aio.UnaryStreamMultiCallable[_batch_service_pb2.WatchBatchesRequest, _batch_service_pb2.WatchBatchesResponse]  # type: ignore[assignment]
+    """Streams what happens to all batches that match, and goes on until the
+    caller leaves.
+
+    Starts with a SNAPSHOT of each matching batch that is not over, or after
+    `resume_token` with the changes since. END tells that one batch is done;
+    the stream goes on. A stream that was resumed misses nothing of a batch that
+    still exists, and may tell something again, under the same `batch_id` and
+    `sequence`.
+
+    Errors:
+      INVALID_ARGUMENT    FIELD_VIOLATION. Do not retry.
+      OUT_OF_RANGE        RESUME_TOKEN_EXPIRED: start again without a token.
+      RESOURCE_EXHAUSTED  QUOTA_WATCHERS: too many watchers. Retry after the
+                          delay. QUOTA_SLOW_READER: messages were not read in
+                          time. Resume.
+      UNAVAILABLE         SHUTTING_DOWN, after GOING_AWAY. Resume.
+    """
+    UploadItems: _aio.StreamUnaryMultiCallable[_batch_service_pb2.UploadItemsRequest, _batch_service_pb2.UploadItemsResponse]  # type: ignore[assignment]
+    """Adds items to a draft.
+
+    The first message names the draft. Items are durable when the call has
+    answered; an upload that broke goes on at the draft's `upload_offset`. An
+    item that is there already with the same content is ignored.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION, PAYLOAD_TOO_LARGE; OFFSET_GAP: the
+                           offset is beyond the next one. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       RESOURCE_EXISTS: an item with this id and other
+                           content is there. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is no draft. Do not retry.
+      UNAVAILABLE          DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Read the
+                           draft and go on at its `upload_offset`.
+    """
+    SealBatch: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.SealBatchRequest, _batch_service_pb2.SealBatchResponse]  # type: ignore[assignment]
+    """Ends the upload to a draft and starts the batch.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is no draft;
+                           COUNT_MISMATCH: it holds another number of items
+                           than expected. Do not retry.
+    """
+    PauseBatch: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.PauseBatchRequest, _batch_service_pb2.PauseBatchResponse]  # type: ignore[assignment]
+    """Pauses a batch: items in flight finish, no new item starts after the
+    answer.
+
+    Pausing a paused batch changes nothing, but one that would have resumed by
+    itself stays paused.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is done, is being cancelled
+                           or is a draft. Do not retry.
+    """
+    ResumeBatch: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.ResumeBatchRequest, _batch_service_pb2.ResumeBatchResponse]  # type: ignore[assignment]
+    """Goes on with a paused batch. Resuming a batch that is not paused and not
+    over changes nothing.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is done, is being cancelled
+                           or is a draft. Do not retry.
+    """
+    RetryBatch: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.RetryBatchRequest, _batch_service_pb2.RetryBatchResponse]  # type: ignore[assignment]
+    """Runs items of a batch that is over once more, as a new attempt of the same
+    batch: those that failed, or those that the filter names.
+
+    What succeeded is untouched. The items get a new budget of retries; the
+    history of their attempts goes on.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is not over, or all of it
+                           succeeded; NOTHING_MATCHES: no item matches the
+                           filter. Do not retry.
+    """
+    DeleteBatch: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.DeleteBatchRequest, _batch_service_pb2.DeleteBatchResponse]  # type: ignore[assignment]
+    """Deletes a batch that is over, with its items and results.
+
+    It is gone when the call has answered; its rows are removed little by
+    little after that.
+
+    Errors:
+      INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+      NOT_FOUND            No such batch, or not the caller's. Do not retry.
+      ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION  WRONG_STATE: the batch is not over. Do not retry.
+    """
+    PurgeBatches: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.PurgeBatchesRequest, _batch_service_pb2.PurgeBatchesResponse]  # type: ignore[assignment]
+    """Deletes the batches that were over so many days ago, or, without `force`,
+    only counts them and shows a sample. Batches that are not over are never
+    touched.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+    """
     CancelBatch: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.CancelBatchRequest, _batch_service_pb2.CancelBatchResponse]  # type: ignore[assignment]
-    """Cancels a batch: items in flight finish, no new item starts after the
-    answer, what is done stays done.
+    """Cancels a batch: no new item starts after the answer, what is done stays
+    done. Items in flight finish, or are stopped when `mode` says so.
 
     Answers with the batch in CANCELLING, or CANCELLED when nothing was left.
     Cancelling a batch that is being cancelled or was cancelled changes
-    nothing.
+    nothing, except that STOP_IN_FLIGHT stops what FINISH_IN_FLIGHT had left.
 
     Errors:
       INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
@@ -225,13 +473,15 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         returns the batch that the first call created, for at least 24 hours.
 
         Errors:
-          INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-                            UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
-          ALREADY_EXISTS    RESOURCE_EXISTS: the batch id is taken;
-                            REQUEST_ID_REUSED: same id, other content. Do not
-                            retry.
-          UNAVAILABLE       DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Retry with the
-                            same `request_id`.
+          INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                              UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
+          ALREADY_EXISTS      RESOURCE_EXISTS: the batch id is taken;
+                              REQUEST_ID_REUSED: same id, other content. Do not
+                              retry.
+          RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
+                              delay with the same `request_id`.
+          UNAVAILABLE         DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Retry with the
+                              same `request_id`.
         """
 
     @_abc_1.abstractmethod
@@ -278,7 +528,8 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND           No such batch, or not the caller's. Do not retry.
           OUT_OF_RANGE        RESUME_TOKEN_EXPIRED: start again without a token.
           RESOURCE_EXHAUSTED  QUOTA_WATCHERS: too many watchers. Retry after the
-                              delay.
+                              delay. QUOTA_SLOW_READER: messages were not read in
+                              time. Resume.
           UNAVAILABLE         SHUTTING_DOWN, after GOING_AWAY. Resume.
         """
 
@@ -312,17 +563,192 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def StreamResults(
+        self,
+        request: _batch_service_pb2.StreamResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_batch_service_pb2.StreamResultsResponse], _abc.AsyncIterator[_batch_service_pb2.StreamResultsResponse]]:
+        """Streams the finished items of a batch in the order in which they finished.
+
+        Each message carries many. A stream that broke goes on after the newest
+        token. Items that were done before the events of their batch were forgotten
+        come in the order of the batch. An item that `RetryBatch` reopened comes
+        once, when it is done again.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          NOT_FOUND         No such batch, or not the caller's. Do not retry.
+          OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: start again without a token.
+          UNAVAILABLE       SHUTTING_DOWN. Resume.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchBatches(
+        self,
+        request: _batch_service_pb2.WatchBatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_batch_service_pb2.WatchBatchesResponse], _abc.AsyncIterator[_batch_service_pb2.WatchBatchesResponse]]:
+        """Streams what happens to all batches that match, and goes on until the
+        caller leaves.
+
+        Starts with a SNAPSHOT of each matching batch that is not over, or after
+        `resume_token` with the changes since. END tells that one batch is done;
+        the stream goes on. A stream that was resumed misses nothing of a batch that
+        still exists, and may tell something again, under the same `batch_id` and
+        `sequence`.
+
+        Errors:
+          INVALID_ARGUMENT    FIELD_VIOLATION. Do not retry.
+          OUT_OF_RANGE        RESUME_TOKEN_EXPIRED: start again without a token.
+          RESOURCE_EXHAUSTED  QUOTA_WATCHERS: too many watchers. Retry after the
+                              delay. QUOTA_SLOW_READER: messages were not read in
+                              time. Resume.
+          UNAVAILABLE         SHUTTING_DOWN, after GOING_AWAY. Resume.
+        """
+
+    @_abc_1.abstractmethod
+    def UploadItems(
+        self,
+        request_iterator: _MaybeAsyncIterator[_batch_service_pb2.UploadItemsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.UploadItemsResponse, _abc.Awaitable[_batch_service_pb2.UploadItemsResponse]]:
+        """Adds items to a draft.
+
+        The first message names the draft. Items are durable when the call has
+        answered; an upload that broke goes on at the draft's `upload_offset`. An
+        item that is there already with the same content is ignored.
+
+        Errors:
+          INVALID_ARGUMENT     FIELD_VIOLATION, PAYLOAD_TOO_LARGE; OFFSET_GAP: the
+                               offset is beyond the next one. Do not retry.
+          NOT_FOUND            No such batch, or not the caller's. Do not retry.
+          ALREADY_EXISTS       RESOURCE_EXISTS: an item with this id and other
+                               content is there. Do not retry.
+          FAILED_PRECONDITION  WRONG_STATE: the batch is no draft. Do not retry.
+          UNAVAILABLE          DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Read the
+                               draft and go on at its `upload_offset`.
+        """
+
+    @_abc_1.abstractmethod
+    def SealBatch(
+        self,
+        request: _batch_service_pb2.SealBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.SealBatchResponse, _abc.Awaitable[_batch_service_pb2.SealBatchResponse]]:
+        """Ends the upload to a draft and starts the batch.
+
+        Errors:
+          INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+          NOT_FOUND            No such batch, or not the caller's. Do not retry.
+          ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+          FAILED_PRECONDITION  WRONG_STATE: the batch is no draft;
+                               COUNT_MISMATCH: it holds another number of items
+                               than expected. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseBatch(
+        self,
+        request: _batch_service_pb2.PauseBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.PauseBatchResponse, _abc.Awaitable[_batch_service_pb2.PauseBatchResponse]]:
+        """Pauses a batch: items in flight finish, no new item starts after the
+        answer.
+
+        Pausing a paused batch changes nothing, but one that would have resumed by
+        itself stays paused.
+
+        Errors:
+          INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+          NOT_FOUND            No such batch, or not the caller's. Do not retry.
+          ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+          FAILED_PRECONDITION  WRONG_STATE: the batch is done, is being cancelled
+                               or is a draft. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeBatch(
+        self,
+        request: _batch_service_pb2.ResumeBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.ResumeBatchResponse, _abc.Awaitable[_batch_service_pb2.ResumeBatchResponse]]:
+        """Goes on with a paused batch. Resuming a batch that is not paused and not
+        over changes nothing.
+
+        Errors:
+          INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+          NOT_FOUND            No such batch, or not the caller's. Do not retry.
+          ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+          FAILED_PRECONDITION  WRONG_STATE: the batch is done, is being cancelled
+                               or is a draft. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryBatch(
+        self,
+        request: _batch_service_pb2.RetryBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.RetryBatchResponse, _abc.Awaitable[_batch_service_pb2.RetryBatchResponse]]:
+        """Runs items of a batch that is over once more, as a new attempt of the same
+        batch: those that failed, or those that the filter names.
+
+        What succeeded is untouched. The items get a new budget of retries; the
+        history of their attempts goes on.
+
+        Errors:
+          INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+          NOT_FOUND            No such batch, or not the caller's. Do not retry.
+          ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+          FAILED_PRECONDITION  WRONG_STATE: the batch is not over, or all of it
+                               succeeded; NOTHING_MATCHES: no item matches the
+                               filter. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteBatch(
+        self,
+        request: _batch_service_pb2.DeleteBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.DeleteBatchResponse, _abc.Awaitable[_batch_service_pb2.DeleteBatchResponse]]:
+        """Deletes a batch that is over, with its items and results.
+
+        It is gone when the call has answered; its rows are removed little by
+        little after that.
+
+        Errors:
+          INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.
+          NOT_FOUND            No such batch, or not the caller's. Do not retry.
+          ALREADY_EXISTS       REQUEST_ID_REUSED. Do not retry.
+          FAILED_PRECONDITION  WRONG_STATE: the batch is not over. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeBatches(
+        self,
+        request: _batch_service_pb2.PurgeBatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.PurgeBatchesResponse, _abc.Awaitable[_batch_service_pb2.PurgeBatchesResponse]]:
+        """Deletes the batches that were over so many days ago, or, without `force`,
+        only counts them and shows a sample. Batches that are not over are never
+        touched.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
     def CancelBatch(
         self,
         request: _batch_service_pb2.CancelBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_service_pb2.CancelBatchResponse, _abc.Awaitable[_batch_service_pb2.CancelBatchResponse]]:
-        """Cancels a batch: items in flight finish, no new item starts after the
-        answer, what is done stays done.
+        """Cancels a batch: no new item starts after the answer, what is done stays
+        done. Items in flight finish, or are stopped when `mode` says so.
 
         Answers with the batch in CANCELLING, or CANCELLED when nothing was left.
         Cancelling a batch that is being cancelled or was cancelled changes
-        nothing.
+        nothing, except that STOP_IN_FLIGHT stops what FINISH_IN_FLIGHT had left.
 
         Errors:
           INVALID_ARGUMENT     FIELD_VIOLATION. Do not retry.

@@ -22,26 +22,28 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from batchwork.v1 import policy_pb2 as batchwork_dot_v1_dot_policy__pb2
 from batchwork.v1 import schedule_pb2 as batchwork_dot_v1_dot_schedule__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61tchwork/v1/job.proto\x12\x0c\x62\x61tchwork.v1\x1a\x1b\x62\x61tchwork/v1/schedule.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x06\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x05\x12%\n\x05shape\x18\x06 \x01(\x0e\x32\x16.batchwork.v1.JobShape\x12-\n\x0b\x64\x61ta_source\x18\x07 \x01(\x0e\x32\x18.batchwork.v1.DataSource\x12\x39\n\x11preference_source\x18\x08 \x01(\x0e\x32\x1e.batchwork.v1.PreferenceSource\x12\x12\n\nbatch_type\x18\t \x01(\t\x12(\n\x08priority\x18\n \x01(\x0e\x32\x16.batchwork.v1.Priority\x12\x12\n\ncategories\x18\x0b \x03(\t\x12\x13\n\x0btemplate_id\x18\x0c \x01(\t\x12\x11\n\toperation\x18\r \x01(\t\x12(\n\x08schedule\x18\x0e \x01(\x0b\x32\x16.batchwork.v1.Schedule\x12(\n\x07\x66ilters\x18\x0f \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05limit\x18\x10 \x01(\x03\x12\x18\n\x0bretry_limit\x18\x11 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\x12\x64istribute_results\x18\x12 \x01(\x08\x12\x1d\n\x15\x64istribution_user_ids\x18\x13 \x03(\t\x12\x12\n\npurpose_id\x18\x14 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x15 \x01(\t\x12\x34\n\x13\x64\x65\x66\x61ult_preferences\x18\x16 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06source\x18\x17 \x01(\t\x12/\n\x0b\x63reate_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_retry_limit*u\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_MEDIUM\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x12\x15\n\x11PRIORITY_CRITICAL\x10\x04*m\n\x08JobShape\x12\x19\n\x15JOB_SHAPE_UNSPECIFIED\x10\x00\x12\x18\n\x14JOB_SHAPE_INDIVIDUAL\x10\x01\x12\x14\n\x10JOB_SHAPE_OBJECT\x10\x02\x12\x16\n\x12JOB_SHAPE_COMBINED\x10\x03*\\\n\nDataSource\x12\x1b\n\x17\x44\x41TA_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_SOURCE_USERS\x10\x01\x12\x1a\n\x16\x44\x41TA_SOURCE_CATEGORIES\x10\x02*r\n\x10PreferenceSource\x12!\n\x1dPREFERENCE_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PREFERENCE_SOURCE_STATIC\x10\x01\x12\x1d\n\x19PREFERENCE_SOURCE_DYNAMIC\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61tchwork/v1/job.proto\x12\x0c\x62\x61tchwork.v1\x1a\x19\x62\x61tchwork/v1/policy.proto\x1a\x1b\x62\x61tchwork/v1/schedule.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x07\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x05\x12%\n\x05shape\x18\x06 \x01(\x0e\x32\x16.batchwork.v1.JobShape\x12-\n\x0b\x64\x61ta_source\x18\x07 \x01(\x0e\x32\x18.batchwork.v1.DataSource\x12\x39\n\x11preference_source\x18\x08 \x01(\x0e\x32\x1e.batchwork.v1.PreferenceSource\x12\x12\n\nbatch_type\x18\t \x01(\t\x12(\n\x08priority\x18\n \x01(\x0e\x32\x16.batchwork.v1.Priority\x12\x12\n\ncategories\x18\x0b \x03(\t\x12\x13\n\x0btemplate_id\x18\x0c \x01(\t\x12\x11\n\toperation\x18\r \x01(\t\x12(\n\x08schedule\x18\x0e \x01(\x0b\x32\x16.batchwork.v1.Schedule\x12(\n\x07\x66ilters\x18\x0f \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05limit\x18\x10 \x01(\x03\x12\x18\n\x0bretry_limit\x18\x11 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\x12\x64istribute_results\x18\x12 \x01(\x08\x12\x1d\n\x15\x64istribution_user_ids\x18\x13 \x03(\t\x12\x12\n\npurpose_id\x18\x14 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x15 \x01(\t\x12\x34\n\x13\x64\x65\x66\x61ult_preferences\x18\x16 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06source\x18\x17 \x01(\t\x12/\n\x0b\x63reate_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0cretry_policy\x18\x1a \x01(\x0b\x32\x19.batchwork.v1.RetryPolicy\x12\x33\n\x0e\x66\x61ilure_policy\x18\x1b \x01(\x0b\x32\x1b.batchwork.v1.FailurePolicy\x12\x30\n\rbatch_timeout\x18\x1c \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\n\x0c_retry_limit*u\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_MEDIUM\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x12\x15\n\x11PRIORITY_CRITICAL\x10\x04*m\n\x08JobShape\x12\x19\n\x15JOB_SHAPE_UNSPECIFIED\x10\x00\x12\x18\n\x14JOB_SHAPE_INDIVIDUAL\x10\x01\x12\x14\n\x10JOB_SHAPE_OBJECT\x10\x02\x12\x16\n\x12JOB_SHAPE_COMBINED\x10\x03*\\\n\nDataSource\x12\x1b\n\x17\x44\x41TA_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_SOURCE_USERS\x10\x01\x12\x1a\n\x16\x44\x41TA_SOURCE_CATEGORIES\x10\x02*r\n\x10PreferenceSource\x12!\n\x1dPREFERENCE_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PREFERENCE_SOURCE_STATIC\x10\x01\x12\x1d\n\x19PREFERENCE_SOURCE_DYNAMIC\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'batchwork.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=913
-  _globals['_PRIORITY']._serialized_end=1030
-  _globals['_JOBSHAPE']._serialized_start=1032
-  _globals['_JOBSHAPE']._serialized_end=1141
-  _globals['_DATASOURCE']._serialized_start=1143
-  _globals['_DATASOURCE']._serialized_end=1235
-  _globals['_PREFERENCESOURCE']._serialized_start=1237
-  _globals['_PREFERENCESOURCE']._serialized_end=1351
-  _globals['_JOB']._serialized_start=133
-  _globals['_JOB']._serialized_end=911
+  _globals['_PRIORITY']._serialized_start=1124
+  _globals['_PRIORITY']._serialized_end=1241
+  _globals['_JOBSHAPE']._serialized_start=1243
+  _globals['_JOBSHAPE']._serialized_end=1352
+  _globals['_DATASOURCE']._serialized_start=1354
+  _globals['_DATASOURCE']._serialized_end=1446
+  _globals['_PREFERENCESOURCE']._serialized_start=1448
+  _globals['_PREFERENCESOURCE']._serialized_end=1562
+  _globals['_JOB']._serialized_start=192
+  _globals['_JOB']._serialized_end=1122
 # @@protoc_insertion_point(module_scope)

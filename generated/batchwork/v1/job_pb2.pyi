@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from batchwork.v1 import policy_pb2 as _policy_pb2
 from batchwork.v1 import schedule_pb2 as _schedule_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -161,6 +163,9 @@ class Job(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    FAILURE_POLICY_FIELD_NUMBER: _builtins.int
+    BATCH_TIMEOUT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Identifies the job."""
     tenant_id: _builtins.str
@@ -231,6 +236,18 @@ class Job(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Tells when the job changed last."""
 
+    @_builtins.property
+    def retry_policy(self) -> _policy_pb2.RetryPolicy:
+        """Says when a failed item is tried again."""
+
+    @_builtins.property
+    def failure_policy(self) -> _policy_pb2.FailurePolicy:
+        """Says how many items of a run may fail."""
+
+    @_builtins.property
+    def batch_timeout(self) -> _duration_pb2.Duration:
+        """Sets the longest time of a run, 1 s to 30 days; unset means no limit."""
+
     def __init__(
         self,
         *,
@@ -259,10 +276,13 @@ class Job(_message.Message):
         source: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        retry_policy: _policy_pb2.RetryPolicy | None = ...,
+        failure_policy: _policy_pb2.FailurePolicy | None = ...,
+        batch_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "create_time", b"create_time", "default_preferences", b"default_preferences", "filters", b"filters", "retry_limit", b"retry_limit", "schedule", b"schedule", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "create_time", b"create_time", "default_preferences", b"default_preferences", "failure_policy", b"failure_policy", "filters", b"filters", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "schedule", b"schedule", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_type", b"batch_type", "categories", b"categories", "create_time", b"create_time", "data_source", b"data_source", "default_preferences", b"default_preferences", "description", b"description", "display_name", b"display_name", "distribute_results", b"distribute_results", "distribution_user_ids", b"distribution_user_ids", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "limit", b"limit", "operation", b"operation", "preference_source", b"preference_source", "priority", b"priority", "purpose_id", b"purpose_id", "retry_limit", b"retry_limit", "revision", b"revision", "schedule", b"schedule", "shape", b"shape", "source", b"source", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "batch_type", b"batch_type", "categories", b"categories", "create_time", b"create_time", "data_source", b"data_source", "default_preferences", b"default_preferences", "description", b"description", "display_name", b"display_name", "distribute_results", b"distribute_results", "distribution_user_ids", b"distribution_user_ids", "failure_policy", b"failure_policy", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "limit", b"limit", "operation", b"operation", "preference_source", b"preference_source", "priority", b"priority", "purpose_id", b"purpose_id", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "shape", b"shape", "source", b"source", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_limit: _TypeAlias = _typing.Literal["retry_limit"]  # noqa: Y015
     _WhichOneofArgType__retry_limit: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit"]  # noqa: Y015

@@ -131,10 +131,12 @@ class JobServiceServicer:
         The same `request_id` again returns the batch that the first call created.
 
         Errors:
-        INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
+        INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
         PAYLOAD_TOO_LARGE. Do not retry.
-        NOT_FOUND         No such job, or not the caller's. Do not retry.
-        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        NOT_FOUND           No such job, or not the caller's. Do not retry.
+        ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+        RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
+        delay with the same `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -78,10 +78,12 @@ class JobServiceStub:
     The same `request_id` again returns the batch that the first call created.
 
     Errors:
-      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
-                        PAYLOAD_TOO_LARGE. Do not retry.
-      NOT_FOUND         No such job, or not the caller's. Do not retry.
-      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
+                          PAYLOAD_TOO_LARGE. Do not retry.
+      NOT_FOUND           No such job, or not the caller's. Do not retry.
+      ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+      RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
+                          delay with the same `request_id`.
     """
 
 @_typing.type_check_only
@@ -134,10 +136,12 @@ class JobServiceAsyncStub(JobServiceStub):
     The same `request_id` again returns the batch that the first call created.
 
     Errors:
-      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
-                        PAYLOAD_TOO_LARGE. Do not retry.
-      NOT_FOUND         No such job, or not the caller's. Do not retry.
-      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
+                          PAYLOAD_TOO_LARGE. Do not retry.
+      NOT_FOUND           No such job, or not the caller's. Do not retry.
+      ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+      RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
+                          delay with the same `request_id`.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -217,10 +221,12 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         The same `request_id` again returns the batch that the first call created.
 
         Errors:
-          INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
-                            PAYLOAD_TOO_LARGE. Do not retry.
-          NOT_FOUND         No such job, or not the caller's. Do not retry.
-          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+          INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
+                              PAYLOAD_TOO_LARGE. Do not retry.
+          NOT_FOUND           No such job, or not the caller's. Do not retry.
+          ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+          RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
+                              delay with the same `request_id`.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
