@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from batchwork_server.application.batches import chunks_of
 from batchwork_server.domain.batch import Batch, BatchState, Counts
+from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.filters import BatchFilter, ItemFilter
 from batchwork_server.domain.item import ItemState, NewItem
+from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.errors import AlreadyExists
 from batchwork_server.store.sql_store import SqlStore
 
@@ -33,17 +35,25 @@ async def insert(
         )
 
 
+@pytest.mark.arrow("batch B", "item A")
 async def test_a_stored_batch_comes_back_as_it_was_asked_for(store):
     request: dict[str, Any] = {
         "labels": {"team": "blue"},
         "filters": {"min_followers": 10},
         "job_id": "job-1",
+        "options": make_options(
+            retry=RetryPolicy(multiplier=1.5, non_retryable_reasons=frozenset({"ACCOUNT_GONE"})),
+            handicap=timedelta(milliseconds=1500),
+            batch_timeout=timedelta(days=30),
+            failure_policy=FailurePolicy(max_failed_ratio=0.1, action=FailureAction.FAIL),
+        ),
     }
     created = await insert(store, make_items(3), batch_id="bat-1", **request)
 
     found = await store.batches.get("bat-1", tenant_id=TENANT)
 
     assert found == created
+    assert found.request.options == request["options"]
     assert found.counts == Counts(total=3, pending=3)
     assert found.request.filters == {"min_followers": 10}
     assert found.state is BatchState.PENDING
@@ -68,6 +78,7 @@ async def test_a_tenant_sees_nothing_of_another_one(store):
     assert await store.batches.get("bat-1", tenant_id=None) is not None
 
 
+@pytest.mark.arrow("batch C")
 async def test_a_batch_without_work_is_over_when_it_is_created(store):
     items = [make_item("a", skip_reason="USER_NOT_FOUND")]
 
@@ -158,10 +169,11 @@ async def test_items_are_listed_in_order_and_by_state(store):
     assert [i.item_id for i in skipped] == [i.item_id for i in by_reason] == ["b"]
 
 
+@pytest.mark.arrow("item C")
 async def test_an_item_is_running_while_a_worker_holds_it(store):
     batch = await insert(store, make_items(4), batch_id="bat-1", options=make_options(chunk_size=2))
     [(first, _), _] = await store.chunks.next_chunks(now=START, limit=10)
-    await store.chunks.claim([first], owner="w", now=START, lease_time=START)
+    await store.chunks.claim([first], owner="w", now=START, lease=timedelta(seconds=30))
 
     running = await store.batches.get("bat-1", tenant_id=TENANT)
     page, _ = await store.batches.list_items(

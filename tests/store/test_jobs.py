@@ -7,8 +7,10 @@ from datetime import time, timedelta
 from typing import Any
 
 import pytest
+from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.job import DataSource, JobDefinition, JobShape, StoredJob
+from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.domain.schedule import Schedule, Weekday, Weekly
 from batchwork_server.store.pages import PAGE_BYTES
 from batchwork_server.store.store import Store
@@ -62,6 +64,12 @@ async def test_a_job_comes_back_as_it_was_stored(store: Store) -> None:
         ),
         filters={"min_followers": 1000, "has_profile_pic": True},
         retry_limit=0,
+        retry_policy=RequestedRetry(
+            initial_backoff=timedelta(milliseconds=500),
+            non_retryable_reasons=frozenset({"ACCOUNT_GONE"}),
+        ),
+        batch_timeout=timedelta(hours=2),
+        failure_policy=FailurePolicy(max_failed=3, action=FailureAction.CONTINUE),
         distribution_user_ids=("admin_1", "editor_1"),
         feature_type="instagram_posts",
         default_preferences={"template_overrides": {"tone": "casual"}},

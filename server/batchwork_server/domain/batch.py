@@ -8,18 +8,21 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from batchwork_server.domain.failure import FailurePolicy
 from batchwork_server.domain.retry import RetryPolicy
 
 
 class BatchState(StrEnum):
     """Where a batch stands."""
 
+    DRAFT = "DRAFT"  # open for upload; nothing runs
     PENDING = "PENDING"  # stored; no item was taken yet
     RUNNING = "RUNNING"  # at least one item was taken
+    PAUSED = "PAUSED"  # items in flight finish, no new one starts
     SUCCEEDED = "SUCCEEDED"  # final: no item failed
     PARTIALLY_SUCCEEDED = "PARTIALLY_SUCCEEDED"  # final: some failed, some succeeded
     FAILED = "FAILED"  # final: items failed, none succeeded
-    CANCELLING = "CANCELLING"  # items in flight finish, no new one starts
+    CANCELLING = "CANCELLING"  # it ends early: no new item starts
     CANCELLED = "CANCELLED"  # final
     EXPIRED = "EXPIRED"  # final: its time was over
 
@@ -38,7 +41,17 @@ FINAL_STATES = frozenset(
     }
 )
 
-CANCELLABLE_STATES = frozenset({BatchState.PENDING, BatchState.RUNNING})
+
+class StateReason(StrEnum):
+    """Why a batch is PAUSED or CANCELLING, or why it ended early."""
+
+    PAUSED_BY_CALLER = "PAUSED_BY_CALLER"
+    CANCELLED_BY_CALLER = "CANCELLED_BY_CALLER"
+    FAILURE_POLICY = "FAILURE_POLICY"  # too many items failed
+    PROVIDER_RATE_LIMITED = "PROVIDER_RATE_LIMITED"  # what the processor calls asks for a delay
+    PROVIDER_DOWN = "PROVIDER_DOWN"  # what the processor calls does not answer
+    BATCH_TIMEOUT = "BATCH_TIMEOUT"
+    DRAFT_TIMEOUT = "DRAFT_TIMEOUT"  # never sealed
 
 
 class Priority(StrEnum):
@@ -56,20 +69,21 @@ HANDICAPS: Mapping[Priority, timedelta] = {
     Priority.MEDIUM: timedelta(seconds=300),
     Priority.LOW: timedelta(seconds=900),
 }
-"""How much later than a critical chunk a chunk counts as due; the longest unfair wait."""
+"""How much later than a critical chunk a chunk counts as due, unless the settings say otherwise;
+the longest wait behind work that came later."""
 
 EXPECTED_CHUNK_DURATION = timedelta(seconds=1)
 """How far apart in the order of dispatch the chunks of one batch stand."""
 
 
-def dispatch_time(*, due: datetime, priority: Priority, place: int) -> datetime:
+def dispatch_time(*, due: datetime, handicap: timedelta, place: int) -> datetime:
     """Returns the number by which chunks are dispatched, smallest first.
 
-    Computed once and never updated: the due time, plus a handicap by priority, plus a spread by
-    the chunk's place in its batch. It ages by itself, and a large batch does not block a small
-    one.
+    Computed once and never updated: the due time, plus the handicap of the batch's priority, plus
+    a spread by the chunk's place in its batch. It ages by itself, and a large batch does not block
+    a small one.
     """
-    return due + HANDICAPS[priority] + EXPECTED_CHUNK_DURATION * place
+    return due + handicap + EXPECTED_CHUNK_DURATION * place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +109,15 @@ class Counts:
         return self.done / self.total if self.total else 1.0
 
 
-def final_state(counts: Counts, *, cancelling: bool) -> BatchState:
-    """Returns the state in which a batch without open items ends."""
-    if cancelling:
-        return BatchState.CANCELLED
-    if counts.expired:
-        return BatchState.EXPIRED
+def final_state(counts: Counts, *, closing: BatchState | None = None) -> BatchState:
+    """Returns the state in which a batch without open items ends.
+
+    Args:
+        closing: The state in which a batch that is CANCELLING was to end. A batch whose time was
+            over, but whose items in flight turned out to be the last ones, did not expire.
+    """
+    if closing is not None and (closing is not BatchState.EXPIRED or counts.expired):
+        return closing
     if not counts.failed:
         return BatchState.SUCCEEDED
     return BatchState.PARTIALLY_SUCCEEDED if counts.succeeded else BatchState.FAILED
@@ -112,6 +129,9 @@ class BatchOptions:
 
     Attributes:
         max_concurrent_items: Items of this batch in flight at once; 0 means no bound of its own.
+        handicap: Of the priority, as the settings had it when the batch was created.
+        batch_timeout: From the creation or sealing to the end; None means no limit.
+        failure_policy: None means that every item may fail.
     """
 
     chunk_size: int
@@ -120,6 +140,9 @@ class BatchOptions:
     priority: Priority = Priority.MEDIUM
     max_concurrent_items: int = 0
     model: str = ""
+    handicap: timedelta = HANDICAPS[Priority.MEDIUM]
+    batch_timeout: timedelta | None = None
+    failure_policy: FailurePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +216,17 @@ class Batch:
     Attributes:
         key: The store's number for it; never leaves the server.
         sequence: The number of its newest event.
+        state_reason: Why it is PAUSED or CANCELLING or ended early; empty otherwise.
+        state_message: More about that, for people.
+        closing: Of a batch that is CANCELLING: the state in which it is to end.
+        stop_in_flight: Of a batch that is CANCELLING: items in flight are stopped.
+        resume_time: When a paused batch resumes by itself.
+        expire_time: When its time is over.
+        attempt_number: Counts the attempts at the batch from 1.
+        upload_offset: How many items were uploaded to the draft, repeated ones included.
+        provider_pauses: How often in a row the provider was away, without an item done since.
+        failed_before: Failed items that the failure policy does not count any more.
+        tried_before: The same of items that failed or succeeded.
     """
 
     key: int
@@ -206,3 +240,23 @@ class Batch:
     start_time: datetime | None = None
     end_time: datetime | None = None
     sequence: int = 0
+    state_reason: str = ""
+    state_message: str = ""
+    closing: BatchState | None = None
+    stop_in_flight: bool = False
+    resume_time: datetime | None = None
+    expire_time: datetime | None = None
+    attempt_number: int = 1
+    upload_offset: int = 0
+    provider_pauses: int = 0
+    failed_before: int = 0
+    tried_before: int = 0
+
+    @property
+    def breaks_failure_policy(self) -> bool:
+        """Tells whether more items failed than may, since the batch began or was resumed."""
+        policy, counts = self.request.options.failure_policy, self.counts
+        if policy is None:
+            return False
+        tried = counts.failed + counts.succeeded - self.tried_before
+        return policy.is_broken(failed=counts.failed - self.failed_before, tried=tried)

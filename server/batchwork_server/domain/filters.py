@@ -43,6 +43,35 @@ class ItemFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetryFilter:
+    """Which items of a batch to try again; everything that is set must hold.
+
+    Attributes:
+        states: Of items that are over and did not succeed.
+    """
+
+    states: tuple[ItemState, ...] = (ItemState.FAILED,)
+    user_id: str = ""
+    error_reason: str = ""
+    item_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgeFilter:
+    """Which batches that are over to delete; everything that is set must hold.
+
+    Attributes:
+        tenant_id: None means all tenants, for the server's own retention.
+        ended_until: They were over at this instant.
+        states: Final ones.
+    """
+
+    tenant_id: str | None
+    ended_until: datetime
+    states: tuple[BatchState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
     """Which jobs to list; everything that is set must hold.
 

@@ -15,8 +15,8 @@ class ItemState(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"  # not attempted, for a reason of its own
-    CANCELLED = "CANCELLED"  # not attempted, because of its batch
-    EXPIRED = "EXPIRED"  # not attempted, because of the time
+    CANCELLED = "CANCELLED"  # not done when its batch was cancelled
+    EXPIRED = "EXPIRED"  # not done when the time of its batch was over
 
     @property
     def is_final(self) -> bool:
@@ -39,13 +39,16 @@ class NewItem:
     skip_reason: str | None = None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)  # one of these is made for every attempt
 class PendingItem:
     """An item that a worker has taken.
 
     Attributes:
         index: The place in the batch, from 0.
         attempts: How many attempts ended before this one.
+        attempts_before: How many of them the retry policy does not count: they belong to an
+            earlier attempt at the batch.
+        is_new: Nothing is stored of it yet but its input.
     """
 
     index: int
@@ -53,6 +56,8 @@ class PendingItem:
     user_id: str | None
     data_json: str
     attempts: int
+    attempts_before: int = 0
+    is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ class ItemError:
     retryable: bool
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)  # one of these is made for every attempt
 class Outcome:
     """What one attempt, or the decision not to make one, came to.
 
@@ -73,6 +78,12 @@ class Outcome:
         state: Final, or PENDING when a retry waits.
         attempts: How many attempts ended, this one included.
         next_attempt_time: When a retry may start; only with PENDING.
+        start_micros: When the attempt began, in microseconds since the epoch, as the store keeps
+            times: one of these is made for every attempt, and a ``datetime`` costs more than the
+            rest of it.
+        end_micros: When it ended, or the decision was taken.
+        retry_number: Which retry it asks for, from 1; only with PENDING.
+        is_new: It is the first of its item; else it takes the place of the one before.
     """
 
     index: int
@@ -82,10 +93,11 @@ class Outcome:
     error: ItemError | None = None
     skip_reason: str | None = None
     next_attempt_time: datetime | None = None
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-    duration: timedelta | None = None
+    start_micros: int | None = None
+    end_micros: int | None = None
     quality_score: float | None = None
+    retry_number: int = 0
+    is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

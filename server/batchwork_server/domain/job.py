@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from batchwork_server.domain.batch import Priority
+from batchwork_server.domain.failure import FailurePolicy
 from batchwork_server.domain.ids import is_id
+from batchwork_server.domain.job_policies import (
+    parse_failure_policy,
+    parse_retry_policy,
+    render_failure_policy,
+    render_retry_policy,
+)
 from batchwork_server.domain.json_object import (
     FieldReader,
     child_path,
@@ -18,8 +25,10 @@ from batchwork_server.domain.json_object import (
     listed,
     parse_json,
     quoted,
+    seconds_of,
 )
 from batchwork_server.domain.preference import parse_wish
+from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.domain.schedule import Schedule, parse_schedule, render_schedule
 from batchwork_server.domain.selection import MAX_ITEMS, parse_filters
 from batchwork_server.errors import Violation
@@ -29,6 +38,8 @@ MAX_JOBS = 10_000
 MAX_CATEGORIES = 32
 MAX_DISTRIBUTION_USERS = 10_000
 MAX_RETRY_LIMIT = 100
+SHORTEST_BATCH_TIMEOUT = timedelta(seconds=1)
+LONGEST_BATCH_TIMEOUT = timedelta(days=30)
 DEFAULT_LIMIT = 1000
 LONGEST_NAME = 128
 LONGEST_DISPLAY_NAME = 256
@@ -81,6 +92,8 @@ class JobDefinition:
         filters: JSON values; for COMBINED one object of filters a category.
         limit: The most items of each category.
         retry_limit: None means the server's setting.
+        batch_timeout: The longest time of a run; None means no limit.
+        failure_policy: None means that every item of a run may fail.
         default_preferences: The wish of users who have none, as ``parse_wish`` reads it.
     """
 
@@ -98,6 +111,9 @@ class JobDefinition:
     filters: Mapping[str, Any] = field(default_factory=dict)
     limit: int = DEFAULT_LIMIT
     retry_limit: int | None = None
+    retry_policy: RequestedRetry = field(default_factory=RequestedRetry)
+    batch_timeout: timedelta | None = None
+    failure_policy: FailurePolicy | None = None
     distribute_results: bool = False
     distribution_user_ids: tuple[str, ...] = ()
     purpose_id: str = ""
@@ -205,11 +221,22 @@ def _rendered_fields(job: JobDefinition) -> Iterator[tuple[str, Any]]:
         yield "schedule", render_schedule(job.schedule)
     if job.retry_limit is not None:
         yield "retry_limit", job.retry_limit
+    yield from _rendered_policies(job)
     yield "distribute_results", job.distribute_results
     if job.distribution_user_ids:
         yield "distribution", {"users": list(job.distribution_user_ids)}
     if job.default_preferences:
         yield "default_preferences", job.default_preferences
+
+
+def _rendered_policies(job: JobDefinition) -> Iterator[tuple[str, Any]]:
+    retry_policy = render_retry_policy(job.retry_policy)
+    if retry_policy:
+        yield "retry_policy", retry_policy
+    if job.batch_timeout is not None:
+        yield "batch_timeout", seconds_of(job.batch_timeout)
+    if job.failure_policy is not None:
+        yield "failure_policy", render_failure_policy(job.failure_policy)
 
 
 def _rendered_data(job: JobDefinition) -> Iterator[tuple[str, Any]]:
@@ -328,6 +355,11 @@ def _read_job(reader: FieldReader) -> JobDefinition:
         template_id=_read_template_id(reader),
         schedule=reader.nested("schedule", parse_schedule),
         retry_limit=reader.whole("retry_limit", least=0, most=MAX_RETRY_LIMIT),
+        retry_policy=reader.nested("retry_policy", parse_retry_policy) or RequestedRetry(),
+        batch_timeout=reader.duration(
+            "batch_timeout", least=SHORTEST_BATCH_TIMEOUT, most=LONGEST_BATCH_TIMEOUT
+        ),
+        failure_policy=reader.nested("failure_policy", parse_failure_policy),
         distribute_results=reader.flag("distribute_results") or False,
         distribution_user_ids=reader.nested("distribution", _parse_distribution) or (),
         purpose_id=reader.line("purpose_id", longest=LONGEST_NAME),

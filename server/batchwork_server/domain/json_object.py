@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +32,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROL_BUT_BREAKS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_ANY_LINE = re.compile(".*", re.DOTALL)
 _LONGEST_QUOTE = 80
 
 
@@ -74,6 +76,12 @@ def whole_number(value: object) -> int | None:
     if isinstance(value, int):
         return value
     return int(value) if isinstance(value, float) and value.is_integer() else None
+
+
+def seconds_of(length: timedelta) -> float:
+    """Returns a length of time as ``FieldReader.duration`` reads it, whole if it can be."""
+    seconds = length.total_seconds()
+    return int(seconds) if seconds.is_integer() else seconds
 
 
 def comparable(value: Any) -> Any:
@@ -257,8 +265,14 @@ class FieldReader:
             return ""
         return value
 
-    def lines(self, name: str, *, most: int, longest: int) -> tuple[str, ...]:
-        """Returns a list of different texts of one line; empty when it is absent."""
+    def lines(
+        self, name: str, *, most: int, longest: int, form: re.Pattern[str] = _ANY_LINE
+    ) -> tuple[str, ...]:
+        """Returns a list of different texts of one line; empty when it is absent.
+
+        Args:
+            form: What all of each text looks like.
+        """
         value = self.take(name)
         if value is None:
             return ()
@@ -270,7 +284,7 @@ class FieldReader:
             return ()
         seen: dict[str, None] = {}
         for index, element in enumerate(value):
-            message = _line_problem(element, seen=seen, longest=longest)
+            message = _line_problem(element, seen=seen, longest=longest, form=form)
             if message:
                 self._violations.append(Violation(f"{self.path_of(name)}[{index}]", message))
             else:
@@ -286,6 +300,30 @@ class FieldReader:
             self.refuse(name, f"{quoted(value)} is not a whole number from {least} to {most}.")
             return None
         return number
+
+    def number(self, name: str, *, least: float, most: float) -> float | None:
+        value = self.take(name)
+        if value is None:
+            return None
+        if not is_number(value) or not least <= value <= most:
+            self.refuse(name, f"{quoted(value)} is not a number from {least:g} to {most:g}.")
+            return None
+        return float(value)
+
+    def duration(self, name: str, *, least: timedelta, most: timedelta) -> timedelta | None:
+        """Returns a length of time that is written as a number of seconds."""
+        value = self.take(name)
+        if value is None:
+            return None
+        shortest, longest = least.total_seconds(), most.total_seconds()
+        if not is_number(value) or not shortest <= value <= longest:
+            self.refuse(
+                name,
+                f"{quoted(value)} is not a number of seconds from {shortest:.10g} to "
+                f"{longest:.10g}.",
+            )
+            return None
+        return timedelta(seconds=value)
 
     def flag(self, name: str) -> bool | None:
         value = self.take(name)
@@ -334,7 +372,11 @@ class FieldReader:
             self.refuse(name, f"{quoted(name)} is no field of {owner}{meant} has {known}.")
 
 
-def _line_problem(element: Any, *, seen: Mapping[str, None], longest: int) -> str:
+def _line_problem(
+    element: Any, *, seen: Mapping[str, None], longest: int, form: re.Pattern[str]
+) -> str:
     if not is_line(element, longest=longest):
         return f"{quoted(element)} is not text of one line with 1 to {longest} characters."
+    if not form.fullmatch(element):
+        return f"{quoted(element)} does not look like {form.pattern}."
     return f"{quoted(element)} stands twice." if element in seen else ""

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from batchwork_server.domain.batch import Priority
+from batchwork_server.domain.failure import FailurePolicy
 from batchwork_server.domain.job import (
     DEFAULT_LIMIT,
     DataSource,
@@ -15,6 +16,7 @@ from batchwork_server.domain.job import (
     PreferenceSource,
     batch_type_of,
 )
+from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.domain.selection import SelectedItem
 
 
@@ -41,6 +43,9 @@ class RequestedOptions:
     item_timeout: timedelta | None = None
     priority: Priority | None = None
     max_concurrent_items: int | None = None
+    retry: RequestedRetry = field(default_factory=RequestedRetry)
+    batch_timeout: timedelta | None = None
+    failure_policy: FailurePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,7 @@ class Submission:
         items: Inline items; None means that ``categories`` are selected from.
         filters: JSON values; for COMBINED one object of filters a category.
         user_ids: Restricts the items to those of these users; empty means no restriction.
+        is_draft: More items are uploaded later; nothing runs before the draft is sealed.
     """
 
     items: tuple[SelectedItem, ...] | None = None
@@ -74,6 +80,7 @@ class Submission:
     job_id: str = ""
     job_revision: int = 0
     user_ids: frozenset[str] = frozenset()
+    is_draft: bool = False
 
     @property
     def batch_type(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,6 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwork_server.domain.batch import (
-    CANCELLABLE_STATES,
     Batch,
     BatchRequest,
     BatchState,
@@ -19,9 +19,9 @@ from batchwork_server.domain.batch import (
 )
 from batchwork_server.domain.filters import BatchFilter, ItemFilter
 from batchwork_server.domain.item import Attempt, Item, ItemState, NewItem
+from batchwork_server.domain.waiting import OpenWork
 from batchwork_server.errors import AlreadyExists
 from batchwork_server.store import events
-from batchwork_server.store.chunks import EVERYTHING_DUE
 from batchwork_server.store.database import Database
 from batchwork_server.store.rows import (
     BATCH_COLUMNS,
@@ -76,17 +76,12 @@ _LABEL_COLUMNS = (Column("batch_key"), Column("name", "text"), Column("value", "
 _INSERT_BATCH = f"""
 INSERT INTO batches (tenant_id, batch_id, state, total, pending, skipped, open_chunks,
   event_sequence, source, operation, template_id, job_id, feature_type, request_json,
-  create_time, update_time, start_time, end_time)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  create_time, update_time, start_time, end_time, expire_time, upload_offset)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant_id, batch_id) DO NOTHING
 RETURNING {BATCH_COLUMNS}
 """
 _GET_BATCH = f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_id = ?"
-_CANCEL_BATCH = f"""
-UPDATE batches SET state = 'CANCELLING', event_sequence = event_sequence + 1, update_time = ?
-WHERE batch_key = ? AND state IN ({", ".join(f"'{state}'" for state in sorted(CANCELLABLE_STATES))})
-RETURNING {BATCH_COLUMNS}
-"""
 
 
 class SqlBatches:
@@ -105,28 +100,32 @@ class SqlBatches:
         items: Sequence[NewItem],
         chunks: Sequence[NewChunk],
         now: datetime,
+        expire_time: datetime | None = None,
+        is_draft: bool = False,
     ) -> Batch:
         connection = tx.connection
         skipped = sum(1 for item in items if item.skip_reason is not None)
         counts = Counts(total=len(items), pending=len(items) - skipped, skipped=skipped)
-        state = BatchState.PENDING if chunks else final_state(counts, cancelling=False)
+        state = _first_state(counts, is_draft=is_draft, has_work=bool(chunks))
         moment = to_micros(now)
-        over = None if chunks else moment
+        over = moment if state.is_final else None
         rows = await run(
             connection,
             _INSERT_BATCH,
             (
                 *(tenant_id, batch_id, state, counts.total, counts.pending, skipped, len(chunks)),
-                *(1 if chunks else 2, request.source, request.operation),
+                *(_first_sequence(request, state), request.source, request.operation),
                 *(request.template.template_id, request.job_id, request.feature_type),
                 *(request_to(request), moment, moment, over, over),
+                *(None if over else to_micros(expire_time), len(items) if is_draft else 0),
             ),
         )
         if not rows:
             raise AlreadyExists("batch", batch_id)
         batch = batch_from(rows[0])
         await _insert_parts(connection, batch, items, chunks)
-        await events.insert(connection, _first_events(batch, now=now))
+        skips = (n for n, item in enumerate(items) if item.skip_reason is not None)
+        await events.insert(connection, _first_events(batch, skips, now=now))
         return batch
 
     async def get(self, batch_id: str, *, tenant_id: str | None) -> Batch | None:
@@ -140,7 +139,7 @@ class SqlBatches:
 
     async def get_by_key(self, batch_key: int) -> Batch | None:
         row = await self._database.fetch_row(
-            f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_key = ?",
+            f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_key = ? AND state <> 'DELETED'",
             (batch_key,),
         )
         return None if row is None else batch_from(row)
@@ -163,21 +162,16 @@ class SqlBatches:
         page = [batch_from(row) for row in rows[:page_size]]
         return page, page[-1].key if len(rows) > page_size else None
 
-    async def cancel(self, tx: Transaction, batch_key: int, *, now: datetime) -> Batch | None:
-        connection = tx.connection
-        # Chunks before the batch, here as everywhere: two transactions never wait for each other.
-        await run(
-            connection,
-            f"UPDATE chunks SET due_time = {EVERYTHING_DUE}, dispatch_time = 0"
-            " WHERE batch_key = ? AND state = 'OPEN'",
-            (batch_key,),
+    async def open_work(self, batch_key: int, *, now: datetime) -> OpenWork:
+        moment = to_micros(now)
+        row = await self._database.fetch_row(
+            "SELECT COUNT(CASE WHEN due_time <= ? THEN 1 END),"
+            " MIN(CASE WHEN due_time > ? THEN due_time END)"
+            " FROM chunks WHERE batch_key = ? AND state = 'OPEN'",
+            (moment, moment, batch_key),
         )
-        rows = await run(connection, _CANCEL_BATCH, (to_micros(now), batch_key))
-        if not rows:
-            return None
-        batch = batch_from(rows[0])
-        await events.insert(connection, [events.state_changed(batch, now=now)])
-        return batch
+        due, next_due_time = row or (0, None)
+        return OpenWork(due=due, next_due_time=from_micros(next_due_time))
 
     async def get_item(self, batch: Batch, item_id: str) -> Item | None:
         query = (
@@ -237,53 +231,71 @@ class SqlBatches:
         return found
 
 
+def _first_state(counts: Counts, *, is_draft: bool, has_work: bool) -> BatchState:
+    if is_draft:
+        return BatchState.DRAFT
+    return BatchState.PENDING if has_work else final_state(counts)
+
+
 async def _insert_parts(
     connection: AsyncConnection, batch: Batch, new: Sequence[NewItem], parts: Sequence[NewChunk]
 ) -> None:
-    key = batch.key
+    await insert_items(connection, batch.key, new, first=0, now=batch.create_time)
+    await insert_chunks(
+        connection, batch.key, parts, state="HELD" if batch.state is BatchState.DRAFT else "OPEN"
+    )
+    labels = [(batch.key, name, value) for name, value in batch.request.labels.items()]
+    await insert_rows(connection, "batch_labels", _LABEL_COLUMNS, labels)
+
+
+async def insert_items(
+    connection: AsyncConnection, key: int, new: Sequence[NewItem], *, first: int, now: datetime
+) -> None:
+    """Stores the input of items from the place ``first`` on, and the outcomes of skipped ones."""
     await insert_rows(
         connection,
         "items",
         _ITEM_COLUMNS,
-        [(key, n, item.item_id, item.user_id, item.data_json) for n, item in enumerate(new)],
+        [(key, n, item.item_id, item.user_id, item.data_json) for n, item in enumerate(new, first)],
     )
-    moment = to_micros(batch.create_time)
+    moment = to_micros(now)
     skips = [
         (key, n, "SKIPPED", 0, item.skip_reason, moment)
-        for n, item in enumerate(new)
+        for n, item in enumerate(new, first)
         if item.skip_reason is not None
     ]
     await insert_rows(connection, "outcomes", _SKIP_COLUMNS, skips)
+
+
+async def insert_chunks(
+    connection: AsyncConnection, key: int, parts: Sequence[NewChunk], *, state: str
+) -> None:
     await insert_rows(
         connection,
         "chunks",
         _CHUNK_COLUMNS,
         [
             (
-                *(key, chunk.first_index, chunk.item_count, "OPEN"),
+                *(key, chunk.first_index, chunk.item_count, state),
                 *(to_micros(chunk.due_time), to_micros(chunk.dispatch_time)),
             )
             for chunk in parts
         ],
     )
-    labels = [(key, name, value) for name, value in batch.request.labels.items()]
-    await insert_rows(connection, "batch_labels", _LABEL_COLUMNS, labels)
 
 
-def _first_events(batch: Batch, *, now: datetime) -> list[tuple[Any, ...]]:
+def _first_sequence(request: BatchRequest, state: BatchState) -> int:
+    """Returns the sequence of the last of ``_first_events``."""
+    return 1 + bool(request.user_validation.total) + state.is_final
+
+
+def _first_events(batch: Batch, skipped: Iterable[int], *, now: datetime) -> list[tuple[Any, ...]]:
     """A batch is created PENDING; one that has nothing to do is over in the same moment."""
-    created = Batch(
-        key=batch.key,
-        batch_id=batch.batch_id,
-        tenant_id=batch.tenant_id,
-        state=BatchState.PENDING,
-        counts=batch.counts,
-        request=batch.request,
-        create_time=batch.create_time,
-        update_time=batch.update_time,
-        sequence=1,
-    )
-    first = [events.state_changed(created, now=now)]
+    state = BatchState.DRAFT if batch.state is BatchState.DRAFT else BatchState.PENDING
+    created = replace(batch, state=state, sequence=1)
+    first = [events.state_changed(created, now=now, finished=skipped)]
+    if batch.request.user_validation.total:
+        first.append(events.validated(replace(created, sequence=2), now=now))
     if batch.state.is_final:
         first.append(events.state_changed(batch, now=now))
     return first
@@ -291,7 +303,7 @@ def _first_events(batch: Batch, *, now: datetime) -> list[tuple[Any, ...]]:
 
 def _batch_conditions(matching: BatchFilter) -> list[sa.ColumnElement[bool]]:
     c = batches.c
-    conditions: list[sa.ColumnElement[bool]] = []
+    conditions: list[sa.ColumnElement[bool]] = [c.state != "DELETED"]
     if matching.tenant_id is not None:
         conditions.append(c.tenant_id == matching.tenant_id)
     if matching.states:

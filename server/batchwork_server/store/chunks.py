@@ -7,29 +7,36 @@ wait for each other.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from batchwork_server.domain.batch import Batch, BatchState, Counts, final_state
+from batchwork_server.domain.batch import Batch, BatchState, Counts
 from batchwork_server.domain.item import ItemState, Outcome, PendingItem
-from batchwork_server.store import events
+from batchwork_server.store import events, transitions
+from batchwork_server.store.counting import Change, update_batches
 from batchwork_server.store.database import Database
 from batchwork_server.store.rows import BATCH_COLUMNS, COUNT_NAMES, batch_from, counts_from
-from batchwork_server.store.statements import Column, Row, insert_rows, run, update_rows
+from batchwork_server.store.statements import (
+    Column,
+    Row,
+    dialect_of,
+    insert_rows,
+    run,
+    run_for_many,
+    update_rows,
+)
 from batchwork_server.store.store import (
     ChunkRecord,
     Claimed,
     ClaimedChunk,
+    Extended,
     Recorded,
     Reopened,
 )
 from batchwork_server.store.times import duration_to_micros, from_micros, to_micros
-
-EVERYTHING_DUE = 0
-"""The due time of a chunk whose items do not wait for their retries: its batch was cancelled."""
 
 _RECORD_COLUMNS = (
     Column("chunk_key"),
@@ -45,6 +52,8 @@ _RECORD_CHUNKS = """
 UPDATE chunks SET
   state = v.state,
   taken = CASE WHEN v.state = 'CLAIMED' THEN chunks.taken - v.recorded ELSE 0 END,
+  crashes = CASE WHEN v.state = 'CLAIMED' THEN chunks.crashes ELSE 0 END,
+  suspect_index = CASE WHEN v.state = 'CLAIMED' THEN chunks.suspect_index END,
   due_time = COALESCE(v.due_time, chunks.due_time),
   dispatch_time = COALESCE(v.dispatch_time, chunks.dispatch_time)
 FROM {rows}
@@ -69,6 +78,17 @@ _OUTCOME_COLUMNS = (
     Column("duration"),
     Column("quality_score", "double precision"),
 )
+_SUCCESS_COLUMNS = (
+    Column("batch_key"),
+    Column("item_index"),
+    Column("state", "text"),
+    Column("attempt_count"),
+    Column("result_json", "text"),
+    Column("start_time"),
+    Column("end_time"),
+    Column("duration"),
+    Column("quality_score", "double precision"),
+)
 # Only a row that waits for a retry gives way; a second final outcome changes nothing.
 _OUTCOME_CONFLICT = (
     "ON CONFLICT (batch_key, item_index) DO UPDATE SET "
@@ -87,43 +107,29 @@ _ATTEMPT_COLUMNS = (
     Column("error_retryable", "boolean"),
 )
 
-_UPDATE_BATCH = f"""
-UPDATE batches SET
-  pending = pending + ?, running = running + ?, succeeded = succeeded + ?, failed = failed + ?,
-  skipped = skipped + ?, cancelled = cancelled + ?, expired = expired + ?, retries = retries + ?,
-  open_chunks = open_chunks - ?, event_sequence = event_sequence + ?, update_time = ?
-WHERE batch_key = ?
-RETURNING {BATCH_COLUMNS}, open_chunks
-"""
 _START_BATCH = f"""
-UPDATE batches SET state = 'RUNNING', start_time = ?, event_sequence = event_sequence + 1
+UPDATE batches SET state = 'RUNNING', start_time = COALESCE(start_time, ?),
+  event_sequence = event_sequence + 1
 WHERE batch_key = ? AND state = 'PENDING'
 RETURNING {BATCH_COLUMNS}
 """
-_END_BATCH = f"""
-UPDATE batches SET state = ?, start_time = COALESCE(start_time, ?), end_time = ?,
-  event_sequence = event_sequence + 1
-WHERE batch_key = ? AND state IN ('PENDING', 'RUNNING', 'CANCELLING')
-RETURNING {BATCH_COLUMNS}
-"""
-
+_ITEM_COLUMNS = (
+    "item_index",
+    "item_id",
+    "user_id",
+    "data_json",
+    "attempt_count",
+    "next_attempt_time",
+    "attempts_before",
+)
 _SELECT_ITEMS = """
-SELECT i.item_index, i.item_id, i.user_id, i.data_json, o.attempt_count, o.next_attempt_time
+SELECT i.item_index, i.item_id, i.user_id, i.data_json, o.attempt_count, o.next_attempt_time,
+  o.attempts_before
 FROM items i LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_index
 WHERE i.batch_key = ? AND i.item_index >= ? AND i.item_index < ?
   AND (o.state IS NULL OR o.state = 'PENDING')
 ORDER BY i.item_index
 """
-
-
-@dataclass(slots=True)
-class _Change:
-    """What one transaction adds to the counts of one batch."""
-
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNT_NAMES, 0))
-    closed_chunks: int = 0
-    finished: list[int] = field(default_factory=list)
-    progress: bool = False
 
 
 class SqlChunks:
@@ -152,19 +158,21 @@ class SqlChunks:
         return from_micros(due)
 
     async def claim(
-        self, chunk_keys: Sequence[int], *, owner: str, now: datetime, lease_time: datetime
+        self, chunk_keys: Sequence[int], *, owner: str, now: datetime, lease: timedelta
     ) -> Claimed:
         async with self._database.transaction() as tx:
             connection = tx.connection
-            rows = await _take(connection, chunk_keys, owner=owner, now=now, lease_time=lease_time)
+            rows = await _take(connection, chunk_keys, owner=owner, now=now, lease=lease)
             claimed = [
                 ClaimedChunk(
                     chunk_key=chunk_key,
                     epoch=epoch,
                     batch_key=batch_key,
                     items=[],
+                    crashes=crashes,
+                    suspect_index=suspect_index,
                 )
-                for chunk_key, epoch, batch_key, _, _, _ in rows
+                for chunk_key, epoch, batch_key, _, _, crashes, suspect_index in rows
             ]
             await _load_items(connection, rows, claimed, now=now)
             await _count_taken(connection, claimed)
@@ -187,42 +195,61 @@ class SqlChunks:
             held = {key for (key,) in rows}
             kept = [record for record in records if record.chunk_key in held]
             await _insert_outcomes(connection, kept)
-            written = await _update_batches(connection, _changes(kept), now=now)
-            await _hurry_cancelled(connection, kept, written)
+            written = await update_batches(connection, _changes(kept), now=now)
+            await _conform_released(connection, kept, written)
         lost = frozenset(record.chunk_key for record in records) - held
         return Recorded(lost=lost, batches=written)
 
     async def extend(
-        self, chunk_keys: Sequence[int], *, owner: str, lease_time: datetime
-    ) -> frozenset[int]:
+        self, chunk_keys: Sequence[int], *, owner: str, now: datetime, lease: timedelta
+    ) -> Extended:
         if not chunk_keys:
-            return frozenset()
+            return Extended(held=frozenset(), batches={})
         marks = ", ".join("?" for _ in chunk_keys)
         async with self._database.transaction() as tx:
+            connection = tx.connection
             rows = await run(
-                tx.connection,
-                "UPDATE chunks SET lease_time = ? WHERE owner = ? AND state = 'CLAIMED'"
-                f" AND chunk_key IN ({marks}) RETURNING chunk_key",
-                (to_micros(lease_time), owner, *sorted(chunk_keys)),
+                connection,
+                f"UPDATE chunks SET lease_time = {_lease_clock(connection, now)} + ?"
+                " WHERE owner = ? AND state = 'CLAIMED'"
+                f" AND chunk_key IN ({marks}) RETURNING chunk_key, batch_key",
+                (duration_to_micros(lease), owner, *sorted(chunk_keys)),
             )
-        return frozenset(key for (key,) in rows)
+            batch_keys = sorted({batch_key for _, batch_key in rows})
+            stopped = await _stopped_batches(connection, batch_keys)
+        return Extended(held=frozenset(key for key, _ in rows), batches=stopped)
 
-    async def reopen_expired(self, *, now: datetime, owner_is_dead: bool = False) -> Reopened:
-        condition = "" if owner_is_dead else " AND lease_time < ?"
-        parameters = () if owner_is_dead else (to_micros(now),)
+    async def mark_suspect(self, chunk_key: int, *, epoch: int, item_index: int | None) -> bool:
         async with self._database.transaction() as tx:
             rows = await run(
                 tx.connection,
-                "UPDATE chunks SET state = 'OPEN', crashes = crashes + 1"
-                f" WHERE state = 'CLAIMED'{condition} RETURNING batch_key, taken",
-                parameters,
+                "UPDATE chunks SET suspect_index = ? WHERE chunk_key = ? AND epoch = ?"
+                " AND state = 'CLAIMED' RETURNING chunk_key",
+                (item_index, chunk_key, epoch),
             )
-            changes: dict[int, _Change] = defaultdict(_Change)
-            for batch_key, taken in rows:
-                changes[batch_key].counts["running"] -= taken
-                changes[batch_key].counts["pending"] += taken
-            written = await _update_batches(tx.connection, changes, now=now)
-        return Reopened(chunk_count=len(rows), batches=written)
+        return bool(rows)
+
+    async def reopen_expired(self, *, now: datetime) -> Reopened:
+        async with self._database.transaction() as tx:
+            clock = _lease_clock(tx.connection, now)
+            return await _reopen(tx.connection, f"lease_time < {clock}", (), now=now)
+
+    async def reopen_all(self, *, now: datetime) -> Reopened:
+        async with self._database.transaction() as tx:
+            return await _reopen(tx.connection, "1 = 1", (), now=now)
+
+    async def reopen_unknown(self, known: Iterable[int], *, owner: str, now: datetime) -> Reopened:
+        async with self._database.transaction() as tx:
+            held = await run(
+                tx.connection,
+                "SELECT chunk_key FROM chunks WHERE owner = ? AND state = 'CLAIMED'",
+                (owner,),
+            )
+            unknown = sorted({key for (key,) in held} - set(known))
+            if not unknown:
+                return Reopened(chunk_count=0, batches={})
+            marks = ", ".join("?" for _ in unknown)
+            return await _reopen(tx.connection, f"chunk_key IN ({marks})", tuple(unknown), now=now)
 
     async def check_counts(self, batch_key: int) -> tuple[Counts, Counts]:
         async with self._database.reading() as connection:
@@ -257,22 +284,73 @@ class SqlChunks:
         return counts_from(kept), Counts(**counted)
 
 
+def _lease_clock(connection: AsyncConnection, now: datetime) -> str:
+    """Returns the time by which leases are measured, as SQL.
+
+    On PostgreSQL it is the database's own, whatever the clocks of the workers say. On SQLite one
+    process works, and nobody but it looks at its leases.
+    """
+    if dialect_of(connection) == "postgresql":
+        return "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint"
+    return str(to_micros(now))
+
+
 async def _take(
     connection: AsyncConnection,
     chunk_keys: Sequence[int],
     *,
     owner: str,
     now: datetime,
-    lease_time: datetime,
+    lease: timedelta,
 ) -> list[Row]:
     marks = ", ".join("?" for _ in chunk_keys)
     return await run(
         connection,
         "UPDATE chunks SET state = 'CLAIMED', epoch = epoch + 1, owner = ?, claim_time = ?,"
-        f" lease_time = ? WHERE state = 'OPEN' AND chunk_key IN ({marks})"
-        " RETURNING chunk_key, epoch, batch_key, first_index, item_count, due_time",
-        (owner, to_micros(now), to_micros(lease_time), *sorted(chunk_keys)),
+        f" lease_time = {_lease_clock(connection, now)} + ?"
+        f" WHERE state = 'OPEN' AND chunk_key IN ({marks})"
+        " RETURNING chunk_key, epoch, batch_key, first_index, item_count, crashes, suspect_index",
+        (owner, to_micros(now), duration_to_micros(lease), *sorted(chunk_keys)),
     )
+
+
+async def _stopped_batches(
+    connection: AsyncConnection, batch_keys: Sequence[int]
+) -> dict[int, Batch]:
+    """Returns those of the batches of which no further item is to start."""
+    if not batch_keys:
+        return {}
+    marks = ", ".join("?" for _ in batch_keys)
+    rows = await run(
+        connection,
+        f"SELECT {BATCH_COLUMNS} FROM batches WHERE state IN ('PAUSED', 'CANCELLING')"
+        f" AND batch_key IN ({marks})",
+        tuple(batch_keys),
+    )
+    batches = [batch_from(row) for row in rows]
+    return {batch.key: batch for batch in batches}
+
+
+async def _reopen(
+    connection: AsyncConnection, condition: str, parameters: Row, *, now: datetime
+) -> Reopened:
+    """Opens chunks that are taken, gives their items back, and counts the crash."""
+    rows = await run(
+        connection,
+        "UPDATE chunks SET state = 'OPEN', crashes = crashes + 1"
+        f" WHERE state = 'CLAIMED' AND {condition} RETURNING batch_key, taken, chunk_key",
+        parameters,
+    )
+    changes: dict[int, Change] = defaultdict(Change)
+    keys: dict[int, list[int]] = defaultdict(list)
+    for batch_key, taken, chunk_key in rows:
+        changes[batch_key].counts["running"] -= taken
+        changes[batch_key].counts["pending"] += taken
+        keys[batch_key].append(chunk_key)
+    written = await update_batches(connection, changes, now=now)
+    for batch_key, batch in written.items():
+        await transitions.conform(connection, batch, keys[batch_key])
+    return Reopened(chunk_count=len(rows), batches=written)
 
 
 async def _load_items(
@@ -286,8 +364,7 @@ async def _load_items(
     moment = to_micros(now)
     by_place = sorted(zip(rows, claimed, strict=True), key=lambda pair: (pair[0][2], pair[0][3]))
     spans: list[tuple[int, int, int, list[tuple[int, ClaimedChunk]]]] = []
-    everything_due = {chunk_key for chunk_key, *_, due_time in rows if due_time == EVERYTHING_DUE}
-    for (_, _, batch_key, first, count, _), chunk in by_place:
+    for (_, _, batch_key, first, count, *_), chunk in by_place:
         if spans and spans[-1][0] == batch_key and spans[-1][2] == first:
             start, members = spans[-1][1], spans[-1][3]
             members.append((first + count, chunk))
@@ -295,34 +372,36 @@ async def _load_items(
         else:
             spans.append((batch_key, first, first + count, [(first + count, chunk)]))
     for batch_key, start, end, members in spans:
-        found = await run(connection, _SELECT_ITEMS, (batch_key, start, end))
-        _deal(found, members, moment, everything_due)
+        found = await run_for_many(
+            connection, _SELECT_ITEMS, _ITEM_COLUMNS, (batch_key, start, end)
+        )
+        _deal(found, members, moment)
 
 
 def _deal(
-    found: Sequence[Row],
+    found: Sequence[Sequence[Any]],
     members: Sequence[tuple[int, ClaimedChunk]],
     moment: int,
-    everything_due: set[int],
 ) -> None:
     """Gives each row, in order, to the chunk in whose range it lies."""
     ends = iter(members)
     end, chunk = next(ends)
-    for index, item_id, user_id, data_json, attempt_count, next_attempt_time in found:
+    for index, item_id, user_id, data_json, attempt_count, next_attempt_time, before in found:
         while index >= end:
             end, chunk = next(ends)
-        is_due = next_attempt_time is None or next_attempt_time <= moment
-        if not is_due and chunk.chunk_key not in everything_due:
+        if next_attempt_time is not None and next_attempt_time > moment:
             waits = from_micros(next_attempt_time)
             chunk.waiting_time = min(chunk.waiting_time or waits, waits)
             continue
         chunk.items.append(
             PendingItem(
-                index=index,
-                item_id=item_id,
-                user_id=user_id,
-                data_json=data_json,
-                attempts=attempt_count or 0,
+                index,
+                item_id,
+                user_id,
+                data_json,
+                attempt_count or 0,
+                before or 0,
+                attempt_count is None,
             )
         )
 
@@ -341,12 +420,12 @@ async def _start_batches(
     connection: AsyncConnection, claimed: Sequence[ClaimedChunk], *, now: datetime
 ) -> dict[int, Batch]:
     """Counts what was taken, and puts batches into RUNNING at their first chunk."""
-    changes: dict[int, _Change] = defaultdict(_Change)
+    changes: dict[int, Change] = defaultdict(Change)
     for chunk in claimed:
         counts = changes[chunk.batch_key].counts
         counts["pending"] -= len(chunk.items)
         counts["running"] += len(chunk.items)
-    written = await _update_batches(connection, changes, now=now)
+    written = await update_batches(connection, changes, now=now)
     for key, batch in list(written.items()):
         if batch.state is BatchState.PENDING:
             rows = await run(connection, _START_BATCH, (to_micros(now), key))
@@ -355,22 +434,16 @@ async def _start_batches(
     return written
 
 
-async def _hurry_cancelled(
+async def _conform_released(
     connection: AsyncConnection, records: Sequence[ChunkRecord], written: Mapping[int, Batch]
 ) -> None:
-    """Makes due what was released just now although its batch was cancelled meanwhile."""
-    keys = [
-        (record.chunk_key,)
-        for record in records
-        if record.release and written[record.batch_key].state is BatchState.CANCELLING
-    ]
-    await update_rows(
-        connection,
-        f"UPDATE chunks SET due_time = {EVERYTHING_DUE}, dispatch_time = 0 FROM {{rows}}"
-        " WHERE chunks.chunk_key = v.chunk_key RETURNING chunks.chunk_key",
-        (Column("chunk_key"),),
-        keys,
-    )
+    """Keeps what was released just now from being claimed, where its batch was stopped."""
+    released: dict[int, list[int]] = defaultdict(list)
+    for record in records:
+        if record.release:
+            released[record.batch_key].append(record.chunk_key)
+    for batch_key, chunk_keys in released.items():
+        await transitions.conform(connection, written[batch_key], chunk_keys)
 
 
 def _record_row(record: ChunkRecord) -> Row:
@@ -385,8 +458,8 @@ def _record_row(record: ChunkRecord) -> Row:
     )
 
 
-def _changes(records: Sequence[ChunkRecord]) -> dict[int, _Change]:
-    changes: dict[int, _Change] = defaultdict(_Change)
+def _changes(records: Sequence[ChunkRecord]) -> dict[int, Change]:
+    changes: dict[int, Change] = defaultdict(Change)
     for record in records:
         change = changes[record.batch_key]
         counts = change.counts
@@ -408,15 +481,20 @@ _COUNT_OF = {state: state.value.lower() for state in ItemState}
 
 async def _insert_outcomes(connection: AsyncConnection, records: Sequence[ChunkRecord]) -> None:
     """Writes outcomes; only where an attempt went before can there be a row that gives way."""
+    successes: list[Row] = []
     first: list[Row] = []
     later: list[Row] = []
     failures: list[Row] = []
     for record in records:
+        key = record.batch_key
         for outcome in record.outcomes:
-            row = _outcome_row(record.batch_key, outcome)
-            (later if _went_before(outcome) else first).append(row)
+            if outcome.is_new and outcome.state is ItemState.SUCCEEDED:
+                successes.append(_success_row(key, outcome))
+                continue
+            (first if outcome.is_new else later).append(_outcome_row(key, outcome))
             if outcome.state is ItemState.PENDING:
-                failures.append(_attempt_row(record.batch_key, outcome))
+                failures.append(_attempt_row(key, outcome))
+    await insert_rows(connection, "outcomes", _SUCCESS_COLUMNS, successes)
     await insert_rows(connection, "outcomes", _OUTCOME_COLUMNS, first)
     await insert_rows(
         connection, "outcomes", _OUTCOME_COLUMNS, later, on_conflict=_OUTCOME_CONFLICT
@@ -424,10 +502,26 @@ async def _insert_outcomes(connection: AsyncConnection, records: Sequence[ChunkR
     await insert_rows(connection, "attempts", _ATTEMPT_COLUMNS, failures)
 
 
-def _went_before(outcome: Outcome) -> int:
-    """Returns how many attempts ended before this outcome came about."""
-    was_attempt = outcome.state not in (ItemState.CANCELLED, ItemState.EXPIRED)
-    return outcome.attempts - was_attempt
+def _success_row(batch_key: int, outcome: Outcome) -> Row:
+    """Returns the columns that a success has, for most outcomes are successes."""
+    start, end = outcome.start_micros, outcome.end_micros
+    return (
+        batch_key,
+        outcome.index,
+        "SUCCEEDED",
+        outcome.attempts,
+        outcome.result_json,
+        start,
+        end,
+        _duration_of(outcome),
+        outcome.quality_score,
+    )
+
+
+def _duration_of(outcome: Outcome) -> int | None:
+    if outcome.start_micros is None or outcome.end_micros is None:
+        return None
+    return outcome.end_micros - outcome.start_micros
 
 
 def _outcome_row(batch_key: int, outcome: Outcome) -> Row:
@@ -443,9 +537,9 @@ def _outcome_row(batch_key: int, outcome: Outcome) -> Row:
         error.retryable if error else None,
         outcome.skip_reason,
         to_micros(outcome.next_attempt_time),
-        to_micros(outcome.start_time),
-        to_micros(outcome.end_time),
-        duration_to_micros(outcome.duration),
+        outcome.start_micros,
+        None if outcome.state is ItemState.PENDING else outcome.end_micros,
+        _duration_of(outcome),
         outcome.quality_score,
     )
 
@@ -457,44 +551,9 @@ def _attempt_row(batch_key: int, outcome: Outcome) -> Row:
         batch_key,
         outcome.index,
         outcome.attempts,
-        to_micros(outcome.start_time),
-        duration_to_micros(outcome.duration),
+        outcome.start_micros,
+        _duration_of(outcome),
         error.reason,
         error.message,
         error.retryable,
     )
-
-
-async def _update_batches(
-    connection: AsyncConnection, changes: Mapping[int, _Change], *, now: datetime
-) -> dict[int, Batch]:
-    """Adds the changes to the counts, writes the events, and ends the batches that are done."""
-    written: dict[int, Batch] = {}
-    facts: list[Row] = []
-    for key, change in sorted(changes.items()):
-        c = change.counts
-        [row] = await run(
-            connection,
-            _UPDATE_BATCH,
-            (
-                *(c["pending"], c["running"], c["succeeded"], c["failed"], c["skipped"]),
-                *(c["cancelled"], c["expired"], c["retries"], change.closed_chunks),
-                *(int(change.progress), to_micros(now), key),
-            ),
-        )
-        batch, open_chunks = batch_from(row), row[-1]
-        if change.progress:
-            facts.append(events.progress(batch, change.finished, now=now))
-        if open_chunks == 0 and change.closed_chunks:
-            batch = await _end(connection, batch, now=now)
-            facts.append(events.state_changed(batch, now=now))
-        written[key] = batch
-    await events.insert(connection, facts)
-    return written
-
-
-async def _end(connection: AsyncConnection, batch: Batch, *, now: datetime) -> Batch:
-    state = final_state(batch.counts, cancelling=batch.state is BatchState.CANCELLING)
-    moment = to_micros(now)
-    [row] = await run(connection, _END_BATCH, (state, moment, moment, batch.key))
-    return batch_from(row)

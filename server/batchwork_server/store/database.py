@@ -6,8 +6,13 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Collection
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    closing,
+    suppress,
+)
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,13 +20,24 @@ from typing import IO, Any, Literal
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncTransaction,
+    create_async_engine,
+)
 
-from batchwork_server.errors import ConfigurationError, StoreUnavailable
+from batchwork_server.errors import ConfigurationError, StorageFull, StoreUnavailable
+from batchwork_server.store.disk import NO_LIMITS, DiskLimits, DiskSpace
+from batchwork_server.store.patience import patient, to_its_end
 from batchwork_server.store.points import PointReader, PostgresPoints, SqlitePoints
+from batchwork_server.store.schema import (
+    VERSION_TABLE,
+    needs_upgrade,
+    refuse_strangers,
+    upgrade,
+)
+from batchwork_server.store.silence import give_up_on_silence
 from batchwork_server.store.store import Transaction
 
 Dialect = Literal["sqlite", "postgresql"]
@@ -30,14 +46,16 @@ Synchronous = Literal["FULL", "NORMAL"]
 BUSY_TIMEOUT = timedelta(seconds=5)
 """How long a SQLite statement waits for a lock before the call answers UNAVAILABLE."""
 
-VERSION_TABLE = "batchwork_schema"
-"""Holds the revision of the schema; by this table we know a database of ours."""
+SILENT_AFTER = timedelta(seconds=30)
+"""When PostgreSQL and we give each other up, unless the caller says otherwise."""
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
 _ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 # Alembic keeps the migration that is running in a global.
 _migrating: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+_CACHE_KIB = 4000
+"""The pages that each connection of SQLite keeps; the system keeps them as well."""
 
 _MIGRATION_LOCK = 0x62617463
 """The advisory lock of PostgreSQL that lets one server at a time upgrade the schema."""
@@ -60,11 +78,13 @@ class Database:
         reader: AsyncEngine,
         *,
         points: PointReader,
+        disk: DiskSpace | None = None,
         lock: IO[str] | None = None,
     ) -> None:
         self._writer = writer
         self._reader = reader
         self._points = points
+        self._disk = disk
         self._lock = lock
         self.dialect: Dialect = "sqlite" if writer.dialect.name == "sqlite" else "postgresql"
 
@@ -73,10 +93,18 @@ class Database:
         """Opens a write transaction; it commits when the block ends well.
 
         Raises:
-            StoreUnavailable: the database is away, locked or full; nothing was changed.
+            StoreUnavailable: the database is away or locked; nothing was changed.
+            StorageFull: there is no space to write; nothing was changed.
         """
-        async with _connected(self._writer) as connection, connection.begin():
-            yield Transaction(connection=connection)
+        async with _connected(self._writer, self._disk) as connection:
+            begun = connection.begin()
+            await to_its_end(_begin(begun))
+            try:
+                yield Transaction(connection=patient(connection))
+            except BaseException:
+                await to_its_end(begun.rollback())
+                raise
+            await to_its_end(begun.commit())
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -85,8 +113,8 @@ class Database:
         Raises:
             StoreUnavailable: the database is away.
         """
-        async with _connected(self._reader) as connection:
-            yield connection
+        async with _connected(self._reader, self._disk) as connection:
+            yield patient(connection)
 
     async def fetch_row(self, sql: str, parameters: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Returns the first row of a query that finds its row by a key.
@@ -100,7 +128,7 @@ class Database:
         Raises:
             StoreUnavailable: the database is away.
         """
-        with _StoreErrors():
+        with _StoreErrors(self._disk):
             return await self._points.fetch_row(sql, parameters)
 
     async def ping(self) -> None:
@@ -112,6 +140,42 @@ class Database:
         async with self.reading() as connection:
             await connection.execute(sa.text("SELECT 1"))
 
+    def refuse_when_full(self) -> None:
+        """Refuses when what is left of SQLite's disk is for the work that was accepted before.
+
+        It is a look at the disk, quick enough for every call. The disk of PostgreSQL is not ours
+        to see.
+
+        Raises:
+            StorageFull: so it is.
+        """
+        if self._disk is not None:
+            self._disk.refuse_when_full()
+
+    @asynccontextmanager
+    async def ballast_dropped(self) -> AsyncIterator[None]:
+        """Gives the block the space that was kept in reserve, and takes it back afterwards.
+
+        A delete needs space before it frees any, so this is how to purge on a full disk. On
+        PostgreSQL there is no reserve.
+        """
+        if self._disk is None:
+            yield
+            return
+        await asyncio.to_thread(self._disk.drop_ballast)
+        try:
+            yield
+        finally:
+            with suppress(StoreUnavailable):
+                await self._empty_log()
+            await asyncio.to_thread(self._disk.put_ballast)
+
+    async def _empty_log(self) -> None:
+        """Moves the log of SQLite into the file, so that its space is there for the reserve."""
+        async with _connected(self._writer, self._disk) as connection:
+            raw: Any = await connection.get_raw_connection()  # a checkpoint fits no transaction
+            await raw.driver_connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+
     async def close(self) -> None:
         """Closes every connection, and then lets the next server have the file."""
         await self._points.close()
@@ -122,19 +186,45 @@ class Database:
             self._lock.close()
 
 
+async def _begin(transaction: AsyncTransaction) -> None:
+    await transaction
+
+
 @asynccontextmanager
-async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    with _StoreErrors():
-        async with AsyncExitStack() as stack:
-            try:
-                connection = await stack.enter_async_context(engine.connect())
-            except OSError as error:  # only here: an OSError of the block is not the database's
-                raise _unavailable(error) from error
+async def _connected(engine: AsyncEngine, disk: DiskSpace | None) -> AsyncIterator[AsyncConnection]:
+    with _StoreErrors(disk):
+        try:
+            connection = await _connect(engine)
+        except OSError as error:  # only here: an OSError of the block is not the database's
+            raise _unavailable(error) from error
+        try:
             yield connection
+        finally:
+            await to_its_end(connection.close())
+
+
+async def _connect(engine: AsyncEngine) -> AsyncConnection:
+    connection = engine.connect()
+    if engine.dialect.name != "sqlite":
+        return await connection
+    try:
+        return await to_its_end(connection.start())
+    except asyncio.CancelledError:
+        if connection.sync_connection is not None:
+            await to_its_end(connection.close())
+        raise
 
 
 class _StoreErrors(AbstractContextManager[None]):
-    """Tells what is away, and safe to try again, from what is wrong and passes through."""
+    """Tells what is away, and safe to try again, from what is wrong and passes through.
+
+    A cancellation wins over both: a loop that was told to end while its connection broke would
+    otherwise go on for ever.
+    """
+
+    def __init__(self, disk: DiskSpace | None) -> None:
+        self._disk = disk
+        self._cancellations = _cancellations()
 
     def __exit__(
         self,
@@ -142,8 +232,26 @@ class _StoreErrors(AbstractContextManager[None]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None and _is_away(error):
+        if error is None:
+            return
+        if _cancellations() > self._cancellations and isinstance(error, Exception):
+            raise asyncio.CancelledError from error
+        if _is_full(error, self._disk):
+            raise StorageFull(
+                f"The database has no space to write: {_first_line(error)}. Free some space; what "
+                "waits goes on by itself."
+            ) from error
+        if _is_away(error):
             raise _unavailable(error) from error
+
+
+def _cancellations() -> int:
+    """Returns how often the current task was told to end; none in a thread of its own."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return 0
+    return 0 if task is None else task.cancelling()
 
 
 def _unavailable(error: BaseException) -> StoreUnavailable:
@@ -162,14 +270,29 @@ _AWAY_IN_SQLITE = frozenset(
     }
 )
 
+_PERHAPS_FULL_IN_SQLITE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
+
+_FULL_IN_POSTGRESQL = "53100"
+
 _AWAY_IN_POSTGRESQL = (
     "08",  # the connection is gone
+    "25P03",  # we said nothing for so long that it gave our transaction up
     "53",  # out of disk, memory or connections
     "57",  # shutting down, starting up, or the statement was cancelled
     "40001",  # serialization failure
     "40P01",  # deadlock
     "55P03",  # lock not available
 )
+
+
+def _is_full(error: BaseException, disk: DiskSpace | None) -> bool:
+    cause = getattr(error, "orig", None) or error
+    code: int | None = getattr(cause, "sqlite_errorcode", None)
+    if code is None:
+        return getattr(cause, "sqlstate", None) == _FULL_IN_POSTGRESQL
+    if code & 0xFF in _PERHAPS_FULL_IN_SQLITE:
+        return disk is not None and disk.is_exhausted()
+    return code & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _is_away(error: BaseException) -> bool:
@@ -196,7 +319,12 @@ def _first_line(error: BaseException) -> str:
 
 
 async def open_database(
-    url: str, *, synchronous: Synchronous = "FULL", busy_timeout: timedelta = BUSY_TIMEOUT
+    url: str,
+    *,
+    synchronous: Synchronous = "FULL",
+    busy_timeout: timedelta = BUSY_TIMEOUT,
+    disk_limits: DiskLimits = NO_LIMITS,
+    silent_after: timedelta = SILENT_AFTER,
 ) -> Database:
     """Opens the database, creates it when it is not there, and brings its schema up to date.
 
@@ -207,16 +335,23 @@ async def open_database(
         synchronous: Of SQLite: FULL survives a power cut with all that was acknowledged, NORMAL
             may lose the last moments. PostgreSQL has a setting of its own.
         busy_timeout: Of SQLite: how long a statement waits for a lock.
+        disk_limits: Of SQLite: what is kept free of its disk.
+        silent_after: Of PostgreSQL: how long it and we wait for each other. It ends a transaction
+            that says nothing, because who opened it is cut off or stopped, and its locks keep
+            others from the work; we end a connection on which its machine acknowledges nothing.
 
     Raises:
         ConfigurationError: the URL is not understood, another server has the file, the file is
             not a database of ours, or it is newer than this code.
         StoreUnavailable: the database does not answer; try again.
+        StorageFull: there is no space even to open it.
     """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
-        return await _open_sqlite(parsed, synchronous=synchronous, busy_timeout=busy_timeout)
-    return await _open_postgresql(parsed)
+        return await _open_sqlite(
+            parsed, synchronous=synchronous, busy_timeout=busy_timeout, disk_limits=disk_limits
+        )
+    return await _open_postgresql(parsed, silent_after=silent_after)
 
 
 def _parse(url: str) -> sa.URL:
@@ -236,12 +371,12 @@ def _parse(url: str) -> sa.URL:
 
 
 async def _open_sqlite(
-    url: sa.URL, *, synchronous: Synchronous, busy_timeout: timedelta
+    url: sa.URL, *, synchronous: Synchronous, busy_timeout: timedelta, disk_limits: DiskLimits
 ) -> Database:
     path = _database_file(url)
+    disk = DiskSpace(path, disk_limits)
     lock = _lock(path)
     try:
-        await asyncio.to_thread(_refuse_foreign_file, path)
         writer, reader = (
             _sqlite_engine(
                 url,
@@ -252,12 +387,32 @@ async def _open_sqlite(
             )
             for begin, connections in (("BEGIN IMMEDIATE", 1), ("BEGIN", 4))
         )
-        await _prepare(writer, name=str(path))
+        await _prepare_sqlite(writer, path, disk)
         points = SqlitePoints(path, busy_timeout=busy_timeout)
-        return Database(writer, reader, points=points, lock=lock)
+        return Database(writer, reader, points=points, disk=disk, lock=lock)
     except BaseException:
         lock.close()
         raise
+
+
+async def _prepare_sqlite(writer: AsyncEngine, path: Path, disk: DiskSpace) -> None:
+    """Looks into the file and brings it up to date; on a full disk at the cost of the reserve.
+
+    A server that cannot start cannot purge either.
+    """
+
+    async def prepare() -> None:
+        await asyncio.to_thread(_refuse_foreign_file, path, disk)
+        await _prepare(writer, name=str(path), disk=disk)
+
+    try:
+        await prepare()
+    except StorageFull:
+        if not disk.drop_ballast():
+            raise
+        await prepare()
+    else:
+        await asyncio.to_thread(disk.put_ballast)
 
 
 def _database_file(url: sa.URL) -> Path:
@@ -297,20 +452,22 @@ def _lock(path: Path) -> IO[str]:
             f"Another server (process {owner}) uses the database file {path}; stop it, or give "
             "this one a file of its own with BATCHWORK_DATABASE_URL."
         ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    with suppress(OSError):  # on a full disk nobody learns who has it
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
     return lock
 
 
 _SQLITE_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'"
 
 
-def _refuse_foreign_file(path: Path) -> None:
+def _refuse_foreign_file(path: Path, disk: DiskSpace) -> None:
     """Looks into a file before anything opens it for writing: even a pragma would change it.
 
     Raises:
         ConfigurationError: it is not a database, not ours, or newer than this code.
+        StoreUnavailable: it cannot be read now.
     """
     if not path.exists():
         return
@@ -318,16 +475,15 @@ def _refuse_foreign_file(path: Path) -> None:
     # Without a log to read, `immutable` keeps SQLite from making one beside somebody else's file.
     mode = "mode=ro" if wal.exists() else "immutable=1"
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
+        with (
+            _StoreErrors(disk),
+            closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection,
+        ):
             tables = {name for (name,) in connection.execute(_SQLITE_TABLES)}
             revision = _sqlite_revision(connection) if VERSION_TABLE in tables else None
-    except sqlite3.OperationalError as error:
-        if _is_away_by_code(error):
-            raise _unavailable(error) from error
-        raise _unusable(str(path), error) from error
     except sqlite3.DatabaseError as error:
         raise _unusable(str(path), error) from error
-    _refuse_strangers(tables, revision, name=str(path))
+    refuse_strangers(tables, revision, name=str(path))
 
 
 def _sqlite_revision(connection: sqlite3.Connection) -> str | None:
@@ -367,7 +523,7 @@ def _sqlite_engine(
             f"synchronous = {synchronous}",
             "foreign_keys = ON",
             "temp_store = MEMORY",
-            "cache_size = -16000",
+            f"cache_size = -{_CACHE_KIB}",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
@@ -379,22 +535,38 @@ def _sqlite_engine(
     return engine
 
 
-async def _open_postgresql(url: sa.URL) -> Database:
+async def _open_postgresql(url: sa.URL, *, silent_after: timedelta) -> Database:
     name = url.render_as_string(hide_password=True)
     try:
-        writer = create_async_engine(url, pool_size=8, max_overflow=8, pool_timeout=30)
+        writer = create_async_engine(
+            url,
+            pool_size=8,
+            max_overflow=8,
+            pool_timeout=30,
+            connect_args={"server_settings": _server_settings(silent_after)},
+        )
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"{name} needs a driver that is not installed; install batchwork[server,postgres]."
         ) from error
     sa.event.listen(writer.sync_engine, "checkout", _replace_closed_connection)
-    await _prepare(writer, name=name)
+
+    @sa.event.listens_for(writer.sync_engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        give_up_on_silence(connection.driver_connection, silent_after=silent_after)
+
+    await _prepare(writer, name=name, disk=None)
     # Reading needs no BEGIN and no ROLLBACK: two round trips saved on every call.
     return Database(
         writer,
         writer.execution_options(isolation_level="AUTOCOMMIT"),
-        points=PostgresPoints(_driver_arguments(writer, url)),
+        points=PostgresPoints(_driver_arguments(writer, url), silent_after=silent_after),
     )
+
+
+def _server_settings(silent_after: timedelta) -> dict[str, str]:
+    milliseconds = max(1, round(silent_after / timedelta(milliseconds=1)))
+    return {"idle_in_transaction_session_timeout": str(milliseconds)}
 
 
 def _driver_arguments(engine: AsyncEngine, url: sa.URL) -> dict[str, Any]:
@@ -413,15 +585,15 @@ def _replace_closed_connection(connection: Any, _record: object, _proxy: object)
 _REFUSED_BY_POSTGRESQL = ("28", "3D", "42501")  # who you are, no such database, not allowed
 
 
-async def _prepare(engine: AsyncEngine, *, name: str) -> None:
+async def _prepare(engine: AsyncEngine, *, name: str, disk: DiskSpace | None) -> None:
     """Brings the schema up to date in one transaction, or refuses a database that is not ours."""
     try:
-        async with _connected(engine) as connection, connection.begin():
+        async with _connected(engine, disk) as connection, connection.begin():
             if engine.dialect.name == "postgresql":
                 await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            if await connection.run_sync(_needs_upgrade, name):
+            if await connection.run_sync(needs_upgrade, name):
                 async with _migrating.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-                    await connection.run_sync(_upgrade)
+                    await connection.run_sync(upgrade)
     except BaseException as error:
         await engine.dispose()
         if _is_refusal(error):
@@ -436,45 +608,3 @@ def _is_refusal(error: BaseException) -> bool:
         return True
     state: str | None = getattr(cause, "sqlstate", None)
     return state is not None and state.startswith(_REFUSED_BY_POSTGRESQL)
-
-
-def _needs_upgrade(connection: sa.Connection, name: str) -> bool:
-    tables = sa.inspect(connection).get_table_names()
-    revision: str | None = None
-    if VERSION_TABLE in tables:
-        version_num = sa.table(VERSION_TABLE, sa.column("version_num"))
-        revision = connection.execute(sa.select(version_num)).scalar_one_or_none()
-    _refuse_strangers(tables, revision, name=name)
-    return revision != _script().get_current_head()
-
-
-def _refuse_strangers(tables: Collection[str], revision: str | None, *, name: str) -> None:
-    strangers = sorted(set(tables) - {VERSION_TABLE})
-    if revision is None and strangers:
-        raise ConfigurationError(
-            f"{name} holds tables that are not Batchwork's ({', '.join(strangers[:3])}); it was "
-            "left as it is. Name another database with BATCHWORK_DATABASE_URL."
-        )
-    known = {script.revision for script in _script().walk_revisions()}
-    if revision is not None and revision not in known:
-        raise ConfigurationError(
-            f"{name} is newer than this server: its schema is {revision!r}. It was left as it is; "
-            "start the version that wrote it, or a newer one."
-        )
-
-
-def _upgrade(connection: sa.Connection) -> None:
-    config = _config()
-    config.attributes["connection"] = connection
-    config.attributes["version_table"] = VERSION_TABLE
-    command.upgrade(config, "head")
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    return config
-
-
-def _script() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())

@@ -17,12 +17,19 @@ from batchwork_server.store.times import from_micros, to_micros
 
 STATE_CHANGED = "STATE_CHANGED"
 PROGRESS = "PROGRESS"
+VALIDATION = "VALIDATION"
 PROGRESS_TYPE = "batch:progress"
+VALIDATED_TYPE = "batch:validated"
+SEALED_TYPE = "batch:sealed"
+RESUMED_TYPE = "batch:resumed"
+RETRIED_TYPE = "batch:retried"
 
 # The requirement documents' names of events.
 _STATE_TYPES = {
+    BatchState.DRAFT: "batch:created",
     BatchState.PENDING: "batch:created",
     BatchState.RUNNING: "batch:started",
+    BatchState.PAUSED: "batch:paused",
     BatchState.SUCCEEDED: "batch:completed",
     BatchState.PARTIALLY_SUCCEEDED: "batch:completed",
     BatchState.FAILED: "batch:failed",
@@ -41,9 +48,26 @@ _COLUMNS = (
 )
 
 
-def state_changed(batch: Batch, *, now: datetime) -> Row:
-    """Returns the row that tells of the state in which ``batch`` is now."""
-    return _row(batch, STATE_CHANGED, _STATE_TYPES[batch.state], (), now=now)
+def state_changed(
+    batch: Batch, *, now: datetime, event_type: str = "", finished: Iterable[int] = ()
+) -> Row:
+    """Returns the row that tells of the state in which ``batch`` is now.
+
+    Args:
+        finished: Items that are final with it, such as those that were skipped from the start.
+    """
+    event_type = event_type or _STATE_TYPES[batch.state]
+    return _row(batch, STATE_CHANGED, event_type, ranges_of(finished), now=now)
+
+
+def retried(batch: Batch, indexes: Iterable[int], *, now: datetime) -> Row:
+    """Returns the row that tells of items that are open again."""
+    return _row(batch, STATE_CHANGED, RETRIED_TYPE, (), now=now, reopened=ranges_of(indexes))
+
+
+def validated(batch: Batch, *, now: datetime) -> Row:
+    """Returns the row that tells of what the validation of users found."""
+    return _row(batch, VALIDATION, VALIDATED_TYPE, (), now=now)
 
 
 def progress(batch: Batch, indexes: Iterable[int], *, now: datetime) -> Row:
@@ -58,8 +82,15 @@ def _row(
     finished: Sequence[tuple[int, int]],
     *,
     now: datetime,
+    reopened: Sequence[tuple[int, int]] = (),
 ) -> Row:
-    payload = {"state": batch.state, "counts": counts_to(batch.counts), "finished": finished}
+    payload = {
+        "state": batch.state,
+        "reason": batch.state_reason,
+        "counts": counts_to(batch.counts),
+        "finished": finished,
+        "reopened": reopened,
+    }
     text = orjson.dumps(payload).decode()
     return (batch.key, batch.sequence, kind, event_type, to_micros(now), text)
 
@@ -79,6 +110,8 @@ def event_from(row: Sequence[Any]) -> Event:
         state=BatchState(payload["state"]),
         counts=counts_from(payload["counts"]),
         finished=tuple((first, last) for first, last in payload["finished"]),
+        reopened=tuple((first, last) for first, last in payload.get("reopened", ())),
+        state_reason=payload.get("reason", ""),
     )
 
 

@@ -14,6 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from batchwork_server.errors import StoreUnavailable
+from batchwork_server.store.silence import give_up_on_silence
 from batchwork_server.store.statements import for_driver
 
 Row = tuple[Any, ...]
@@ -23,7 +25,13 @@ class PointReader(Protocol):
     """Finds rows by their keys."""
 
     async def fetch_row(self, sql: str, parameters: Row) -> Row | None:
-        """Returns the first row; ``sql`` has ``?`` for each parameter, and nowhere else."""
+        """Returns the first row; ``sql`` has ``?`` for each parameter, and nowhere else.
+
+        What the driver raises passes through, but for a connection that is not there.
+
+        Raises:
+            StoreUnavailable: nobody takes a connection, or it ended meanwhile.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -51,6 +59,10 @@ class SqlitePoints:
         self._connection.close()
 
 
+def _unreachable(error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(f"The database does not answer: {error}")
+
+
 class PostgresPoints:
     """A few connections of their own, straight from the driver.
 
@@ -60,8 +72,9 @@ class PostgresPoints:
 
     CONNECTIONS = 4
 
-    def __init__(self, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, arguments: Mapping[str, Any], *, silent_after: timedelta) -> None:
         self._arguments = dict(arguments)
+        self._silent_after = silent_after
         self._room = asyncio.Semaphore(self.CONNECTIONS)
         self._idle: list[Any] = []
 
@@ -72,8 +85,11 @@ class PostgresPoints:
                 connection = await self._connect()
             try:
                 row = await connection.fetchrow(for_driver(sql, "postgresql"), *parameters)
-            except BaseException:
+            except BaseException as error:
+                hung_up = connection.is_closed()
                 connection.terminate()  # whatever it was in the middle of
+                if hung_up and isinstance(error, Exception):
+                    raise _unreachable(error) from error
                 raise
             self._idle.append(connection)
         return None if row is None else tuple(row)
@@ -81,7 +97,12 @@ class PostgresPoints:
     async def _connect(self) -> Any:
         import asyncpg
 
-        return await asyncpg.connect(**self._arguments)
+        try:
+            connection = await asyncpg.connect(**self._arguments)
+        except OSError as error:  # such as a socket file that is not there
+            raise _unreachable(error) from error
+        give_up_on_silence(connection, silent_after=self._silent_after)
+        return connection
 
     async def close(self) -> None:
         for connection in self._idle:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from batchwork_server.domain.batch import (
+    HANDICAPS,
     Batch,
     BatchOptions,
     BatchRequest,
@@ -20,6 +21,7 @@ from batchwork_server.domain.batch import (
     Template,
     UserValidation,
 )
+from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.item import Attempt, Item, ItemError, ItemState
 from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.store.times import duration_from_micros, from_micros
@@ -39,7 +41,10 @@ COUNT_NAMES = (
 BATCH_COLUMNS = (
     "batch_key, tenant_id, batch_id, state, total, pending, running, succeeded, failed, skipped,"
     " cancelled, expired, retries, event_sequence, create_time, update_time, start_time, end_time,"
-    " request_json"
+    " request_json, state_reason, state_message, closing, stop_in_flight, resume_time,"
+    " expire_time, attempt_number, upload_offset,"
+    " CASE WHEN total - pending - running > paused_at_done THEN 0 ELSE provider_pauses END,"
+    " failed_before, tried_before"
 )
 """The columns of a batch, in the order that ``batch_from`` reads."""
 
@@ -57,6 +62,17 @@ def batch_from(row: Sequence[Any]) -> Batch:
         start_time=from_micros(row[16]),
         end_time=from_micros(row[17]),
         request=request_from(row[18]),
+        state_reason=row[19],
+        state_message=row[20],
+        closing=BatchState(row[21]) if row[21] else None,
+        stop_in_flight=bool(row[22]),
+        resume_time=from_micros(row[23]),
+        expire_time=from_micros(row[24]),
+        attempt_number=row[25],
+        upload_offset=row[26],
+        provider_pauses=row[27],
+        failed_before=row[28],
+        tried_before=row[29],
     )
 
 
@@ -91,7 +107,11 @@ def request_to(request: BatchRequest) -> str:
                 "initial_backoff": options.retry.initial_backoff.total_seconds(),
                 "max_backoff": options.retry.max_backoff.total_seconds(),
                 "multiplier": options.retry.multiplier,
+                "non_retryable_reasons": sorted(options.retry.non_retryable_reasons),
             },
+            "handicap": options.handicap.total_seconds(),
+            "batch_timeout": options.batch_timeout and options.batch_timeout.total_seconds(),
+            "failure_policy": _failure_policy_to(options.failure_policy),
         },
         "user_validation": [
             request.user_validation.total,
@@ -151,12 +171,36 @@ def _template_from(document: Mapping[str, Any]) -> Template:
     )
 
 
+def _failure_policy_to(policy: FailurePolicy | None) -> dict[str, Any] | None:
+    if policy is None:
+        return None
+    return {
+        "max_failed": policy.max_failed,
+        "max_failed_ratio": policy.max_failed_ratio,
+        "min_sample": policy.min_sample,
+        "action": policy.action,
+    }
+
+
+def _failure_policy_from(document: Mapping[str, Any] | None) -> FailurePolicy | None:
+    if document is None:
+        return None
+    return FailurePolicy(**{**document, "action": FailureAction(document["action"])})
+
+
 def _options_from(document: Mapping[str, Any]) -> BatchOptions:
+    """Reads options; those of batches from before a field was there have its default."""
     retry = document["retry"]
+    priority = Priority(document["priority"])
+    handicap = document.get("handicap", HANDICAPS[priority].total_seconds())
+    batch_timeout = document.get("batch_timeout")
     return BatchOptions(
         chunk_size=document["chunk_size"],
         item_timeout=timedelta(seconds=document["item_timeout"]),
-        priority=Priority(document["priority"]),
+        priority=priority,
+        handicap=timedelta(seconds=handicap),
+        batch_timeout=None if batch_timeout is None else timedelta(seconds=batch_timeout),
+        failure_policy=_failure_policy_from(document.get("failure_policy")),
         max_concurrent_items=document["max_concurrent_items"],
         model=document["model"],
         retry=RetryPolicy(
@@ -164,6 +208,7 @@ def _options_from(document: Mapping[str, Any]) -> BatchOptions:
             initial_backoff=timedelta(seconds=retry["initial_backoff"]),
             max_backoff=timedelta(seconds=retry["max_backoff"]),
             multiplier=retry["multiplier"],
+            non_retryable_reasons=frozenset(retry.get("non_retryable_reasons", ())),
         ),
     )
 

@@ -6,12 +6,17 @@ from contextlib import AbstractAsyncContextManager
 
 from batchwork_server.store.batches import SqlBatches
 from batchwork_server.store.categories import SqlCategories
+from batchwork_server.store.changes import SqlChanges
 from batchwork_server.store.chunks import SqlChunks
 from batchwork_server.store.database import Database
+from batchwork_server.store.event_reader import SqlEvents
 from batchwork_server.store.jobs import SqlJobs
 from batchwork_server.store.preferences import SqlPreferences
 from batchwork_server.store.requests import SqlRequests
+from batchwork_server.store.results import SqlResults
+from batchwork_server.store.retention import SqlRetention
 from batchwork_server.store.store import Transaction
+from batchwork_server.store.uploads import SqlUploads
 from batchwork_server.store.users import SqlUsers
 
 
@@ -21,7 +26,12 @@ class SqlStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.batches = SqlBatches(database)
+        self.events = SqlEvents(database)
         self.chunks = SqlChunks(database)
+        self.changes = SqlChanges(database)
+        self.retention = SqlRetention(database)
+        self.uploads = SqlUploads()
+        self.results = SqlResults(database)
         self.requests = SqlRequests(database)
         self.jobs = SqlJobs(database)
         self.preferences = SqlPreferences(database)
@@ -30,3 +40,9 @@ class SqlStore:
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         return self._database.transaction()
+
+    def refuse_when_full(self) -> None:
+        self._database.refuse_when_full()
+
+    def ballast_dropped(self) -> AbstractAsyncContextManager[None]:
+        return self._database.ballast_dropped()

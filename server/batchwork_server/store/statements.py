@@ -7,9 +7,10 @@ to the driver as tuples. Values are always bound.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, Literal
 
 import orjson
@@ -38,6 +39,28 @@ async def run(connection: AsyncConnection, sql: str, parameters: Row = ()) -> li
     return [tuple(row) for row in result.fetchall()] if result.returns_rows else []
 
 
+async def run_for_many(
+    connection: AsyncConnection, sql: str, columns: tuple[str, ...], parameters: Row
+) -> list[Sequence[Any]]:
+    """Runs one ``SELECT`` that has many rows, of numbers and texts, and returns them in order.
+
+    SQLite hands them over as one text, for the reason that ``insert_rows`` gives.
+
+    Args:
+        columns: The names of the columns that ``sql`` selects.
+    """
+    if dialect_of(connection) != "sqlite":
+        return [tuple(row) for row in await run(connection, sql, parameters)]
+    [(text,)] = await run(connection, _as_one_text(sql, columns), parameters)
+    rows: list[Sequence[Any]] = orjson.loads(text)
+    return rows
+
+
+@cache
+def _as_one_text(sql: str, columns: tuple[str, ...]) -> str:
+    return f"SELECT json_group_array(json_array({', '.join(columns)})) FROM ({sql})"
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of rows that are handed over together, with its type on PostgreSQL."""
@@ -56,13 +79,17 @@ async def insert_rows(
 ) -> None:
     """Inserts many rows.
 
-    SQLite takes them by ``executemany``, PostgreSQL by COPY, or, where a row may be there already,
-    by one statement over arrays.
+    SQLite takes hundreds of rows in a statement: the driver hands the interpreter over for each
+    statement, and while the event loop is busy it comes back for it only milliseconds later.
+    PostgreSQL takes them by COPY, or, where a row may be there already, by one over arrays.
     """
     if not rows:
         return
     if dialect_of(connection) == "sqlite":
-        await connection.exec_driver_sql(_insert_values(table, columns, on_conflict), list(rows))
+        for block in _blocks(rows, most=_MOST_VALUES // len(columns)):
+            values = tuple(chain.from_iterable(block))
+            statement = _insert_values(table, columns, on_conflict, len(block))
+            await connection.exec_driver_sql(statement, values)
     elif on_conflict:
         arrays = tuple(list(values) for values in zip(*rows, strict=True))
         await connection.exec_driver_sql(_insert_arrays(table, columns, on_conflict), arrays)
@@ -82,11 +109,27 @@ async def _copy(
     await driver.copy_records_to_table(table, records=rows, columns=names)
 
 
+_MOST_VALUES = 32_000  # SQLite binds at most 32,766 in a statement
+_BLOCKS = (512, 128, 32, 8, 1)
+
+
+def _blocks(rows: Sequence[Row], *, most: int) -> Iterator[Sequence[Row]]:
+    """Cuts rows into blocks of few different sizes, so that each statement is compiled once."""
+    place = 0
+    for size in _BLOCKS:
+        while size <= most and len(rows) - place >= size:
+            yield rows[place : place + size]
+            place += size
+
+
 @cache
-def _insert_values(table: str, columns: tuple[Column, ...], on_conflict: str) -> str:
+def _insert_values(
+    table: str, columns: tuple[Column, ...], on_conflict: str, row_count: int
+) -> str:
     names = ", ".join(column.name for column in columns)
     marks = ", ".join("?" for _ in columns)
-    return f"INSERT INTO {table} ({names}) VALUES ({marks}) {on_conflict}"
+    rows = ", ".join([f"({marks})"] * row_count)
+    return f"INSERT INTO {table} ({names}) VALUES {rows} {on_conflict}"
 
 
 @cache

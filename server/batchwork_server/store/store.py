@@ -7,17 +7,34 @@ takes the tenant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from batchwork_server.domain.batch import Batch, BatchRequest, BatchState, Counts
-from batchwork_server.domain.filters import BatchFilter, ItemFilter, JobFilter, PreferenceFilter
-from batchwork_server.domain.item import Item, NewItem, Outcome, PendingItem
+from batchwork_server.domain.batch import (
+    Batch,
+    BatchRequest,
+    BatchState,
+    Counts,
+    StateReason,
+    UserValidation,
+)
+from batchwork_server.domain.feed_place import FeedPlace
+from batchwork_server.domain.filters import (
+    BatchFilter,
+    ItemFilter,
+    JobFilter,
+    PreferenceFilter,
+    PurgeFilter,
+    RetryFilter,
+)
+from batchwork_server.domain.item import Item, ItemState, NewItem, Outcome, PendingItem
 from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.preference import Preference
+from batchwork_server.domain.selection import SelectedItem
+from batchwork_server.domain.waiting import OpenWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +58,22 @@ class NewChunk:
     dispatch_time: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPage:
+    """Items that one transaction adds to a draft.
+
+    Attributes:
+        items: Those that are new.
+        next_offset: From where the upload goes on, items that were there already included.
+        user_validation: What was found of the users of ``items``.
+    """
+
+    items: Sequence[NewItem]
+    chunks: Sequence[NewChunk]
+    next_offset: int
+    user_validation: UserValidation
+
+
 @dataclass(slots=True, kw_only=True)
 class ClaimedChunk:
     """A chunk that this worker has taken, until its lease is over.
@@ -49,6 +82,8 @@ class ClaimedChunk:
         epoch: Proves the claim; a write with an older one is refused.
         items: Those that are due.
         waiting_time: When the first of those that are not due is due.
+        crashes: How many claims before this one ended by neither record nor release.
+        suspect_index: The item that was in hand, alone, at the last of them.
     """
 
     chunk_key: int
@@ -56,6 +91,8 @@ class ClaimedChunk:
     batch_key: int
     items: list[PendingItem]
     waiting_time: datetime | None = None
+    crashes: int = 0
+    suspect_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +145,21 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extended:
+    """What became of a call of ``extend``.
+
+    Attributes:
+        held: The chunks that the worker still has.
+        batches: Those of their batches that were stopped meanwhile, by their keys.
+    """
+
+    held: frozenset[int]
+    batches: Mapping[int, Batch]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reopened:
-    """What became of a call of ``reopen_expired``: how many chunks, and of which batches."""
+    """What was taken back: how many chunks, and of which batches."""
 
     chunk_count: int
     batches: Mapping[int, Batch]
@@ -120,10 +170,12 @@ class Event:
     """A fact about a batch.
 
     Attributes:
-        kind: ``STATE_CHANGED`` or ``PROGRESS``.
+        kind: ``STATE_CHANGED``, ``PROGRESS`` or ``VALIDATION``.
         counts: After the fact.
         state: After the fact.
         finished: Ranges of items that reached their final state with it, first and last.
+        reopened: Ranges of items that are open again with it.
+        state_reason: Of the batch, after the fact.
     """
 
     sequence: int
@@ -133,6 +185,79 @@ class Event:
     state: BatchState
     counts: Counts
     finished: tuple[tuple[int, int], ...] = ()
+    reopened: tuple[tuple[int, int], ...] = ()
+    state_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadEvent:
+    """An event of any batch, whose content nobody has looked at yet.
+
+    Attributes:
+        is_settled: No event can come before it any more.
+        is_early: The one before it in its batch has a later place, because their transactions
+            overlapped.
+        is_cut_off: The one before it in its batch is not kept any more.
+        content: The store's business; ``EventStore.read`` makes an event of it.
+    """
+
+    place: FeedPlace
+    batch_key: int
+    sequence: int
+    is_settled: bool
+    is_early: bool
+    is_cut_off: bool
+    content: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverBatches:
+    """Batches that are over and that a purge would delete, counted.
+
+    Attributes:
+        batch_ids: Of the oldest of them.
+    """
+
+    batch_count: int
+    item_count: int
+    batch_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedBatch:
+    """A batch that was deleted just now.
+
+    Attributes:
+        place: Where it stood among the batches that are over, oldest first.
+    """
+
+    batch_id: str
+    item_count: int
+    place: tuple[datetime, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedRows:
+    """What one call of ``remove_some`` removed.
+
+    Attributes:
+        batch_count: Batches of which nothing is left.
+    """
+
+    row_count: int
+    batch_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgottenEvents:
+    """What one call of ``forget_events`` removed.
+
+    Attributes:
+        reached: Nothing is left to be forgotten of batches that ended before it.
+    """
+
+    row_count: int
+    reached: datetime
 
 
 class BatchStore(Protocol):
@@ -148,8 +273,12 @@ class BatchStore(Protocol):
         items: Sequence[NewItem],
         chunks: Sequence[NewChunk],
         now: datetime,
+        expire_time: datetime | None = None,
+        is_draft: bool = False,
     ) -> Batch:
         """Stores a batch with its items, its chunks and its first event.
+
+        Nothing of a draft is handed out.
 
         Raises:
             AlreadyExists: the tenant has a batch with this id.
@@ -168,12 +297,8 @@ class BatchStore(Protocol):
         """Returns a page, newest first, and where the next one starts."""
         ...
 
-    async def cancel(self, tx: Transaction, batch_key: int, *, now: datetime) -> Batch | None:
-        """Puts a batch that is not over into CANCELLING, and makes its waiting chunks due.
-
-        Returns:
-            The batch after it; none when the state did not allow it.
-        """
+    async def open_work(self, batch_key: int, *, now: datetime) -> OpenWork:
+        """Returns what of a batch no worker has."""
         ...
 
     async def get_item(self, batch: Batch, item_id: str) -> Item | None:
@@ -200,6 +325,33 @@ class BatchStore(Protocol):
         ...
 
 
+class EventStore(Protocol):
+    """The events of all batches, in one order."""
+
+    async def newest(self) -> FeedPlace:
+        """Returns a place after every event that could be read before now.
+
+        What is written from now on comes after it.
+        """
+        ...
+
+    async def after(self, place: FeedPlace, *, limit: int) -> Sequence[UnreadEvent]:
+        """Returns the events after a place, in order; those that are settled come first.
+
+        No event comes before a settled one any more, so it is safe to go on after it. Before one
+        that is not settled, another one can still be committed.
+        """
+        ...
+
+    async def of_batch(self, batch_key: int, *, after: int, limit: int) -> Sequence[UnreadEvent]:
+        """Returns the events of one batch after a sequence, in order."""
+        ...
+
+    def read(self, unread: UnreadEvent) -> Event:
+        """Returns the event with what it tells."""
+        ...
+
+
 class ChunkStore(Protocol):
     """The ledger of dispatch, from the workers' side. It is the only way to an outcome."""
 
@@ -212,9 +364,9 @@ class ChunkStore(Protocol):
         ...
 
     async def claim(
-        self, chunk_keys: Sequence[int], *, owner: str, now: datetime, lease_time: datetime
+        self, chunk_keys: Sequence[int], *, owner: str, now: datetime, lease: timedelta
     ) -> Claimed:
-        """Takes the chunks that are still open, for ``owner``, until ``lease_time``.
+        """Takes the chunks that are still open, for ``owner``, until ``lease`` is over.
 
         One transaction: epochs, counts, and the batch's step to RUNNING. A chunk that somebody
         else has is left out.
@@ -230,22 +382,247 @@ class ChunkStore(Protocol):
         ...
 
     async def extend(
-        self, chunk_keys: Sequence[int], *, owner: str, lease_time: datetime
-    ) -> frozenset[int]:
-        """Extends the leases that ``owner`` still has, and returns the keys of those."""
+        self, chunk_keys: Sequence[int], *, owner: str, now: datetime, lease: timedelta
+    ) -> Extended:
+        """Extends the leases that ``owner`` still has, and tells which batches were stopped."""
         ...
 
-    async def reopen_expired(self, *, now: datetime, owner_is_dead: bool = False) -> Reopened:
-        """Opens the chunks whose lease is over.
+    async def mark_suspect(self, chunk_key: int, *, epoch: int, item_index: int | None) -> bool:
+        """Says which item of a chunk is in hand, alone; false when the chunk is lost."""
+        ...
 
-        Args:
-            owner_is_dead: Opens every chunk that is taken, whatever its lease: right after the
-                start of the only process on this database.
+    async def reopen_expired(self, *, now: datetime) -> Reopened:
+        """Opens the chunks whose lease is over, by the clock of the database if it has one."""
+        ...
+
+    async def reopen_all(self, *, now: datetime) -> Reopened:
+        """Opens every chunk that is taken: right after the start of the only process here."""
+        ...
+
+    async def reopen_unknown(self, known: Iterable[int], *, owner: str, now: datetime) -> Reopened:
+        """Opens the chunks that are taken for ``owner`` without its knowing it.
+
+        That is so after a claim whose commit was done and whose answer was lost.
         """
         ...
 
     async def check_counts(self, batch_key: int) -> tuple[Counts, Counts]:
         """Returns the counts of a batch as they are kept and as its rows say; always equal."""
+        ...
+
+
+class ChangeStore(Protocol):
+    """Changes of the state of batches. Each is one conditional statement.
+
+    Those that return a batch return none when its state did not allow the change.
+    """
+
+    async def lock(self, tx: Transaction, batch_id: str, *, tenant_id: str) -> Batch | None:
+        """Returns a batch, whose state nobody else changes until the transaction ends."""
+        ...
+
+    async def pause(
+        self,
+        tx: Transaction,
+        batch_key: int,
+        *,
+        reason: StateReason,
+        message: str,
+        resume_time: datetime | None,
+        now: datetime,
+    ) -> Batch | None:
+        """Keeps the batch's chunks from being claimed, until ``resume_time`` or a resume."""
+        ...
+
+    async def stay_paused(
+        self,
+        tx: Transaction,
+        batch_key: int,
+        *,
+        reason: StateReason,
+        message: str,
+        now: datetime,
+    ) -> Batch | None:
+        """Keeps a batch paused that would have resumed by itself."""
+        ...
+
+    async def resume(
+        self, tx: Transaction, batch_key: int, *, now: datetime, only_if_due: bool = False
+    ) -> Batch | None:
+        """Goes on with a paused batch.
+
+        Args:
+            only_if_due: Only when its ``resume_time`` has come.
+        """
+        ...
+
+    async def close(
+        self,
+        tx: Transaction,
+        batch_key: int,
+        *,
+        closing: BatchState,
+        reason: StateReason,
+        message: str,
+        stop_in_flight: bool,
+        now: datetime,
+    ) -> Batch | None:
+        """Puts a batch into CANCELLING, on its way to ``closing``.
+
+        One that has nothing open is over at once.
+        """
+        ...
+
+    async def stop_in_flight(
+        self, tx: Transaction, batch_key: int, *, now: datetime
+    ) -> Batch | None:
+        """Has the items in flight stopped of a batch that is being cancelled already."""
+        ...
+
+    async def seal(self, tx: Transaction, batch: Batch, *, now: datetime) -> Batch | None:
+        """Starts a draft; one that has nothing to do is over at once."""
+        ...
+
+    async def reopen(
+        self, tx: Transaction, batch: Batch, matching: RetryFilter, *, now: datetime
+    ) -> tuple[Batch | None, int]:
+        """Opens items of a batch that is over as a new attempt at it, and counts them."""
+        ...
+
+    async def close_some(self, *, now: datetime) -> Batch | None:
+        """Closes some thousands of the items of one batch that is being cancelled.
+
+        Returns:
+            The batch after it; none when nothing is left to be closed.
+        """
+        ...
+
+    async def due(self, *, now: datetime, limit: int) -> Sequence[Batch]:
+        """Returns batches whose ``resume_time`` or ``expire_time`` has come."""
+        ...
+
+    async def next_due_time(self) -> datetime | None:
+        """Returns the next ``resume_time`` or ``expire_time``."""
+        ...
+
+
+class RetentionStore(Protocol):
+    """The end of what is kept.
+
+    A batch that is deleted is marked so in one statement; from then on no other method of the
+    store returns it, and its id is free. Its rows are removed little by little after that, so a
+    crash in between costs nothing: whoever comes next goes on.
+
+    Events are forgotten batch by batch, never by their positions, and only of batches that are
+    over: of one batch the oldest first, and the newest one stays as long as the batch. So each
+    batch has its last ``STATE_CHANGED``, and whoever asks for what is missing before it sees that
+    from the gap in the sequence. Of a batch that was deleted nothing is left, not even that.
+    """
+
+    async def delete(self, tx: Transaction, batch_key: int) -> bool:
+        """Deletes a batch that is over; false when it is not, or is deleted already."""
+        ...
+
+    async def lock_purges(self, tx: Transaction, *, tenant_id: str) -> None:
+        """Keeps everybody else from purging for the tenant until the transaction ends."""
+        ...
+
+    async def delete_some(
+        self,
+        tx: Transaction,
+        matching: PurgeFilter,
+        *,
+        limit: int,
+        after: tuple[datetime, int] | None = None,
+    ) -> Sequence[DeletedBatch]:
+        """Deletes the oldest of the batches that match, behind a place; none when none is left."""
+        ...
+
+    async def count_over(self, matching: PurgeFilter, *, sample_size: int) -> OverBatches:
+        """Counts the batches that match, and deletes nothing."""
+        ...
+
+    async def remove_some(self, *, limit: int) -> RemovedRows:
+        """Removes about ``limit`` rows of deleted batches in one transaction.
+
+        Two at a time take different batches.
+
+        Returns:
+            Zeros when nothing is left.
+        """
+        ...
+
+    async def forget_events(
+        self, *, ended_from: datetime | None, ended_until: datetime, limit: int
+    ) -> ForgottenEvents:
+        """Removes about ``limit`` events of batches that ended in between, in one transaction.
+
+        The newest event of each batch stays.
+
+        Args:
+            ended_from: What a call before has ``reached``.
+
+        Returns:
+            With ``ended_until`` reached when nothing is left.
+        """
+        ...
+
+
+class UploadStore(Protocol):
+    """Drafts, which take items page by page. The caller holds the batch's ``lock``."""
+
+    async def present(
+        self, tx: Transaction, batch_key: int, item_ids: Sequence[str]
+    ) -> Mapping[str, SelectedItem]:
+        """Returns those of the items that are there, by id."""
+        ...
+
+    async def append(
+        self, tx: Transaction, batch: Batch, page: UploadPage, *, now: datetime
+    ) -> Batch | None:
+        """Stores a page with its chunks, counts and event; nothing of it is handed out.
+
+        Returns:
+            The batch after it; none when it is no draft any more, or its upload went on.
+        """
+        ...
+
+
+class ResultStore(Protocol):
+    """Finished items by their places. Nothing here returns more than it was asked for."""
+
+    async def first_sequence(self, batch_key: int) -> int | None:
+        """Returns the number of the oldest event that is kept."""
+        ...
+
+    async def retries(self, batch_key: int) -> Sequence[Event]:
+        """Returns the events that are kept and opened items again, in order."""
+        ...
+
+    async def weights(
+        self,
+        batch_key: int,
+        indexes: Sequence[int],
+        *,
+        states: Collection[ItemState],
+        with_data: bool,
+    ) -> dict[int, int]:
+        """Returns how many bytes of text each of the items has, by its place.
+
+        Left out are items that are not final, or in none of the ``states`` when there are any.
+        """
+        ...
+
+    async def items(
+        self, batch: Batch, indexes: Sequence[int], *, with_data: bool
+    ) -> Sequence[Item]:
+        """Returns those of the items that are final, in the order of the batch."""
+        ...
+
+    async def final_indexes(
+        self, batch_key: int, *, after: int, states: Collection[ItemState], limit: int
+    ) -> Sequence[int]:
+        """Returns the places of final items after a place, in the order of the batch."""
         ...
 
 
@@ -304,7 +681,17 @@ class Store(Protocol):
     @property
     def batches(self) -> BatchStore: ...
     @property
+    def events(self) -> EventStore: ...
+    @property
     def chunks(self) -> ChunkStore: ...
+    @property
+    def changes(self) -> ChangeStore: ...
+    @property
+    def retention(self) -> RetentionStore: ...
+    @property
+    def uploads(self) -> UploadStore: ...
+    @property
+    def results(self) -> ResultStore: ...
     @property
     def requests(self) -> RequestStore: ...
     @property
@@ -318,6 +705,18 @@ class Store(Protocol):
         Raises:
             StoreUnavailable: the database is away, locked or full; nothing was changed.
         """
+        ...
+
+    def refuse_when_full(self) -> None:
+        """Refuses when what is left of the disk is for the work that was accepted before.
+
+        Raises:
+            StorageFull: so it is.
+        """
+        ...
+
+    def ballast_dropped(self) -> AbstractAsyncContextManager[None]:
+        """Gives the block the space that was kept in reserve, and takes it back afterwards."""
         ...
 
 

@@ -8,7 +8,11 @@ on a batch that does.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 metadata = sa.MetaData(
     naming_convention={
@@ -23,8 +27,32 @@ metadata = sa.MetaData(
 _BigKey = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite numbers only INTEGER keys
 
 
+class _TransactionNumber(FunctionElement[int]):
+    """The number of the transaction that writes; SQLite, where one at a time writes, needs none."""
+
+    inherit_cache = True
+
+
+@compiles(_TransactionNumber, "sqlite")
+def _none_on_sqlite(_element: Any, _compiler: Any, **_options: Any) -> str:
+    return "0"
+
+
+@compiles(_TransactionNumber, "postgresql")
+def _number_on_postgresql(_element: Any, _compiler: Any, **_options: Any) -> str:
+    return "((pg_current_xact_id())::text)::bigint"
+
+
 def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=False, server_default=sa.text("0"))
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False, server_default=sa.text("''"))
+
+
+def _partial_index(name: str, *columns: str, where: str) -> sa.Index:
+    return sa.Index(name, *columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
 
 
 def _time(name: str, *, nullable: bool = False) -> sa.Column[int]:
@@ -59,11 +87,30 @@ batches = sa.Table(
     _time("update_time"),
     _time("start_time", nullable=True),
     _time("end_time", nullable=True),
+    _text("state_reason"),
+    _text("state_message"),
+    _text("closing"),  # of a batch that is CANCELLING: the state in which it is to end
+    sa.Column("stop_in_flight", sa.Boolean, nullable=False, server_default=sa.false()),
+    _time("resume_time", nullable=True),  # when a paused batch resumes by itself
+    _time("expire_time", nullable=True),
+    sa.Column("attempt_number", sa.Integer, nullable=False, server_default=sa.text("1")),
+    _count("upload_offset"),
+    _count("provider_pauses"),  # in a row, without an item done in between
+    _count("paused_at_done"),  # the items that were done at the last of them
+    _count("failed_before"),  # what the failure policy does not count: before the last resume
+    _count("tried_before"),
     sa.UniqueConstraint("tenant_id", "batch_id"),
     # The history of a tenant, newest first, and page by page.
     sa.Index(None, "tenant_id", "batch_key"),
     # The runs of one job.
     sa.Index(None, "tenant_id", "job_id", "batch_key"),
+    # What is over, oldest first, for retention.
+    _partial_index("ix_batches_end_time", "end_time", where="end_time IS NOT NULL"),
+    # What resumes or expires by itself, next first.
+    _partial_index("ix_batches_resume_time", "resume_time", where="resume_time IS NOT NULL"),
+    _partial_index("ix_batches_expire_time", "expire_time", where="expire_time IS NOT NULL"),
+    # What was deleted and has rows left.
+    _partial_index("ix_batches_deleted", "batch_key", where="state = 'DELETED'"),
     sqlite_autoincrement=True,
 )
 
@@ -92,12 +139,8 @@ items = sa.Table(
     # One item by its id, and no id twice in a batch.
     sa.UniqueConstraint("batch_key", "item_id"),
     # The batches of a user; items without a user cost nothing.
-    sa.Index(
-        "ix_items_user_id_batch_key",
-        "user_id",
-        "batch_key",
-        sqlite_where=sa.text("user_id IS NOT NULL"),
-        postgresql_where=sa.text("user_id IS NOT NULL"),
+    _partial_index(
+        "ix_items_user_id_batch_key", "user_id", "batch_key", where="user_id IS NOT NULL"
     ),
     sqlite_with_rowid=False,
 )
@@ -121,14 +164,14 @@ outcomes = sa.Table(
     _time("end_time", nullable=True),
     sa.Column("duration", sa.BigInteger),  # microseconds
     sa.Column("quality_score", sa.Float),
+    sa.Column("attempts_before", sa.Integer),  # the last RetryBatch; they count for no limit
     # The few that did not go well, without a cost for the many that did.
-    sa.Index(
+    _partial_index(
         "ix_outcomes_batch_key_state_item_index",
         "batch_key",
         "state",
         "item_index",
-        sqlite_where=sa.text("state <> 'SUCCEEDED'"),
-        postgresql_where=sa.text("state <> 'SUCCEEDED'"),
+        where="state <> 'SUCCEEDED'",
     ),
     sqlite_with_rowid=False,
 )
@@ -156,7 +199,7 @@ chunks = sa.Table(
     sa.Column("batch_key", sa.BigInteger, nullable=False),
     sa.Column("first_index", sa.BigInteger, nullable=False),
     sa.Column("item_count", sa.BigInteger, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),  # OPEN, CLAIMED, DONE
+    sa.Column("state", sa.Text, nullable=False),  # OPEN, HELD, CLAIMED, CLOSING, DONE
     _time("due_time"),  # not dispatched earlier
     _time("dispatch_time"),  # the order of dispatch, smallest first
     sa.Column("epoch", sa.Integer, nullable=False, server_default=sa.text("0")),
@@ -165,39 +208,41 @@ chunks = sa.Table(
     _time("lease_time", nullable=True),
     _count("taken"),  # items that the last claim took and that are not recorded yet
     _count("crashes"),  # claims that ended by neither record nor release
+    sa.Column("suspect_index", sa.BigInteger),  # the item in hand of a chunk that crashed often
     sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
     # What is next; done chunks cost nothing.
-    sa.Index(
-        "ix_chunks_dispatch_time",
-        "dispatch_time",
-        sqlite_where=sa.text("state = 'OPEN'"),
-        postgresql_where=sa.text("state = 'OPEN'"),
-    ),
+    _partial_index("ix_chunks_dispatch_time", "dispatch_time", where="state = 'OPEN'"),
     # Whose lease is over.
-    sa.Index(
-        "ix_chunks_lease_time",
-        "lease_time",
-        sqlite_where=sa.text("state = 'CLAIMED'"),
-        postgresql_where=sa.text("state = 'CLAIMED'"),
-    ),
+    _partial_index("ix_chunks_lease_time", "lease_time", where="state = 'CLAIMED'"),
+    # What is left of batches that are being cancelled.
+    _partial_index("ix_chunks_closing", "batch_key", where="state = 'CLOSING'"),
     # The chunk of an item.
     sa.Index(None, "batch_key", "first_index"),
     sqlite_autoincrement=True,
 )
 
-# Facts about batches, in the order in which they became durable: the sequence is counted in the
-# batch's own row, so two transactions cannot take the same number or publish out of order.
+# Facts about batches, in the order in which they became durable. Of one batch: the sequence is
+# counted in the batch's own row, so two transactions cannot take the same number or publish out of
+# order. Of all batches: on SQLite the position; on PostgreSQL the number of the transaction first,
+# and only events are read whose transaction is older than every one that still goes on.
 events = sa.Table(
     "events",
     metadata,
-    sa.Column("batch_key", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", _BigKey, primary_key=True, autoincrement=True),
+    sa.Column(
+        "transaction_number", sa.BigInteger, nullable=False, server_default=_TransactionNumber()
+    ),
+    sa.Column("batch_key", sa.BigInteger, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("event_type", sa.Text, nullable=False),
     _time("event_time"),
     sa.Column("payload_json", sa.Text, nullable=False),
     sa.ForeignKeyConstraint(["batch_key"], ["batches.batch_key"], ondelete="CASCADE"),
-    sqlite_with_rowid=False,
+    sa.UniqueConstraint("batch_key", "sequence"),
+    # The newest of all batches.
+    sa.Index(None, "transaction_number", "position"),
+    sqlite_autoincrement=True,
 )
 
 # The first answer to each request id, kept for at least a day.

@@ -1,0 +1,107 @@
+"""An older database becomes one of this code, with all that is in it and all that is under way."""
+
+from __future__ import annotations
+
+import orjson
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from batchwork_server.domain.batch import BatchState, Counts
+from batchwork_server.store import schema, tables
+from batchwork_server.store.database import open_database
+from batchwork_server.store.rows import request_to
+from batchwork_server.store.sql_store import SqlStore
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.factories import TENANT, make_request
+from tests.fakes import START
+from tests.store.test_chunks import claim, current, record_of, succeeded
+
+MOMENT = round(START.timestamp() * 1_000_000)
+ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+
+def old_request() -> str:
+    """Returns a request as the first release wrote it."""
+    document = orjson.loads(request_to(make_request()))
+    for name in ("handicap", "batch_timeout", "failure_policy"):
+        del document["options"][name]
+    del document["options"]["retry"]["non_retryable_reasons"]
+    return orjson.dumps(document).decode()
+
+
+def fill(connection: sa.Connection) -> None:
+    """Makes the first schema, with a batch that waits and one that is being cancelled."""
+    # The PostgreSQL of the tests hands out databases that have a schema already.
+    tables.metadata.drop_all(connection)
+    connection.execute(sa.text(f"DROP TABLE IF EXISTS {schema.VERSION_TABLE}"))
+    config = Config()
+    config.set_main_option("script_location", str(schema._MIGRATIONS))
+    config.attributes["connection"] = connection
+    config.attributes["version_table"] = schema.VERSION_TABLE
+    command.upgrade(config, "0001")
+    for key, batch_id, state in ((1, "waiting", "PENDING"), (2, "leaving", "CANCELLING")):
+        values = {"key": key, "id": batch_id, "state": state, "now": MOMENT}
+        connection.execute(
+            sa.text(
+                "INSERT INTO batches (batch_key, tenant_id, batch_id, state, total, pending,"
+                " open_chunks, event_sequence, source, operation, template_id, job_id,"
+                " feature_type, request_json, create_time, update_time) VALUES (:key, 'default',"
+                " :id, :state, 2, 2, 1, 1, 'test', '', 'welcome', '', '', :request, :now, :now)"
+            ),
+            {**values, "request": old_request()},
+        )
+        for index in (0, 1):
+            connection.execute(
+                sa.text(
+                    "INSERT INTO items (batch_key, item_index, item_id, data_json)"
+                    " VALUES (:key, :index, :item, '{}')"
+                ),
+                {"key": key, "index": index, "item": f"item-{index}"},
+            )
+        connection.execute(
+            sa.text(
+                "INSERT INTO chunks (batch_key, first_index, item_count, state, due_time,"
+                " dispatch_time) VALUES (:key, 0, 2, 'OPEN', :now, :now)"
+            ),
+            values,
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO events (batch_key, sequence, kind, event_type, event_time,"
+                " payload_json) VALUES (:key, 1, 'STATE_CHANGED', 'batch:created', :now, :text)"
+            ),
+            {
+                **values,
+                "text": '{"state":"PENDING","counts":[2,2,0,0,0,0,0,0,0],"finished":[]}',
+            },
+        )
+
+
+async def test_open_work_of_the_first_release_goes_on(database_url):
+    url = sa.make_url(database_url)
+    engine = create_async_engine(url.set(drivername=ASYNC_DRIVERS[url.get_backend_name()]))
+    async with engine.begin() as connection:
+        await connection.run_sync(fill)
+    await engine.dispose()
+
+    database = await open_database(database_url)
+    store = SqlStore(database)
+    [chunk] = await claim(store)
+    await store.chunks.record([record_of(chunk, [succeeded(0), succeeded(1)])], now=START)
+    while await store.changes.close_some(now=START):
+        pass
+
+    found = [
+        await store.batches.get(batch_id, tenant_id=TENANT) for batch_id in ("waiting", "leaving")
+    ]
+    waiting, leaving = [await current(store, batch) for batch in found if batch is not None]
+    assert (waiting.state, waiting.counts) == (
+        BatchState.SUCCEEDED,
+        Counts(total=2, succeeded=2),
+    )
+    assert (leaving.state, leaving.counts) == (
+        BatchState.CANCELLED,
+        Counts(total=2, cancelled=2),
+    )
+    await database.close()
