@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from batchwork_server.domain.batch import BatchOptions, BatchRequest, Template, dispatch_time
+from batchwork_server.domain.batch import (
+    HANDICAPS,
+    BatchOptions,
+    BatchRequest,
+    Priority,
+    Template,
+    dispatch_time,
+)
 from batchwork_server.domain.item import ItemState, NewItem, Outcome
 from batchwork_server.domain.selection import LoadedItem
 from batchwork_server.ports import ItemCall
@@ -30,7 +37,11 @@ def make_template(**changes: Any) -> Template:
 
 
 def make_options(**changes: Any) -> BatchOptions:
-    defaults: dict[str, Any] = {"chunk_size": 100, "item_timeout": timedelta(seconds=30)}
+    defaults: dict[str, Any] = {
+        "chunk_size": 100,
+        "item_timeout": timedelta(seconds=30),
+        "handicap": HANDICAPS[changes.get("priority", Priority.MEDIUM)],
+    }
     return BatchOptions(**defaults | changes)
 
 
@@ -62,21 +73,26 @@ def make_chunk(first_index: int = 0, item_count: int = 100, **changes: Any) -> N
         "first_index": first_index,
         "item_count": item_count,
         "due_time": START,
-        "dispatch_time": dispatch_time(due=START, priority=options.priority, place=0),
+        "dispatch_time": dispatch_time(due=START, handicap=options.handicap, place=0),
     }
     return NewChunk(**defaults | changes)
 
 
-def make_outcome(index: int = 0, **changes: Any) -> Outcome:
+def make_outcome(
+    index: int = 0,
+    *,
+    start_time: datetime = START,
+    duration: timedelta = timedelta(milliseconds=20),
+    **changes: Any,
+) -> Outcome:
     """Makes the outcome of an item that succeeded at its first attempt."""
     defaults: dict[str, Any] = {
         "index": index,
         "state": ItemState.SUCCEEDED,
         "attempts": 1,
         "result_json": '{"text":"Welcome!"}',
-        "start_time": START,
-        "end_time": START + timedelta(milliseconds=20),
-        "duration": timedelta(milliseconds=20),
+        "start_micros": round(start_time.timestamp() * 1_000_000),
+        "end_micros": round((start_time + duration).timestamp() * 1_000_000),
     }
     return Outcome(**defaults | changes)
 

@@ -40,6 +40,9 @@ class FakeClock:
     def now(self) -> datetime:
         return self._now
 
+    def micros(self) -> int:
+        return round(self._now.timestamp() * 1_000_000)
+
     def monotonic(self) -> float:
         return (self._now - self._start).total_seconds()
 

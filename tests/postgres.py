@@ -12,6 +12,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -34,6 +35,16 @@ pid_file="$1/data/postmaster.pid"
 rounds=0
 while [ -e "$pid_file" ] && [ $rounds -lt 100 ]; do sleep 0.1; rounds=$((rounds + 1)); done
 rm -rf "$1"
+"""
+
+
+# Becomes another user, and then the program that is named after the ids of user and group.
+_BECOME = """
+import os, sys
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[1]))
+os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -102,23 +113,44 @@ class PostgresServer:
         """Removes a database, and cuts off whoever is connected to it."""
         self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
+    def drop_connections(self, name: str) -> None:
+        """Cuts off whoever is connected to a database; it takes new connections at once."""
+        self._execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+        )
+
+    def socket(self) -> Path:
+        """Returns the unix socket on which the server listens."""
+        return self._folder / ".s.PGSQL.5432"
+
     def start(self) -> None:
         """Starts the server on the data that is there, and returns when it answers."""
         flags = [f"--{name}={value}" for name, value in self._settings.items()]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._binary("postgres"), "-D", str(self._data), "-k", str(self._folder), *flags],
+                [
+                    *self._as_account(),
+                    *(self._binary("postgres"), "-D", str(self._data)),
+                    *("-k", str(self._folder), *flags),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                **self._account,
             )
         self._wait_until_ready()
 
+    def halt(self) -> None:
+        """Stops the server in good order, unless it is stopped; the data stays."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait()
+            self._process = None
+
     def restart(self) -> None:
         """Stops the server in good order, unless it is stopped, and starts it again."""
-        self._halt()
+        self.halt()
         self.start()
 
     def kill(self) -> None:
@@ -132,10 +164,18 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Stops the server for good and removes its folder; a second call does nothing."""
-        self._halt()
+        self.halt()
         if self._watchdog.stdin is not None and not self._watchdog.stdin.closed:
             self._watchdog.stdin.close()
             self._watchdog.wait()
+
+    def _as_account(self) -> list[str]:
+        # A test starts the server again beside gRPC's threads, which do not survive the fork that
+        # a change of user by Popen needs.
+        if not self._account:
+            return []
+        ids = (str(self._account["user"]), str(self._account["group"]))
+        return [sys.executable, "-I", "-S", "-c", _BECOME, *ids]
 
     @property
     def _data(self) -> Path:
@@ -200,12 +240,6 @@ class PostgresServer:
         except FileNotFoundError:
             return False
         return lines[:1] == [str(self._process.pid)] and lines[-1] == "ready"
-
-    def _halt(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
-            self._process.wait()
-            self._process = None
 
 
 def _installation() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 import socket
@@ -11,26 +10,36 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from batchwork_server.adapters.templates import FileTemplates
+from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.preferences import Preferences
+from batchwork_server.application.results import Results
+from batchwork_server.application.retention import Deletion
+from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.validation import Validation
 from batchwork_server.application.watching import Watching
 from batchwork_server.clock import Clock, SystemClock
 from batchwork_server.config import Settings
 from batchwork_server.engine.batch_processor import BatchProcessor
+from batchwork_server.engine.child import Load
+from batchwork_server.engine.closing import Closing
+from batchwork_server.engine.deadlines import Deadlines
 from batchwork_server.engine.dispatch.local import LocalDispatcher
 from batchwork_server.engine.engine import Engine
 from batchwork_server.engine.executor import Executor
 from batchwork_server.engine.health import EngineHealth
+from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
 from batchwork_server.logs import flush_logs, get_logger
+from batchwork_server.process import prepare_process
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.rpc.credentials import Credentials, load_credentials
 from batchwork_server.rpc.server import RpcServer
 from batchwork_server.store.database import Database, open_database
+from batchwork_server.store.disk import BALLAST_BYTES, DiskLimits
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.wakeups import Wakeups
 
@@ -44,6 +53,10 @@ class Application:
     store: SqlStore
     database: Database
     batches: Batches
+    changes: BatchChanges
+    deletion: Deletion
+    uploads: Uploads
+    results: Results
     jobs: Jobs
     preferences: Preferences
     validation: Validation
@@ -70,21 +83,33 @@ async def application(
     *,
     clock: Clock | None = None,
     processors: ProcessorRegistry | None = None,
+    load_processors: Load | None = None,
 ) -> AsyncIterator[Application]:
     """Opens the database and puts the two halves together; nothing runs yet.
+
+    Args:
+        processors: Instead of those that are installed.
+        load_processors: Builds the same ones in a child process. Without it, ``processors`` run in
+            this process only.
 
     Raises:
         ConfigurationError: the server cannot start like this.
         StoreUnavailable: the database does not answer.
     """
     clock = clock or SystemClock()
-    processors = processors or ProcessorRegistry.installed()
+    if processors is None:
+        processors = ProcessorRegistry.installed()
+        load_processors = ProcessorRegistry.installed
+    children = _children(settings, load_processors)
     templates = _templates(settings, processors)
     database = await open_database(
-        settings.database_url.get_secret_value(), synchronous=settings.sqlite_synchronous
+        settings.database_url.get_secret_value(),
+        synchronous=settings.sqlite_synchronous,
+        disk_limits=DiskLimits(min_free_bytes=settings.min_free_bytes, ballast_bytes=BALLAST_BYTES),
+        silent_after=settings.lease,
     )
     try:
-        yield _put_together(settings, database, templates, processors, clock)
+        yield _put_together(settings, database, templates, processors, children, clock)
     finally:
         await database.close()
 
@@ -96,11 +121,16 @@ def _templates(settings: Settings, processors: ProcessorRegistry) -> FileTemplat
     return FileTemplates.load(settings.templates_dir, processors)
 
 
+def _children(settings: Settings, load: Load | None) -> ChildProcesses | None:
+    return ChildProcesses(load=load, workers=settings.child_processes) if load else None
+
+
 def _put_together(
     settings: Settings,
     database: Database,
     templates: FileTemplates,
     processors: ProcessorRegistry,
+    children: ChildProcesses | None,
     clock: Clock,
 ) -> Application:
     store = SqlStore(database)
@@ -114,16 +144,23 @@ def _put_together(
         validation=validation,
         templates=templates,
         defaults=settings.batch_options,
+        handicaps=settings.handicaps,
         clock=clock,
     )
     processor = BatchProcessor(
         store=store,
-        executor=Executor(processors=processors, clock=clock),
+        executor=Executor(processors=processors, clock=clock, children=children),
         clock=clock,
         wakeups=wakeups,
         owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         slots=settings.max_concurrent_items,
         lease=settings.lease,
+    )
+    retention = Retention(
+        store=store,
+        clock=clock,
+        batches_are_kept=settings.batches_are_kept,
+        events_are_kept=settings.events_are_kept,
     )
     return Application(
         store=store,
@@ -135,7 +172,18 @@ def _put_together(
             clock=clock,
             wakeups=wakeups,
             alone=alone,
+            draft_timeout=settings.draft_timeout,
         ),
+        changes=BatchChanges(store=store, dispatcher=dispatcher, clock=clock, wakeups=wakeups),
+        deletion=Deletion(store=store, clock=clock, rows_left=retention.wake.set),
+        uploads=Uploads(
+            store=store,
+            validation=validation,
+            dispatcher=dispatcher,
+            clock=clock,
+            wakeups=wakeups,
+        ),
+        results=Results(store=store, clock=clock, wakeups=wakeups),
         jobs=Jobs(
             store=store,
             categories=store.categories,
@@ -152,10 +200,13 @@ def _put_together(
             processor=processor,
             dispatcher=dispatcher,
             recovery=Recovery(store=store, clock=clock, wakeups=wakeups, alone=alone),
-            retention=Retention(store=store, clock=clock),
+            retention=retention,
+            closing=Closing(store=store, clock=clock, wakeups=wakeups),
+            deadlines=Deadlines(store=store, clock=clock, wakeups=wakeups),
             clock=clock,
             slots=settings.max_concurrent_items,
             lease=settings.lease,
+            children=children,
         ),
     )
 
@@ -166,6 +217,7 @@ async def serving(
     *,
     clock: Clock | None = None,
     processors: ProcessorRegistry | None = None,
+    load_processors: Load | None = None,
 ) -> AsyncIterator[Serving]:
     """Runs a whole server for as long as the block does.
 
@@ -174,9 +226,15 @@ async def serving(
     """
     clock = clock or SystemClock()
     credentials = _credentials(settings)
-    async with application(settings, clock=clock, processors=processors) as app:
+    async with application(
+        settings, clock=clock, processors=processors, load_processors=load_processors
+    ) as app:
         rpc = RpcServer(
             batches=app.batches,
+            changes=app.changes,
+            deletion=app.deletion,
+            uploads=app.uploads,
+            results=app.results,
             jobs=app.jobs,
             preferences=app.preferences,
             validation=app.validation,
@@ -187,8 +245,9 @@ async def serving(
             tls=_tls(settings),
             reflection=settings.reflection,
             max_message_bytes=settings.max_message_bytes,
+            write_timeout=settings.write_timeout,
         )
-        _spare_the_garbage_collector()
+        prepare_process()
         await app.engine.start()
         health = EngineHealth(
             engine=app.engine, ping=app.database.ping, report=rpc.set_health, clock=clock
@@ -203,22 +262,13 @@ async def serving(
             await rpc.stop_serving()
             await app.engine.stop_claims()
             app.watching.close()
+            app.results.close()
+            app.uploads.close()
             await app.engine.drain(settings.shutdown_grace)
             await rpc.stop(settings.shutdown_grace)
             await app.engine.stop()
             log.info("server.stopped")
             flush_logs()
-
-
-def _spare_the_garbage_collector() -> None:
-    """Makes Python look for cycles seldom, and never again among what lives as long as the server.
-
-    Items come and go by the thousand and leave no cycles; at the usual thresholds the search for
-    them takes a quarter of the time of a batch.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
 
 
 def _credentials(settings: Settings) -> Credentials | None:

@@ -17,6 +17,7 @@ from batchwork_server.clock import SystemClock
 from batchwork_server.config import Settings, load_settings
 from batchwork_server.errors import BatchworkError, ConfigurationError
 from batchwork_server.logs import configure_logs
+from batchwork_server.process import run_to_its_end
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
 
@@ -118,7 +119,7 @@ def _settings() -> Settings:
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
-        asyncio.run(work())
+        run_to_its_end(work())
     except BatchworkError as error:
         _refuse(error)
 

@@ -18,6 +18,10 @@ class Clock(Protocol):
         """Returns the wall time, UTC-aware."""
         ...
 
+    def micros(self) -> int:
+        """Returns the wall time in microseconds since the epoch, for what is done often."""
+        ...
+
     def monotonic(self) -> float:
         """Returns seconds that never run backwards, for durations and leases."""
         ...
@@ -32,6 +36,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def micros(self) -> int:
+        return time.time_ns() // 1000
 
     def monotonic(self) -> float:
         return time.monotonic()

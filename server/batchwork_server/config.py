@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,8 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from batchwork_server.domain.batch import BatchOptions
-from batchwork_server.domain.retry import RetryPolicy
+from batchwork_server.domain.batch import HANDICAPS, BatchOptions, Priority
+from batchwork_server.domain.retry import LARGEST_MULTIPLIER, LEAST_MULTIPLIER, RetryPolicy
 from batchwork_server.errors import ConfigurationError
 
 
@@ -23,6 +25,8 @@ def _seconds(value: object) -> object:
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+
+_MOST_PROCESSES = 64
 
 
 class Settings(BaseSettings):
@@ -38,6 +42,9 @@ class Settings(BaseSettings):
     )
     sqlite_synchronous: Literal["FULL", "NORMAL"] = Field(
         default="FULL", validation_alias="BATCHWORK_SQLITE_SYNCHRONOUS"
+    )
+    min_free_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=0, validation_alias="BATCHWORK_MIN_FREE_BYTES"
     )
     listen: str = Field(default="127.0.0.1:50051", validation_alias="BATCHWORK_LISTEN")
     tls_certificate_file: Path | None = Field(
@@ -57,9 +64,18 @@ class Settings(BaseSettings):
     max_watchers: int = Field(
         default=10_000, ge=1, le=1_000_000, validation_alias="BATCHWORK_MAX_WATCHERS"
     )
+    write_timeout: Seconds = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        validation_alias="BATCHWORK_WRITE_TIMEOUT",
+    )
     templates_dir: Path | None = Field(default=None, validation_alias="BATCHWORK_TEMPLATES_DIR")
     max_concurrent_items: int = Field(
         default=25, ge=1, le=10_000, validation_alias="BATCH_MAX_CONCURRENT_ITEMS"
+    )
+    process_workers: int | None = Field(
+        default=None, ge=1, le=_MOST_PROCESSES, validation_alias="BATCHWORK_PROCESS_WORKERS"
     )
     chunk_size: int = Field(default=50, ge=1, le=1000, validation_alias="BATCH_DEFAULT_SIZE")
     batch_retry_limit: int | None = Field(
@@ -78,6 +94,30 @@ class Settings(BaseSettings):
         le=timedelta(days=1),
         validation_alias="BATCHWORK_RETRY_MAX_BACKOFF",
     )
+    retry_multiplier: float = Field(
+        default=2,
+        ge=LEAST_MULTIPLIER,
+        le=LARGEST_MULTIPLIER,
+        validation_alias="BATCHWORK_RETRY_MULTIPLIER",
+    )
+    handicap_high: Seconds = Field(
+        default=HANDICAPS[Priority.HIGH],
+        ge=timedelta(0),
+        le=timedelta(days=1),
+        validation_alias="BATCHWORK_HANDICAP_HIGH",
+    )
+    handicap_medium: Seconds = Field(
+        default=HANDICAPS[Priority.MEDIUM],
+        ge=timedelta(0),
+        le=timedelta(days=1),
+        validation_alias="BATCHWORK_HANDICAP_MEDIUM",
+    )
+    handicap_low: Seconds = Field(
+        default=HANDICAPS[Priority.LOW],
+        ge=timedelta(0),
+        le=timedelta(days=1),
+        validation_alias="BATCHWORK_HANDICAP_LOW",
+    )
     item_timeout_ms: int = Field(
         default=30_000, ge=1, le=3_600_000, validation_alias="BATCH_TIMEOUT_MS"
     )
@@ -92,6 +132,18 @@ class Settings(BaseSettings):
         ge=timedelta(0),
         le=timedelta(hours=1),
         validation_alias="BATCHWORK_SHUTDOWN_GRACE",
+    )
+    draft_timeout: Seconds = Field(
+        default=timedelta(days=1),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=30),
+        validation_alias="BATCHWORK_DRAFT_TIMEOUT",
+    )
+    retention_days: int = Field(
+        default=30, ge=0, le=36_500, validation_alias="BATCH_RETENTION_DAYS"
+    )
+    event_retention_days: int = Field(
+        default=7, ge=0, le=36_500, validation_alias="BATCHWORK_EVENT_RETENTION_DAYS"
     )
     log_level: Literal["debug", "info", "warn", "error"] = Field(
         default="info", validation_alias="LOG_LEVEL"
@@ -115,6 +167,11 @@ class Settings(BaseSettings):
         return self.batch_max_retries
 
     @property
+    def child_processes(self) -> int:
+        """How many child processes there may be: the setting, else one for each processor."""
+        return self.process_workers or min(os.cpu_count() or 1, _MOST_PROCESSES)
+
+    @property
     def batch_options(self) -> BatchOptions:
         """The options of requests and jobs that say nothing."""
         return BatchOptions(
@@ -124,8 +181,29 @@ class Settings(BaseSettings):
                 retry_limit=self.retry_limit,
                 initial_backoff=self.retry_initial_backoff,
                 max_backoff=self.retry_max_backoff,
+                multiplier=self.retry_multiplier,
             ),
         )
+
+    @property
+    def handicaps(self) -> Mapping[Priority, timedelta]:
+        """How much later than a critical batch one of each priority counts as due."""
+        return {
+            Priority.CRITICAL: timedelta(0),
+            Priority.HIGH: self.handicap_high,
+            Priority.MEDIUM: self.handicap_medium,
+            Priority.LOW: self.handicap_low,
+        }
+
+    @property
+    def batches_are_kept(self) -> timedelta | None:
+        """How long a batch is kept after its end; None means until somebody deletes it."""
+        return timedelta(days=self.retention_days) if self.retention_days else None
+
+    @property
+    def events_are_kept(self) -> timedelta | None:
+        """How long events are kept after the end of their batch; None means as long as it."""
+        return timedelta(days=self.event_retention_days) if self.event_retention_days else None
 
     @property
     def is_loopback(self) -> bool:
@@ -203,4 +281,16 @@ def _problems(settings: Settings) -> list[str]:
                 "without keys everybody may call. Set BATCHWORK_API_KEYS_FILE, or say "
                 "BATCHWORK_ALLOW_ANONYMOUS=true when something else checks callers."
             )
-    return problems
+    return problems + _handicap_problems(settings)
+
+
+def _handicap_problems(settings: Settings) -> list[str]:
+    high, medium, low = settings.handicap_high, settings.handicap_medium, settings.handicap_low
+    if high <= medium <= low:
+        return []
+    return [
+        "BATCHWORK_HANDICAP_HIGH, BATCHWORK_HANDICAP_MEDIUM, BATCHWORK_HANDICAP_LOW: with "
+        f"{high.total_seconds():.10g} s, {medium.total_seconds():.10g} s and "
+        f"{low.total_seconds():.10g} s a lower priority would go first. Set the handicap of high "
+        "to at most that of medium, and that of medium to at most that of low."
+    ]

@@ -2,23 +2,29 @@
 
     BatchworkError
     ├── InvalidArgument          a request is wrong; carries every violation
+    │   └── OffsetGap            items of an upload before these are missing
     ├── NotFound                 not there, or not the caller's to see
     ├── AlreadyExists            the id is taken
     │   └── RequestIdReused      same request id, other content
     ├── EtagMismatch             somebody changed it in between
     ├── WrongState               the verb does not fit the state
+    ├── NothingMatches           a filter chose nothing to do something with
+    ├── CountMismatch            there are more or fewer items than expected
     ├── QuotaExceeded            too much at once; come back after a delay
     ├── ResumeTokenExpired       the token is older than the events that are kept
     ├── Unauthenticated          no or bad credentials
     ├── PermissionDenied         the credentials are good, the role is not
     ├── Unavailable              safe to call again
-    │   ├── StoreUnavailable     the database is away, locked or full
+    │   ├── StoreUnavailable     the database is away or locked
+    │   │   └── StorageFull      there is no space to write
     │   └── ShuttingDown         this server stops
     └── ConfigurationError       the server cannot start like this
 
     ProcessorError               raised by processors; becomes data of an item
     ├── ItemFailed
-    └── ItemSkipped
+    ├── ItemSkipped
+    └── ProviderUnavailable      what the processor calls is away; the batch pauses
+        └── RateLimited          it asks for fewer calls
 
 ``rpc/status.py`` turns the first tree into statuses, one row a class.
 """
@@ -28,6 +34,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 FIELD_VIOLATION = "FIELD_VIOLATION"
 
@@ -87,6 +94,20 @@ class InvalidArgument(BatchworkError):
                 self.metadata.setdefault("limit", str(violation.limit))
 
 
+class OffsetGap(InvalidArgument):
+    """Items of an upload come too early: those before them are not there."""
+
+    def __init__(self, *, offset: int, next_offset: int) -> None:
+        message = (
+            f"These items begin at {offset}, but the upload goes on at {next_offset}; send what "
+            "lies between first."
+        )
+        super().__init__(
+            [Violation("offset", message, "OFFSET_GAP")],
+            metadata={"offset": str(offset), "next_offset": str(next_offset)},
+        )
+
+
 class NotFound(BatchworkError):
     """A thing is not there, or is not the caller's to see."""
 
@@ -136,8 +157,36 @@ class WrongState(BatchworkError):
 
     def __init__(self, resource_type: str, resource_id: str, *, state: str, verb: str) -> None:
         super().__init__(
-            f"The {resource_type} {resource_id!r} is {state}; it cannot be {verb} any more.",
+            f"The {resource_type} {resource_id!r} is {state}; it cannot be {verb} now.",
             metadata={"state": state},
+        )
+        self.resource_type = resource_type
+        self.resource_id = resource_id
+
+
+class NothingMatches(BatchworkError):
+    """A filter chose nothing of a thing to do something with."""
+
+    reason = "NOTHING_MATCHES"
+
+    def __init__(self, resource_type: str, resource_id: str) -> None:
+        super().__init__(
+            f"No item of the {resource_type} {resource_id!r} matches; ListItems shows their states."
+        )
+        self.resource_type = resource_type
+        self.resource_id = resource_id
+
+
+class CountMismatch(BatchworkError):
+    """A draft holds another number of items than the caller expects."""
+
+    reason = "COUNT_MISMATCH"
+
+    def __init__(self, resource_type: str, resource_id: str, *, expected: int, found: int) -> None:
+        super().__init__(
+            f"The {resource_type} {resource_id!r} holds {found} items, not {expected}; upload what "
+            "is missing, or seal it with the number that it holds.",
+            metadata={"expected": str(expected), "found": str(found)},
         )
         self.resource_type = resource_type
         self.resource_id = resource_id
@@ -191,6 +240,18 @@ class StoreUnavailable(Unavailable):
     reason = "DEPENDENCY_UNAVAILABLE"
 
 
+class StorageFull(StoreUnavailable):
+    """There is no space to write, or too little to accept more. Nothing was changed.
+
+    Attributes:
+        subject: What there is too little of.
+    """
+
+    reason = "QUOTA_STORAGE"
+    subject = "storage"
+    retry_after = timedelta(seconds=10)
+
+
 class ShuttingDown(Unavailable):
     """This server stops; another one, or the next one, answers."""
 
@@ -213,6 +274,19 @@ class ProcessorError(Exception):
         super().__init__(message or reason)
         self.reason = reason
         self.message = message or reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Writes down the facts instead of the call: subclasses have arguments of their own."""
+        return _rebuilt, (type(self), self.args, vars(self))
+
+
+def _rebuilt(
+    kind: type[ProcessorError], args: tuple[Any, ...], facts: Mapping[str, Any]
+) -> ProcessorError:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(facts)
+    return error
 
 
 class ItemFailed(ProcessorError):
@@ -240,3 +314,26 @@ class ItemFailed(ProcessorError):
 
 class ItemSkipped(ProcessorError):
     """There is nothing to do for the item; it is SKIPPED, which is no failure."""
+
+
+class ProviderUnavailable(ProcessorError):
+    """What the processor calls does not answer: the next items would fail like this one.
+
+    The batch is paused and resumes by itself; the attempt does not count.
+
+    Args:
+        reason: A stable UPPER_SNAKE code.
+        message: For people; shown with the batch.
+        retry_after: The delay that the provider asked for; None means half a minute, and twice
+            as long each time that nothing was done in between.
+    """
+
+    def __init__(
+        self, reason: str, message: str = "", *, retry_after: timedelta | None = None
+    ) -> None:
+        super().__init__(reason, message)
+        self.retry_after = retry_after
+
+
+class RateLimited(ProviderUnavailable):
+    """What the processor calls asks for fewer calls."""

@@ -140,6 +140,11 @@ class Processor(Protocol):
 
     The same item may come again after a crash, with the same ``idempotency_key``: a processor
     with side effects hands that key on, or checks it.
+
+    One that keeps a processor core busy says so with an attribute ``cpu_bound = True``. It then
+    works in child processes, which are killed when an attempt takes too long; anywhere else it
+    would hold up the whole server, and nothing could stop it. Each child builds it anew, so that
+    what one attempt leaves in memory need not be there for the next.
     """
 
     def check(self, template: Template) -> Sequence[str]:
@@ -155,3 +160,8 @@ class Processor(Protocol):
             Exception: anything else counts as failed and retryable.
         """
         ...
+
+
+def is_cpu_bound(processor: Processor) -> bool:
+    """Tells whether a processor says that it keeps a processor core busy."""
+    return bool(getattr(processor, "cpu_bound", False))

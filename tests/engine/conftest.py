@@ -10,22 +10,27 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.planning import Planning
+from batchwork_server.application.told import WatchMessage
 from batchwork_server.application.validation import Validation
-from batchwork_server.application.watching import Watching, WatchMessage
+from batchwork_server.application.watching import Watching
 from batchwork_server.clock import Clock, SystemClock
 from batchwork_server.domain.batch import Batch, BatchOptions
 from batchwork_server.domain.caller import Caller
-from batchwork_server.domain.filters import ItemFilter
+from batchwork_server.domain.filters import ItemFilter, RetryFilter
 from batchwork_server.domain.item import Item
 from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.submission import Idempotency, RequestedOptions, Submission
 from batchwork_server.engine.batch_processor import BatchProcessor
+from batchwork_server.engine.closing import Closing
+from batchwork_server.engine.deadlines import Deadlines
 from batchwork_server.engine.dispatch.local import LocalDispatcher
 from batchwork_server.engine.engine import Engine
 from batchwork_server.engine.executor import Executor
+from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
 from batchwork_server.processors.registry import ProcessorRegistry
@@ -45,8 +50,10 @@ class Worker:
 
     store: SqlStore
     batches: Batches
+    changes: BatchChanges
     watching: Watching
     engine: Engine
+    deadlines: Deadlines
     processor: BatchProcessor
     work: FakeProcessor
     categories: FakeCategories
@@ -85,6 +92,43 @@ class Worker:
         assert message.batch is not None
         return message.batch
 
+    async def until(self, batch: Batch, holds: Callable[[Batch], bool]) -> Batch:
+        """Returns the batch as soon as something holds of it, whatever time it is."""
+        async with asyncio.timeout(30):
+            while True:
+                current = await self.store.batches.get_by_key(batch.key)
+                assert current is not None
+                if holds(current):
+                    return current
+                await asyncio.sleep(0)
+
+    async def end_of(self, batch: Batch) -> Batch:
+        """Returns the batch when it is over, also where the clock stands still."""
+        ended = await self.until(batch, lambda batch: batch.state.is_final)
+        kept, counted = await self.store.chunks.check_counts(batch.key)
+        assert kept == counted
+        return ended
+
+    async def pause(self, batch: Batch) -> Batch:
+        return await self.changes.pause_batch(
+            batch.batch_id, caller=CALLER, idempotency=Idempotency()
+        )
+
+    async def resume(self, batch: Batch) -> Batch:
+        return await self.changes.resume_batch(
+            batch.batch_id, caller=CALLER, idempotency=Idempotency()
+        )
+
+    async def cancel(self, batch: Batch, **changes: Any) -> Batch:
+        return await self.changes.cancel_batch(
+            batch.batch_id, caller=CALLER, idempotency=Idempotency(), **changes
+        )
+
+    async def retry(self, batch: Batch, **matching: Any) -> tuple[Batch, int]:
+        return await self.changes.retry_batch(
+            batch.batch_id, RetryFilter(**matching), caller=CALLER, idempotency=Idempotency()
+        )
+
     async def items(self, batch: Batch) -> list[Item]:
         found, after = await self.store.batches.list_items(
             batch, ItemFilter(), page_size=100, after=None
@@ -106,7 +150,14 @@ class Worker:
 
 
 def put_together(
-    store: SqlStore, work: FakeProcessor, *, slots: int, clock: Clock, retry_limit: int
+    store: SqlStore,
+    work: FakeProcessor,
+    *,
+    slots: int,
+    clock: Clock,
+    retry_limit: int,
+    max_watchers: int = 10,
+    children: ChildProcesses | None = None,
 ) -> Worker:
     registry = ProcessorRegistry()
     registry.register("scripted", work)
@@ -129,9 +180,10 @@ def put_together(
         clock=clock,
     )
     lease = timedelta(seconds=30)
+    deadlines = Deadlines(store=store, clock=clock, wakeups=wakeups)
     processor = BatchProcessor(
         store=store,
-        executor=Executor(processors=registry, clock=clock),
+        executor=Executor(processors=registry, clock=clock, children=children),
         clock=clock,
         wakeups=wakeups,
         owner="worker",
@@ -147,17 +199,23 @@ def put_together(
             clock=clock,
             wakeups=wakeups,
             alone=True,
+            draft_timeout=timedelta(hours=24),
         ),
-        watching=Watching(store=store, clock=clock, wakeups=wakeups, max_watchers=10),
+        changes=BatchChanges(store=store, dispatcher=dispatcher, clock=clock, wakeups=wakeups),
+        watching=Watching(store=store, clock=clock, wakeups=wakeups, max_watchers=max_watchers),
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,
             recovery=Recovery(store=store, clock=clock, wakeups=wakeups, alone=True),
             retention=Retention(store=store, clock=clock),
+            closing=Closing(store=store, clock=clock, wakeups=wakeups),
+            deadlines=deadlines,
             clock=clock,
             slots=slots,
             lease=lease,
+            children=children,
         ),
+        deadlines=deadlines,
         processor=processor,
         work=work,
         categories=categories,
@@ -180,6 +238,8 @@ async def start_worker(database_url: str) -> AsyncIterator[StartWorker]:
         slots: int = 4,
         clock: Clock | None = None,
         retry_limit: int = 3,
+        max_watchers: int = 10,
+        children: ChildProcesses | None = None,
     ) -> Worker:
         worker = put_together(
             SqlStore(database),
@@ -187,6 +247,8 @@ async def start_worker(database_url: str) -> AsyncIterator[StartWorker]:
             slots=slots,
             clock=clock or SystemClock(),
             retry_limit=retry_limit,
+            max_watchers=max_watchers,
+            children=children,
         )
         await worker.engine.start()
         workers.append(worker)
@@ -215,4 +277,11 @@ async def gated(work: FakeProcessor) -> AsyncIterator[asyncio.Event]:
         work.gate.set()
 
 
-__all__ = ["CALLER", "RequestedOptions", "StartWorker", "Worker", "gated"]
+async def calls_of(work: FakeProcessor, count: int) -> None:
+    """Returns when so many attempts have begun."""
+    async with asyncio.timeout(30):
+        while len(work.calls) < count:
+            await asyncio.sleep(0)
+
+
+__all__ = ["CALLER", "RequestedOptions", "StartWorker", "Worker", "calls_of", "gated"]

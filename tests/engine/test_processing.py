@@ -21,6 +21,7 @@ def busy(**changes) -> ItemFailed:
     return ItemFailed("BUSY", "Come back later.", **{"retryable": True} | changes)
 
 
+@pytest.mark.arrow("batch G", "item D")
 async def test_every_item_is_processed_and_its_result_is_kept(worker: Worker):
     batch = await worker.submit([f"i{n}" for n in range(25)])
 
@@ -53,6 +54,7 @@ async def test_what_fails_is_tried_again_and_its_attempts_are_kept(worker: Worke
     assert [c.attempt for c in worker.work.calls if c.item_id == "i1"] == [1, 2, 3]
 
 
+@pytest.mark.arrow("batch I", "item I")
 async def test_retries_end_at_the_limit(worker: Worker):
     worker.work.on("i0", *[busy() for _ in range(10)])
     batch = await worker.submit(["i0"], options=RequestedOptions(retry_limit=2))
@@ -65,6 +67,7 @@ async def test_retries_end_at_the_limit(worker: Worker):
     assert (item.state, item.error.reason, item.attempt_count) == (ItemState.FAILED, "BUSY", 3)
 
 
+@pytest.mark.arrow("item J")
 async def test_what_cannot_succeed_is_not_tried_again(worker: Worker):
     worker.work.on("i0", ItemFailed("TOO_LONG", "It has 300 characters."))
     batch = await worker.submit(["i0", "i1"])
@@ -76,6 +79,7 @@ async def test_what_cannot_succeed_is_not_tried_again(worker: Worker):
     assert not (await worker.items(batch))[0].error.retryable
 
 
+@pytest.mark.arrow("item L")
 async def test_a_processor_may_skip_an_item(worker: Worker):
     worker.work.on("i0", ItemSkipped("NOTHING_TO_DO"))
     batch = await worker.submit(["i0"])
@@ -211,6 +215,7 @@ async def test_no_more_items_are_in_flight_than_the_batch_allows(start_worker):
     assert batch.counts.succeeded == 10
 
 
+@pytest.mark.arrow("batch Q", "batch T", "item M")
 async def test_cancelling_lets_items_in_flight_finish_and_starts_no_other(start_worker):
     work = FakeProcessor()
     worker = await start_worker(work, slots=2)
@@ -218,7 +223,7 @@ async def test_cancelling_lets_items_in_flight_finish_and_starts_no_other(start_
         batch = await worker.submit([f"i{n}" for n in range(30)])
         await work.started.wait()
 
-        cancelling = await worker.batches.cancel_batch(
+        cancelling = await worker.changes.cancel_batch(
             batch.batch_id, caller=CALLER, idempotency=Idempotency()
         )
         started = len(work.calls)
@@ -231,18 +236,20 @@ async def test_cancelling_lets_items_in_flight_finish_and_starts_no_other(start_
     assert batch.counts == Counts(total=30, succeeded=started, cancelled=30 - started)
 
 
-async def test_a_cancelled_batch_grants_no_retry(start_worker):
+async def test_a_cancelled_batch_waits_for_no_retry(start_worker):
     work = FakeProcessor({"i0": [busy()]})
     worker = await start_worker(work, slots=1)
     async with gated(work):
         batch = await worker.submit(["i0", "i1"])
         await work.started.wait()
-        await worker.batches.cancel_batch(batch.batch_id, caller=CALLER, idempotency=Idempotency())
+        await worker.changes.cancel_batch(batch.batch_id, caller=CALLER, idempotency=Idempotency())
     batch = await worker.finish(batch)
 
-    assert batch.counts == Counts(total=2, failed=1, cancelled=1)
+    assert batch.counts == Counts(total=2, cancelled=2, retries=1)
+    assert (await worker.store.batches.get_item(batch, "i0")).attempts[0].error.reason == "BUSY"
 
 
+@pytest.mark.arrow("item F")
 async def test_a_shutdown_gives_items_back_and_the_next_server_goes_on(start_worker):
     first_work, second_work = FakeProcessor(), FakeProcessor()
     first = await start_worker(first_work, slots=2)
@@ -293,7 +300,7 @@ async def test_while_the_database_is_away_nothing_is_lost(start_worker, monkeypa
         return await record(records, now=now)
 
     monkeypatch.setattr(worker.store.chunks, "record", flaky)
-    monkeypatch.setattr("batchwork_server.engine.batch_processor._PAUSE", timedelta(0))
+    monkeypatch.setattr("batchwork_server.engine.committer._PAUSE", timedelta(0))
     batch = await worker.submit([f"i{n}" for n in range(10)])
 
     batch = await worker.finish(batch)
@@ -326,8 +333,8 @@ async def test_a_chunk_that_ends_while_the_database_is_away_is_recorded_once(
 
     work.on("i1", close_gate)
     monkeypatch.setattr(worker.store.chunks, "record", failing_first)
-    monkeypatch.setattr("batchwork_server.engine.batch_processor._PAUSE", timedelta(0))
-    monkeypatch.setattr("batchwork_server.engine.batch_processor.FLUSH_INTERVAL", timedelta(0))
+    monkeypatch.setattr("batchwork_server.engine.committer._PAUSE", timedelta(0))
+    monkeypatch.setattr("batchwork_server.engine.committer.FLUSH_INTERVAL", timedelta(0))
     batch = await worker.finish(await worker.submit([f"i{n}" for n in range(10)]))
 
     assert tries[0][0] < 10, "the chunk went on while it was recorded"
@@ -342,10 +349,10 @@ async def test_a_chunk_that_was_taken_away_is_left_alone(start_worker):
     async with gated(work) as gate:
         batch = await worker.submit([f"i{n}" for n in range(10)])
         await work.started.wait()
-        await worker.store.chunks.reopen_expired(now=batch.create_time, owner_is_dead=True)
+        await worker.store.chunks.reopen_all(now=batch.create_time)
         [(key, _)] = await worker.store.chunks.next_chunks(now=batch.create_time, limit=1)
         claimed = await worker.store.chunks.claim(
-            [key], owner="heir", now=batch.create_time, lease_time=batch.create_time
+            [key], owner="heir", now=batch.create_time, lease=timedelta(0)
         )
         await worker.processor.extend_leases()
         gate.set()

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from batchwork_server.application.watching import HEARTBEAT, ResumePoint, WatchMessage
+from batchwork_server.application.told import HEARTBEAT, ResumePoint, WatchMessage
 from batchwork_server.errors import QuotaExceeded, ResumeTokenExpired, ShuttingDown
 
 from tests.engine.conftest import Worker, gated
+from tests.engine.counting import ReadsCounted
 from tests.fakes import FakeClock, FakeProcessor
 
 
@@ -165,3 +166,127 @@ async def test_there_are_no_more_watchers_than_the_server_allows(worker: Worker)
     assert refusal.value.reason == "QUOTA_WATCHERS"
     assert refusal.value.retry_after > timedelta(0)
     assert (await anext(worker.watch(batch))).kind == "SNAPSHOT"
+
+
+async def test_a_watch_goes_on_through_a_retry_until_the_batch_is_over_for_good(worker: Worker):
+    worker.work.on("i0", *[ValueError("no")] * 4)
+    batch = await worker.finish(await worker.submit(["i0", "i1"]))
+    await worker.retry(batch)
+    final = await worker.finish(batch)
+
+    messages = [m async for m in worker.watch(batch, resume=ResumePoint(sequence=1))]
+
+    told = [(m.kind, m.event_type) for m in messages if m.kind != "PROGRESS"]
+    assert told == [
+        ("STATE_CHANGED", "batch:started"),
+        ("STATE_CHANGED", "batch:completed"),
+        ("STATE_CHANGED", "batch:retried"),
+        ("STATE_CHANGED", "batch:started"),
+        ("END", "batch:completed"),
+    ]
+    assert messages[-1].batch == final
+
+
+async def test_a_watch_of_a_batch_that_is_tried_again_begins_with_a_snapshot(worker: Worker):
+    worker.work.on("i0", *[ValueError("no")] * 4)
+    batch = await worker.finish(await worker.submit(["i0", "i1"]))
+    async with gated(worker.work) as gate:
+        await worker.retry(batch)
+        watch = worker.watch(batch)
+        first = await anext(watch)
+        gate.set()
+        rest = [message async for message in watch]
+
+    assert (first.kind, first.batch.state.is_final) == ("SNAPSHOT", False)
+    assert rest[-1].kind == "END"
+    assert rest[-1].batch.counts.succeeded == 2
+
+
+async def test_a_paused_batch_is_shown_with_its_reason(worker: Worker):
+    async with gated(worker.work):
+        batch = await worker.submit(["i0"])
+        await worker.work.started.wait()
+        watch = worker.watch(batch)
+        await anext(watch)
+        await worker.pause(batch)
+
+        paused = await anext(m async for m in watch if m.event_type == "batch:paused")
+        await watch.aclose()
+
+    assert (paused.kind, paused.batch.state) == ("STATE_CHANGED", "PAUSED")
+    assert paused.batch.state_reason == "PAUSED_BY_CALLER"
+
+
+async def test_a_thousand_watchers_of_a_batch_look_at_the_table_once(start_worker, monkeypatch):
+    reads = {}
+    worker = await start_worker(max_watchers=1000)
+    counted = ReadsCounted(worker.store, monkeypatch)
+    for number in (1, 1000):
+        worker.work.started.clear()
+        async with gated(worker.work) as gate:
+            batch = await worker.submit([f"i{n}" for n in range(5)])
+            await worker.work.started.wait()
+            watches = [worker.watch(batch, include_items=True) for _ in range(number)]
+            for watch in watches:
+                await anext(watch)
+            counted.reset()
+            gate.set()
+
+            rests = await asyncio.gather(*[_rest_of(watch) for watch in watches])
+
+        assert {messages[-1].kind for messages in rests} == {"END"}
+        assert {sum(m.kind == "ITEM_FINISHED" for m in messages) for messages in rests} == {5}
+        reads[number] = counted.by_watchers.copy()
+
+    # How often the feed looks depends on the pace of the machine, but not on who watches.
+    assert reads[1000]["batches.get_by_key"] <= reads[1]["batches.get_by_key"] + 5
+    assert reads[1000]["batches.finished_items"] <= 5
+    assert reads[1000]["events.of_batch"] == 0
+    assert reads[1000]["events.after"] < 100
+
+
+async def _rest_of(watch: AsyncIterator[WatchMessage]) -> list[WatchMessage]:
+    return [message async for message in watch]
+
+
+async def test_watchers_of_many_batches_share_every_look(start_worker, monkeypatch):
+    worker = await start_worker(max_watchers=1000)
+    counted = ReadsCounted(worker.store, monkeypatch)
+    async with gated(worker.work) as gate:
+        batches = [await worker.submit(["i0"]) for _ in range(100)]
+        watches = [worker.watch(batch) for batch in batches for _ in range(3)]
+        for watch in watches:
+            await anext(watch)
+        counted.reset()
+        gate.set()
+
+        rests = await asyncio.gather(*[_rest_of(watch) for watch in watches])
+
+    assert {messages[-1].kind for messages in rests} == {"END"}
+    assert counted.by_watchers["events.of_batch"] == 0
+    # Once for each state of each batch, not for each watcher.
+    assert counted.by_watchers["batches.get_by_key"] <= 2 * len(batches)
+
+
+async def test_nobody_looks_at_the_table_while_nobody_watches(worker: Worker, monkeypatch):
+    counted = ReadsCounted(worker.store, monkeypatch)
+    batch = await worker.submit(["i0"])
+
+    await worker.end_of(batch)
+
+    assert counted.by_watchers["events.after"] == 0
+
+
+async def test_only_events_that_somebody_watches_are_read(worker: Worker, monkeypatch):
+    counted = ReadsCounted(worker.store, monkeypatch)
+    async with gated(worker.work) as gate:
+        watched = await worker.submit(["i0"])
+        others = [await worker.submit(["i0"]) for _ in range(5)]
+        watch = worker.watch(watched)
+        await anext(watch)
+        gate.set()
+        for other in others:
+            await worker.end_of(other)
+        await _rest_of(watch)
+
+    assert {key for key, _ in counted.events_read} == {watched.key}

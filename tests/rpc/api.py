@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from batchwork.v1.batch_service_pb2 import (
     BATCH_EVENT_KIND_END,
     BatchEvent,
     CreateBatchRequest,
+    GetBatchRequest,
     WatchBatchRequest,
 )
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceStub
@@ -108,6 +110,15 @@ class Api:
     async def import_jobs(self, *jobs: dict[str, Any], metadata: Any = ()) -> Any:
         text = json.dumps({"batch_processing_jobs": jobs})
         return await self.jobs.ImportJobs(ImportJobsRequest(jobs_json=text), metadata=metadata)
+
+
+async def until(api: Api, batch_id: str, holds: Callable[[Batch], bool]) -> Batch:
+    """Returns a batch as soon as something holds of it."""
+    async with asyncio.timeout(30):
+        while True:
+            response = await api.batches.GetBatch(GetBatchRequest(batch_id=batch_id))
+            if holds(response.batch):
+                return response.batch
 
 
 def make_job(job_id: str = "job-1", **changes: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from batchwork.v1.batch_pb2 import BATCH_STATE_PENDING, BATCH_STATE_SUCCEEDED, B
 from batchwork.v1.batch_service_pb2 import CreateBatchRequest, GetItemRequest, ListBatchesRequest
 from batchwork.v1.item_pb2 import ItemInput
 from batchwork.v1.job_pb2 import PRIORITY_HIGH
+from batchwork.v1.policy_pb2 import FAILURE_ACTION_CONTINUE, FailurePolicy, RetryPolicy
 from batchwork_server.domain.selection import LoadedItem
 from google.protobuf.duration_pb2 import Duration
 
@@ -91,6 +92,7 @@ async def test_the_processing_method_batch_makes_one_item_of_the_category(api, s
     assert batch.batch_type == "BATCH_CATEGORIES"
 
 
+@pytest.mark.arrow("item B")
 async def test_items_of_unknown_users_are_skipped(api):
     items = [ItemInput(item_id="a", user_id="nobody"), ItemInput(item_id="b")]
 
@@ -127,6 +129,16 @@ async def test_the_options_in_force_are_answered(api, settings):
         priority=PRIORITY_HIGH,
         max_concurrent_items=3,
         model="small",
+        retry_policy=RetryPolicy(
+            initial_backoff=Duration(nanos=500_000_000),
+            max_backoff=Duration(seconds=20),
+            multiplier=1.5,
+            non_retryable_reasons=["ACCOUNT_GONE", "TIMEOUT"],
+        ),
+        batch_timeout=Duration(seconds=3600),
+        failure_policy=FailurePolicy(
+            max_failed=10, max_failed_ratio=0.5, min_sample=4, action=FAILURE_ACTION_CONTINUE
+        ),
     )
 
     batch = await api.create_batch(options=options)
@@ -135,6 +147,9 @@ async def test_the_options_in_force_are_answered(api, settings):
     assert batch.options == options
     assert plain.options.chunk_size == settings.chunk_size
     assert plain.options.retry_limit == settings.retry_limit
+    assert plain.options.retry_policy.multiplier == settings.retry_multiplier
+    assert not plain.options.HasField("batch_timeout")
+    assert not plain.options.HasField("failure_policy")
 
 
 async def test_metadata_comes_back_as_it_was(api):
@@ -209,6 +224,9 @@ async def test_every_violation_is_answered_at_once(api):
             item_timeout=Duration(seconds=3601),
             max_concurrent_items=-1,
             priority=unknown_priority,
+            retry_policy=RetryPolicy(multiplier=11, non_retryable_reasons=["gone"]),
+            batch_timeout=Duration(seconds=0),
+            failure_policy=FailurePolicy(max_failed=-1, max_failed_ratio=2),
         ),
         labels={"no spaces": "x", "key": "v" * 256},
         batch_metadata=metadata,
@@ -230,11 +248,16 @@ async def test_every_violation_is_answered_at_once(api):
         "labels.key",
         "limit",
         "operation",
+        "options.batch_timeout",
         "options.chunk_size",
+        "options.failure_policy.max_failed",
+        "options.failure_policy.max_failed_ratio",
         "options.item_timeout",
         "options.max_concurrent_items",
         "options.priority",
         "options.retry_limit",
+        "options.retry_policy.multiplier",
+        "options.retry_policy.non_retryable_reasons[0]",
         "purpose_id",
         "request_id",
         "source",

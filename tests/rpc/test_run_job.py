@@ -44,6 +44,24 @@ async def test_a_run_is_a_batch_that_knows_its_job(api, processor):
 
 
 @pytest.mark.usefixtures("posts")
+async def test_a_run_has_the_policies_of_its_job(api, settings):
+    job = make_job(
+        "job-1",
+        retry_policy={"max_backoff": 7},
+        failure_policy={"max_failed": 3},
+        batch_timeout=90,
+    )
+    await api.import_jobs(job)
+
+    options = (await api.jobs.RunJob(RunJobRequest(job_id="job-1"))).batch.options
+
+    assert options.retry_policy.max_backoff.seconds == 7
+    assert options.retry_policy.multiplier == settings.retry_multiplier
+    assert options.failure_policy.max_failed == 3
+    assert options.batch_timeout.seconds == 90
+
+
+@pytest.mark.usefixtures("posts")
 async def test_a_run_can_be_restricted_to_users(api, processor):
     await api.import_jobs(make_job("job-1"))
 

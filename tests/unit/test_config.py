@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 from batchwork_server.config import Settings, is_loopback, load_settings
+from batchwork_server.domain.batch import HANDICAPS, Priority
+from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.errors import ConfigurationError
 from pydantic import SecretStr
 
@@ -40,6 +42,59 @@ def test_the_first_retry_setting_that_is_set_counts(monkeypatch, environment, li
         monkeypatch.setenv(name, value)
 
     assert load_settings().retry_limit == limit
+
+
+def test_a_server_without_settings_retries_and_orders_as_the_domain_says():
+    settings = Settings()
+
+    assert settings.batch_options.retry == RetryPolicy()
+    assert settings.handicaps == HANDICAPS
+
+
+def test_retries_and_handicaps_are_settings(monkeypatch):
+    monkeypatch.setenv("BATCHWORK_RETRY_MULTIPLIER", "1.5")
+    monkeypatch.setenv("BATCHWORK_HANDICAP_HIGH", "0")
+    monkeypatch.setenv("BATCHWORK_HANDICAP_MEDIUM", "0.5")
+    monkeypatch.setenv("BATCHWORK_HANDICAP_LOW", "86400")
+
+    settings = load_settings()
+
+    assert settings.batch_options.retry.multiplier == 1.5
+    assert settings.handicaps == {
+        Priority.CRITICAL: timedelta(0),
+        Priority.HIGH: timedelta(0),
+        Priority.MEDIUM: timedelta(milliseconds=500),
+        Priority.LOW: timedelta(days=1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BATCHWORK_RETRY_MULTIPLIER", "0.9"),
+        ("BATCHWORK_RETRY_MULTIPLIER", "11"),
+        ("BATCHWORK_RETRY_MULTIPLIER", "nan"),
+        ("BATCHWORK_HANDICAP_HIGH", "-1"),
+        ("BATCHWORK_HANDICAP_MEDIUM", "soon"),
+        ("BATCHWORK_HANDICAP_LOW", "86401"),
+    ],
+)
+def test_a_setting_beyond_its_range_is_named(monkeypatch, name, value):
+    assert name in refusal(monkeypatch, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({"BATCHWORK_HANDICAP_HIGH": "301"}, id="high after medium"),
+        pytest.param({"BATCHWORK_HANDICAP_LOW": "299"}, id="low before medium"),
+    ],
+)
+def test_a_lower_priority_may_not_go_first(monkeypatch, environment):
+    message = refusal(monkeypatch, **environment)
+
+    for name in ("HIGH", "MEDIUM", "LOW"):
+        assert f"BATCHWORK_HANDICAP_{name}" in message
 
 
 def test_every_problem_is_told_at_once(monkeypatch):
@@ -102,3 +157,15 @@ def test_a_password_does_not_show():
 )
 def test_only_this_machine_is_loopback(address, expected):
     assert is_loopback(address) is expected
+
+
+def test_there_are_as_many_child_processes_as_processors_unless_it_is_said(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 96)
+    assert load_settings().child_processes == 64
+
+    monkeypatch.setenv("BATCHWORK_PROCESS_WORKERS", "3")
+    assert load_settings().child_processes == 3
+
+    monkeypatch.setenv("BATCHWORK_PROCESS_WORKERS", "65")
+    with pytest.raises(ConfigurationError, match="BATCHWORK_PROCESS_WORKERS"):
+        load_settings()

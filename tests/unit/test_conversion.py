@@ -7,14 +7,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from batchwork.v1.batch_pb2 import BatchOptions
 from batchwork.v1.batch_service_pb2 import CreateBatchRequest, WatchBatchRequest
 from batchwork.v1.item_pb2 import ItemInput
-from batchwork_server.application.watching import ResumePoint
+from batchwork.v1.policy_pb2 import FAILURE_ACTION_PAUSE
+from batchwork.v1.policy_pb2 import FailurePolicy as FailurePolicyMessage
+from batchwork.v1.policy_pb2 import RetryPolicy as RetryPolicyMessage
+from batchwork_server.application.told import ResumePoint
 from batchwork_server.domain.batch import Batch, BatchState, Counts
 from batchwork_server.domain.caller import Caller
+from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.job import DataSource, JobShape
+from batchwork_server.domain.retry import RequestedRetry, RetryPolicy
 from batchwork_server.domain.selection import SelectedItem
-from batchwork_server.domain.submission import Submission
+from batchwork_server.domain.submission import RequestedOptions, Submission
 from batchwork_server.errors import InvalidArgument, PermissionDenied, Violation
 from batchwork_server.rpc.batch_conversion import batch_to, interval_from, submission_from
 from batchwork_server.rpc.checks import Checks
@@ -26,7 +32,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.factories import make_request
+from tests.factories import make_options, make_request
 from tests.fakes import START
 
 
@@ -179,6 +185,113 @@ def test_what_is_unset_stays_open():
     assert submission.options.retry_limit is None
     assert submission.options.chunk_size is None
     assert submission.options.priority is None
+    assert submission.options == RequestedOptions()
+
+
+def test_a_failure_policy_that_says_little_pauses_after_twenty_items():
+    policy = submitted(options={"failure_policy": {"max_failed_ratio": 0}}).options.failure_policy
+
+    assert policy == FailurePolicy(
+        max_failed=None, max_failed_ratio=0, min_sample=20, action=FailureAction.PAUSE
+    )
+
+
+def test_a_backoff_of_nothing_is_not_unset():
+    retry = submitted(options={"retry_policy": {"initial_backoff": timedelta(0)}}).options.retry
+
+    assert retry == RequestedRetry(initial_backoff=timedelta(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "paths"),
+    [
+        pytest.param(
+            {
+                "batch_timeout": timedelta(milliseconds=999),
+                "failure_policy": {
+                    "max_failed": -1,
+                    "max_failed_ratio": 1.1,
+                    "min_sample": 1_000_001,
+                    "action": 9,
+                },
+                "retry_policy": {
+                    "initial_backoff": timedelta(hours=1, microseconds=1),
+                    "max_backoff": timedelta(days=1, microseconds=1),
+                    "multiplier": 10.1,
+                    "non_retryable_reasons": ["TIMEOUT", "gone"],
+                },
+            },
+            [
+                "batch_timeout",
+                "failure_policy.action",
+                "failure_policy.max_failed",
+                "failure_policy.max_failed_ratio",
+                "failure_policy.min_sample",
+                "retry_policy.initial_backoff",
+                "retry_policy.max_backoff",
+                "retry_policy.multiplier",
+                "retry_policy.non_retryable_reasons[1]",
+            ],
+            id="all of it, too much",
+        ),
+        pytest.param(
+            {
+                "batch_timeout": timedelta(days=30, microseconds=1),
+                "failure_policy": {"max_failed_ratio": math.nan, "min_sample": -1},
+                "retry_policy": {
+                    "initial_backoff": timedelta(microseconds=-1),
+                    "multiplier": math.nan,
+                    "non_retryable_reasons": [f"R{n}" for n in range(33)],
+                },
+            },
+            [
+                "batch_timeout",
+                "failure_policy.max_failed_ratio",
+                "failure_policy.min_sample",
+                "retry_policy.initial_backoff",
+                "retry_policy.multiplier",
+                "retry_policy.non_retryable_reasons",
+            ],
+            id="no numbers, and too many reasons",
+        ),
+        pytest.param(
+            {"retry_policy": {"multiplier": 0.5, "non_retryable_reasons": ["", "R" * 64]}},
+            [
+                "retry_policy.multiplier",
+                "retry_policy.non_retryable_reasons[0]",
+                "retry_policy.non_retryable_reasons[1]",
+            ],
+            id="a backoff that shrinks, and reasons that are none",
+        ),
+    ],
+)
+def test_everything_that_is_wrong_with_policies_is_told_at_once(options, paths):
+    with pytest.raises(InvalidArgument) as raised:
+        submitted(options=options)
+
+    found = sorted(violation.path for violation in raised.value.violations)
+    assert found == [f"options.{path}" for path in paths]
+
+
+def test_limits_themselves_are_accepted():
+    options = submitted(
+        options={
+            "batch_timeout": timedelta(days=30),
+            "failure_policy": {"max_failed": 0, "max_failed_ratio": 1, "min_sample": 1_000_000},
+            "retry_policy": {
+                "initial_backoff": timedelta(hours=1),
+                "max_backoff": timedelta(days=1),
+                "multiplier": 10,
+                "non_retryable_reasons": ["R" * 63, "429"],
+            },
+        }
+    ).options
+
+    assert options.batch_timeout == timedelta(days=30)
+    assert options.failure_policy is not None
+    assert options.failure_policy.min_sample == 1_000_000
+    assert options.retry.multiplier == 10
+    assert options.retry.non_retryable_reasons == frozenset({"R" * 63, "429"})
 
 
 def test_a_retry_limit_of_zero_is_not_unset():
@@ -332,6 +445,35 @@ def test_a_tenant_that_is_named_needs_an_operator():
     assert Checks().scope(olga, "-") is None
     with pytest.raises(PermissionDenied):
         Checks().scope(ada, "green")
+
+
+def test_a_batch_tells_the_policies_in_force():
+    options = make_options(
+        retry=RetryPolicy(multiplier=1.5, non_retryable_reasons=frozenset({"B", "A"})),
+        batch_timeout=timedelta(hours=1),
+        failure_policy=FailurePolicy(max_failed=0),
+    )
+
+    message = batch_to(make_batch(request=make_request(options=options))).options
+
+    assert message.retry_policy == RetryPolicyMessage(
+        initial_backoff=Duration(seconds=1),
+        max_backoff=Duration(seconds=300),
+        multiplier=1.5,
+        non_retryable_reasons=["A", "B"],
+    )
+    assert message.batch_timeout.ToTimedelta() == timedelta(hours=1)
+    assert message.failure_policy == FailurePolicyMessage(
+        max_failed=0, min_sample=20, action=FAILURE_ACTION_PAUSE
+    )
+    assert not message.failure_policy.HasField("max_failed_ratio")
+
+
+def test_a_batch_without_bounds_tells_none():
+    message: BatchOptions = batch_to(make_batch()).options
+
+    assert not message.HasField("batch_timeout")
+    assert not message.HasField("failure_policy")
 
 
 def test_a_batch_tells_its_progress():

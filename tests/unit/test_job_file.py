@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import time
+from datetime import time, timedelta
 from typing import Any
 
 import pytest
 from batchwork_server.domain.batch import Priority
+from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.job import (
     MAX_FILE_BYTES,
     MAX_JOBS,
@@ -22,6 +23,7 @@ from batchwork_server.domain.job import (
     parse_jobs_by_path,
     render_job_file,
 )
+from batchwork_server.domain.retry import REASON_PATTERN, RequestedRetry
 from batchwork_server.domain.schedule import Daily, Schedule, Weekday, Weekly
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,6 +72,21 @@ schedules = st.none() | st.builds(
     cadence=st.builds(Daily, at=st.just(time(9, 30))),
     time_zone=st.sampled_from([None, "Asia/Tokyo"]),
 )
+reasons = st.from_regex(REASON_PATTERN, fullmatch=True)
+retry_policies = st.builds(
+    RequestedRetry,
+    initial_backoff=st.none() | st.timedeltas(timedelta(0), timedelta(hours=1)),
+    max_backoff=st.none() | st.timedeltas(timedelta(0), timedelta(days=1)),
+    multiplier=st.none() | st.floats(1, 10),
+    non_retryable_reasons=st.none() | st.frozensets(reasons, min_size=1, max_size=32),
+)
+failure_policies = st.builds(
+    FailurePolicy,
+    max_failed=st.none() | st.integers(0, 2**63 - 1),
+    max_failed_ratio=st.none() | st.floats(0, 1),
+    min_sample=st.integers(1, 1_000_000),
+    action=st.sampled_from(FailureAction),
+)
 
 
 @st.composite
@@ -98,6 +115,11 @@ def definitions(draw: st.DrawFn) -> JobDefinition:
         filters=narrowed,
         limit=draw(st.integers(1, 1_000_000)),
         retry_limit=draw(st.none() | st.integers(0, 100)),
+        retry_policy=draw(retry_policies),
+        batch_timeout=draw(
+            st.none() | st.timedeltas(timedelta(seconds=1), timedelta(days=30)),
+        ),
+        failure_policy=draw(st.none() | failure_policies),
         distribute_results=draw(st.booleans()),
         distribution_user_ids=tuple(draw(st.lists(lines, max_size=3, unique=True))),
         purpose_id=draw(lines | st.just("")),
@@ -144,6 +166,9 @@ def test_what_a_job_leaves_out_has_the_defaults_of_the_guide() -> None:
         schedule=None,
         limit=1000,
         retry_limit=None,
+        retry_policy=RequestedRetry(),
+        batch_timeout=None,
+        failure_policy=None,
         distribute_results=False,
     )
 
@@ -157,6 +182,14 @@ def test_everything_that_a_job_says_is_kept() -> None:
         filters={"min_followers": 1000},
         limit=500,
         retry_limit=0,
+        retry_policy={
+            "initial_backoff": 0.5,
+            "max_backoff": 60,
+            "multiplier": 3,
+            "non_retryable_reasons": ["ACCOUNT_GONE"],
+        },
+        batch_timeout=7200,
+        failure_policy={"max_failed": 0, "max_failed_ratio": 0.1, "action": "FAIL"},
         distribute_results=True,
         distribution={"users": ["admin_1", "editor_1"]},
         purpose_id="growth",
@@ -168,6 +201,16 @@ def test_everything_that_a_job_says_is_kept() -> None:
     assert job.schedule == Schedule(cadence=Weekly(days=(Weekday.MONDAY,), at=time(1)))
     assert job.filters == {"min_followers": 1000}
     assert (job.limit, job.retry_limit) == (500, 0)
+    assert job.retry_policy == RequestedRetry(
+        initial_backoff=timedelta(milliseconds=500),
+        max_backoff=timedelta(minutes=1),
+        multiplier=3,
+        non_retryable_reasons=frozenset({"ACCOUNT_GONE"}),
+    )
+    assert job.batch_timeout == timedelta(hours=2)
+    assert job.failure_policy == FailurePolicy(
+        max_failed=0, max_failed_ratio=0.1, min_sample=20, action=FailureAction.FAIL
+    )
     assert job.distribute_results
     assert job.distribution_user_ids == ("admin_1", "editor_1")
     assert job.purpose_id == "growth"
@@ -183,6 +226,10 @@ def test_everything_that_a_job_says_is_kept() -> None:
         pytest.param({"category": None, "categories": ["users"]}, id="categories"),
         pytest.param({"categories": ["users"]}, id="category and categories"),
         pytest.param({"priority": "medium", "limit": 1000.0}, id="defaults in full"),
+        pytest.param(
+            {"retry_policy": {"multiplier": None}, "failure_policy": None, "batch_timeout": None},
+            id="policies that say nothing",
+        ),
     ],
 )
 def test_other_spellings_say_the_same(changes: dict[str, Any]) -> None:
@@ -330,6 +377,64 @@ def test_a_file_may_start_with_a_byte_order_mark() -> None:
         pytest.param({"limit": "10"}, "$.limit", id="limit is text"),
         pytest.param({"retry_limit": -1}, "$.retry_limit", id="fewer than no retries"),
         pytest.param({"retry_limit": 101}, "$.retry_limit", id="too many retries"),
+        pytest.param({"retry_policy": 3}, "$.retry_policy", id="retry policy is a number"),
+        pytest.param(
+            {"retry_policy": {"retry_limit": 3}},
+            "$.retry_policy.retry_limit",
+            id="the limit of retries stands beside the policy",
+        ),
+        pytest.param(
+            {"retry_policy": {"initial_backoff": 3600.1}},
+            "$.retry_policy.initial_backoff",
+            id="first backoff beyond an hour",
+        ),
+        pytest.param(
+            {"retry_policy": {"max_backoff": -1}},
+            "$.retry_policy.max_backoff",
+            id="negative backoff",
+        ),
+        pytest.param(
+            {"retry_policy": {"max_backoff": "60s"}},
+            "$.retry_policy.max_backoff",
+            id="backoff is text",
+        ),
+        pytest.param(
+            {"retry_policy": {"multiplier": 0.9}}, "$.retry_policy.multiplier", id="backoff shrinks"
+        ),
+        pytest.param(
+            {"retry_policy": {"non_retryable_reasons": ["TIMEOUT", "gone"]}},
+            "$.retry_policy.non_retryable_reasons[1]",
+            id="reason is no code",
+        ),
+        pytest.param(
+            {"retry_policy": {"non_retryable_reasons": [f"R{n}" for n in range(33)]}},
+            "$.retry_policy.non_retryable_reasons",
+            id="33 reasons",
+        ),
+        pytest.param({"batch_timeout": 0.999}, "$.batch_timeout", id="less than a second"),
+        pytest.param({"batch_timeout": 2_592_001}, "$.batch_timeout", id="more than 30 days"),
+        pytest.param({"failure_policy": []}, "$.failure_policy", id="failure policy is a list"),
+        pytest.param(
+            {"failure_policy": {"max_failed": -1}},
+            "$.failure_policy.max_failed",
+            id="fewer than none may fail",
+        ),
+        pytest.param(
+            {"failure_policy": {"max_failed_ratio": 1.1}},
+            "$.failure_policy.max_failed_ratio",
+            id="more than all may fail",
+        ),
+        pytest.param(
+            {"failure_policy": {"max_failed_ratio": True}},
+            "$.failure_policy.max_failed_ratio",
+            id="true is no share",
+        ),
+        pytest.param(
+            {"failure_policy": {"min_sample": 0}}, "$.failure_policy.min_sample", id="no sample"
+        ),
+        pytest.param(
+            {"failure_policy": {"action": "stop"}}, "$.failure_policy.action", id="unknown action"
+        ),
         pytest.param({"distribute_results": 1}, "$.distribute_results", id="1 is not true"),
         pytest.param({"distribution": ["admin_1"]}, "$.distribution", id="distribution is a list"),
         pytest.param(
@@ -455,6 +560,13 @@ def test_changes_are_named_by_the_fields_of_the_contract_sorted() -> None:
     new = parse_one(name="More posts", filters={"min_followers": 1}, limit=5)
 
     assert changed_fields(old, new) == ("display_name", "filters", "limit")
+
+
+def test_a_change_of_a_policy_is_named_by_the_policy() -> None:
+    old = parse_one(retry_policy={"multiplier": 2}, failure_policy={"max_failed": 1})
+    new = parse_one(retry_policy={"multiplier": 3}, batch_timeout=60)
+
+    assert changed_fields(old, new) == ("batch_timeout", "failure_policy", "retry_policy")
 
 
 def test_true_instead_of_one_is_a_change() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
@@ -9,8 +10,10 @@ import orjson
 import pytest
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.validation import Validation
-from batchwork_server.domain.batch import Priority, UserValidation
+from batchwork_server.domain.batch import HANDICAPS, Priority, UserValidation
+from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.job import DataSource, JobShape
+from batchwork_server.domain.retry import RequestedRetry, RetryPolicy
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.submission import RequestedOptions, Submission
 from batchwork_server.errors import InvalidArgument
@@ -23,7 +26,12 @@ from tests.fakes import FakeCategories, FakeClock, FakeTemplates, FakeUsers
 class World:
     """Everything that planning looks at, in memory."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        retry: RetryPolicy | None = None,
+        handicaps: Mapping[Priority, timedelta] = HANDICAPS,
+    ) -> None:
         self.users = FakeUsers("ann", "bob")
         self.categories = FakeCategories()
         self.planning = Planning(
@@ -34,7 +42,8 @@ class World:
                 make_template(template_id="plain"),
                 make_template(template_id="annotation", operations=("annotate",)),
             ),
-            defaults=make_options(),
+            defaults=make_options(retry=retry or RetryPolicy()),
+            handicaps=handicaps,
             clock=FakeClock(),
         )
 
@@ -176,6 +185,44 @@ async def test_what_a_request_leaves_open_comes_from_the_server(world):
         Priority.HIGH,
     )
     assert options.item_timeout == timedelta(seconds=30)
+    assert options.retry == RetryPolicy(retry_limit=0)
+    assert (options.batch_timeout, options.failure_policy) == (None, None)
+
+
+async def test_what_a_request_names_of_its_retries_goes_over_the_settings():
+    world = World(retry=RetryPolicy(retry_limit=5, multiplier=4))
+    asked = RequestedRetry(
+        initial_backoff=timedelta(0), non_retryable_reasons=frozenset({"ACCOUNT_GONE"})
+    )
+
+    plan = await world.plan(items=inline("a"), options=RequestedOptions(retry=asked))
+
+    assert plan.request.options.retry == RetryPolicy(
+        retry_limit=5,
+        initial_backoff=timedelta(0),
+        multiplier=4,
+        non_retryable_reasons=frozenset({"ACCOUNT_GONE"}),
+    )
+
+
+async def test_a_bound_on_time_and_failures_is_taken_over(world):
+    policy = FailurePolicy(max_failed=3, action=FailureAction.FAIL)
+    asked = RequestedOptions(batch_timeout=timedelta(hours=2), failure_policy=policy)
+
+    plan = await world.plan(items=inline("a"), options=asked)
+
+    assert plan.request.options.batch_timeout == timedelta(hours=2)
+    assert plan.request.options.failure_policy == policy
+
+
+@pytest.mark.parametrize("priority", [None, *Priority])
+async def test_a_batch_keeps_the_handicap_that_the_settings_give_its_priority(priority):
+    handicaps = {each: timedelta(hours=place) for place, each in enumerate(Priority)}
+    world = World(handicaps=handicaps)
+
+    plan = await world.plan(items=inline("a"), options=RequestedOptions(priority=priority))
+
+    assert plan.request.options.handicap == handicaps[priority or Priority.MEDIUM]
 
 
 async def test_an_object_that_is_too_large_is_refused_with_the_limit(world):

@@ -16,6 +16,7 @@ from batchwork_server.errors import (
     NotFound,
     QuotaExceeded,
     ShuttingDown,
+    StorageFull,
     StoreUnavailable,
     Violation,
     WrongState,
@@ -87,6 +88,13 @@ def test_every_error_has_a_row() -> None:
             "DEPENDENCY_UNAVAILABLE",
             ["RetryInfo"],
             id="dependency away",
+        ),
+        pytest.param(
+            StorageFull("full"),
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "QUOTA_STORAGE",
+            ["QuotaFailure", "RetryInfo"],
+            id="no space",
         ),
         pytest.param(
             ShuttingDown("bye"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from batchwork_server.application.planning import Plan, Planning
 from batchwork_server.clock import Clock
@@ -20,7 +20,9 @@ from batchwork_server.domain.ids import new_batch_id
 from batchwork_server.domain.item import Item, NewItem
 from batchwork_server.domain.job import JobShape, StoredJob
 from batchwork_server.domain.submission import Idempotency, RequestedOptions, Submission
-from batchwork_server.errors import InvalidArgument, NotFound, Violation, WrongState
+from batchwork_server.domain.waiting import WaitReason, is_idle, wait_reasons
+from batchwork_server.errors import InvalidArgument, NotFound, Violation
+from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import Dispatcher
 from batchwork_server.store.store import NewChunk, Store
@@ -38,6 +40,7 @@ class Batches:
     Args:
         alone: Whether this process is the only one that writes to the database. Then a batch
             that it works on can be shown from memory, as its last transaction left it.
+        draft_timeout: When a draft expires that nobody seals.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class Batches:
         clock: Clock,
         wakeups: Wakeups,
         alone: bool,
+        draft_timeout: timedelta,
     ) -> None:
         self._store = store
         self._planning = planning
         self._dispatcher = dispatcher
         self._clock = clock
         self._wakeups = wakeups
+        self._draft_timeout = draft_timeout
         self._live: dict[tuple[str, str], Batch] = {}
         if alone:
             wakeups.subscribe(self._remember_live)
@@ -76,7 +81,7 @@ class Batches:
             key=0,
             batch_id=submission.batch_id,
             tenant_id=caller.tenant_id,
-            state=BatchState.PENDING,
+            state=BatchState.DRAFT if submission.is_draft else BatchState.PENDING,
             counts=Counts(total=total, pending=total - skipped, skipped=skipped),
             request=plan.request,
             create_time=now,
@@ -98,12 +103,14 @@ class Batches:
             InvalidArgument: with every violation at once.
             AlreadyExists: the batch id is taken.
             RequestIdReused: the request id was used with other content.
+            StorageFull: there is too little space to accept more.
             Unavailable: nothing was stored; safe to call again with the same request id.
         """
         tenant_id = caller.tenant_id
         known = await self._first_answer(method, tenant_id, idempotency)
         if known is not None:
             return known
+        self._store.refuse_when_full()
         plan = await self._planning.plan(submission, tenant_id=tenant_id)
         now = self._clock.now()
         batch_id = submission.batch_id or new_batch_id(source=submission.source, now=now)
@@ -128,6 +135,8 @@ class Batches:
                 items=plan.items,
                 chunks=chunks,
                 now=now,
+                expire_time=self._expire_time(submission, plan.request.options, now=now),
+                is_draft=submission.is_draft,
             )
             await self._dispatcher.enqueue(tx, len(chunks))
             if idempotency.request_id:
@@ -138,6 +147,7 @@ class Batches:
                     request_id=idempotency.request_id,
                     answer={"batch_id": batch_id},
                 )
+        reach("create.committed")
         self._dispatcher.enqueued()
         log.info(
             "batch.created",
@@ -148,6 +158,13 @@ class Batches:
             job_id=submission.job_id,
         )
         return batch
+
+    def _expire_time(
+        self, submission: Submission, options: BatchOptions, *, now: datetime
+    ) -> datetime | None:
+        """Returns when the batch is over, whatever is left of it; a draft when nobody seals it."""
+        longest = self._draft_timeout if submission.is_draft else options.batch_timeout
+        return None if longest is None else now + longest
 
     async def _first_answer(
         self, method: str, tenant_id: str, idempotency: Idempotency
@@ -203,6 +220,13 @@ class Batches:
             raise NotFound("batch", batch_id)
         return batch
 
+    async def wait_reasons(self, batch: Batch) -> list[WaitReason]:
+        """Returns what a batch waits for; nothing while it goes on or when it is over."""
+        if not is_idle(batch):
+            return wait_reasons(batch)
+        work = await self._store.batches.open_work(batch.key, now=self._clock.now())
+        return wait_reasons(batch, work)
+
     async def list_batches(
         self, matching: BatchFilter, *, page_size: int, after: int | None, skip: int
     ) -> tuple[Sequence[Batch], int | None]:
@@ -236,57 +260,30 @@ class Batches:
             batch, matching, page_size=page_size, after=after
         )
 
-    async def cancel_batch(
-        self, batch_id: str, *, caller: Caller, idempotency: Idempotency
-    ) -> Batch:
-        """Cancels a batch: when this returns, no further item of it starts in this process.
 
-        Raises:
-            NotFound: there is no such batch.
-            WrongState: it is over, and not by a cancellation.
-        """
-        tenant_id = caller.tenant_id
-        batch = await self.get_batch(batch_id, tenant_id=tenant_id)
-        now = self._clock.now()
-        async with self._store.transaction() as tx:
-            if idempotency.request_id:
-                await self._store.requests.replay(
-                    tx,
-                    tenant_id=tenant_id,
-                    method="CancelBatch",
-                    request_id=idempotency.request_id,
-                    request_hash=idempotency.request_hash,
-                    now=now,
-                )
-            cancelled = await self._store.batches.cancel(tx, batch.key, now=now)
-        if cancelled is None:
-            return await self._cancelled_before(batch)
-        self._wakeups.batch_changed(cancelled)
-        self._wakeups.work_arrived()
-        log.info("batch.cancelling", batch_id=batch_id, tenant_id=tenant_id)
-        return cancelled
-
-    async def _cancelled_before(self, batch: Batch) -> Batch:
-        current = await self._store.batches.get(batch.batch_id, tenant_id=batch.tenant_id)
-        if current is None:
-            raise NotFound("batch", batch.batch_id)
-        if current.state not in (BatchState.CANCELLING, BatchState.CANCELLED):
-            raise WrongState("batch", batch.batch_id, state=current.state, verb="cancelled")
-        return current
-
-
-def chunks_of(items: Sequence[NewItem], options: BatchOptions, *, now: datetime) -> list[NewChunk]:
+def chunks_of(
+    items: Sequence[NewItem],
+    options: BatchOptions,
+    *,
+    now: datetime,
+    first_index: int = 0,
+    first_place: int = 0,
+) -> list[NewChunk]:
     """Cuts items into ranges that are dispatched and committed together.
 
     A range without anything to do is left out.
+
+    Args:
+        first_index: The place of the first of the items in the batch.
+        first_place: The place of the first range among those of the batch.
     """
     chunks: list[NewChunk] = []
-    first, size, work = 0, 0, False
-    for index, item in enumerate(items):
+    first, size, work = first_index, 0, False
+    last = first_index + len(items) - 1
+    for index, item in enumerate(items, first_index):
         size += len(item.data_json)
         work = work or item.skip_reason is None
-        is_last = index == len(items) - 1
-        if is_last or index - first + 1 >= options.chunk_size or size >= CHUNK_BYTES:
+        if index == last or index - first + 1 >= options.chunk_size or size >= CHUNK_BYTES:
             if work:
                 chunks.append(
                     NewChunk(
@@ -294,7 +291,9 @@ def chunks_of(items: Sequence[NewItem], options: BatchOptions, *, now: datetime)
                         item_count=index - first + 1,
                         due_time=now,
                         dispatch_time=dispatch_time(
-                            due=now, priority=options.priority, place=len(chunks)
+                            due=now,
+                            handicap=options.handicap,
+                            place=first_place + len(chunks),
                         ),
                     )
                 )
@@ -315,7 +314,13 @@ def submission_of(job: StoredJob, *, user_ids: frozenset[str]) -> Submission:
         template_id=definition.template_id,
         operation=definition.operation,
         feature_type=definition.feature_type,
-        options=RequestedOptions(retry_limit=definition.retry_limit, priority=definition.priority),
+        options=RequestedOptions(
+            retry_limit=definition.retry_limit,
+            priority=definition.priority,
+            retry=definition.retry_policy,
+            batch_timeout=definition.batch_timeout,
+            failure_policy=definition.failure_policy,
+        ),
         display_name=definition.display_name,
         description=definition.description,
         source="job",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import orjson
 
@@ -12,6 +13,7 @@ from batchwork_server.application.notices import unmatched_filters
 from batchwork_server.application.validation import Validation
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import (
+    HANDICAPS,
     BatchOptions,
     BatchRequest,
     Notice,
@@ -22,6 +24,7 @@ from batchwork_server.domain.batch import (
 from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.job import DataSource, PreferenceSource
+from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.domain.selection import SelectedItem, parse_filters
 from batchwork_server.domain.submission import RequestedOptions, Submission
 from batchwork_server.domain.user import UserVerdict
@@ -55,6 +58,7 @@ class Planning:
 
     Args:
         defaults: The options of requests and jobs that say nothing.
+        handicaps: How much later than a critical batch one of each priority counts as due.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Planning:
         templates: TemplateService,
         defaults: BatchOptions,
         clock: Clock,
+        handicaps: Mapping[Priority, timedelta] = HANDICAPS,
     ) -> None:
         self._store = store
         self._categories = categories
@@ -73,6 +78,7 @@ class Planning:
         self._templates = templates
         self._defaults = defaults
         self._clock = clock
+        self._handicaps = handicaps
 
     async def plan(self, submission: Submission, *, tenant_id: str) -> Plan:
         """Returns the items of the batch that the submission asks for.
@@ -93,7 +99,7 @@ class Planning:
         request = _request(
             submission,
             template=template,
-            options=_options(submission.options, self._defaults),
+            options=_options(submission.options, self._defaults, self._handicaps),
             user_validation=_count(users, verdicts),
             notices=notices,
         )
@@ -250,18 +256,28 @@ def _check_sizes(items: Sequence[NewItem]) -> None:
         raise InvalidArgument(violations)
 
 
-def _options(requested: RequestedOptions, defaults: BatchOptions) -> BatchOptions:
-    retry = defaults.retry
-    if requested.retry_limit is not None:
-        retry = replace(retry, retry_limit=requested.retry_limit)
+def _options(
+    requested: RequestedOptions, defaults: BatchOptions, handicaps: Mapping[Priority, timedelta]
+) -> BatchOptions:
+    priority = requested.priority or Priority.MEDIUM
     return BatchOptions(
         chunk_size=requested.chunk_size or defaults.chunk_size,
         item_timeout=requested.item_timeout or defaults.item_timeout,
-        retry=retry,
-        priority=requested.priority or Priority.MEDIUM,
+        retry=_retry(requested, defaults.retry),
+        priority=priority,
+        handicap=handicaps[priority],
         max_concurrent_items=requested.max_concurrent_items or 0,
         model=requested.model,
+        batch_timeout=requested.batch_timeout or defaults.batch_timeout,
+        failure_policy=requested.failure_policy or defaults.failure_policy,
     )
+
+
+def _retry(requested: RequestedOptions, default: RetryPolicy) -> RetryPolicy:
+    policy = requested.retry.over(default)
+    if requested.retry_limit is None:
+        return policy
+    return replace(policy, retry_limit=requested.retry_limit)
 
 
 def _request(

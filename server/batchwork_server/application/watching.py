@@ -1,76 +1,49 @@
 """Watching a batch: a snapshot, then every change, and a last message that is sure to come.
 
-The event table is the source; memory only spares looks at it. Each watched batch has one topic
-that reads its new events once for all its watchers and keeps the newest ones. A watcher that is
-slow finds its events gone from there, and reads the table by itself: nothing is lost, and memory
-stays bounded.
+The event table is the source; memory only spares looks at it. One feed reads the new events of all
+batches; each watched batch has one topic that keeps its newest ones for all its watchers. A watcher
+that is slow finds its events gone from there, and one that comes with an old token never saw them
+there: both read the table by themselves. Nothing is lost, and memory stays bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
+from itertools import islice
 
-from batchwork_server.clock import Clock
-from batchwork_server.domain.batch import Batch, Counts
-from batchwork_server.domain.item import Item
-from batchwork_server.errors import (
-    NotFound,
-    QuotaExceeded,
-    ResumeTokenExpired,
-    ShuttingDown,
-    Unavailable,
+from batchwork_server.application.event_feed import EventFeed, FedEvent
+from batchwork_server.application.told import (
+    END_TYPES,
+    GOING_AWAY_TYPE,
+    HEARTBEAT,
+    HEARTBEAT_TYPE,
+    ITEM_FINISHED_TYPE,
+    SNAPSHOT_TYPE,
+    FeedMessage,
+    FeedPoint,
+    ResumePoint,
+    WatchMessage,
 )
-from batchwork_server.logs import get_logger
+from batchwork_server.application.watching_many import ManyWatcher
+from batchwork_server.clock import Clock
+from batchwork_server.domain.batch import Batch, Counts, UserValidation
+from batchwork_server.domain.filters import BatchFilter
+from batchwork_server.domain.item import Item
+from batchwork_server.errors import NotFound, QuotaExceeded, ResumeTokenExpired, ShuttingDown
 from batchwork_server.store.store import Event, Store
 from batchwork_server.wakeups import Wakeups
 
-log = get_logger(__name__)
-
-HEARTBEAT = timedelta(seconds=15)
-"""How long a stream is silent before it says that it is alive."""
-
-LONGEST_SILENCE = timedelta(seconds=1)
-"""How long a change can go unseen that nobody announced."""
-
-_SHORTEST_LOOK = timedelta(milliseconds=50)  # between two looks at the table
 _KEPT_EVENTS = 256
 _PAGE = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResumePoint:
-    """After which message a watch goes on.
-
-    Attributes:
-        sequence: Of the last event that was shown.
-        item_index: When the event's items were not all shown, the last one that was; else -1.
-    """
-
-    sequence: int
-    item_index: int = -1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchMessage:
-    """One message of a watch; ``kind`` is a name of the contract's ``BatchEventKind``."""
-
-    kind: str
-    sequence: int
-    event_time: datetime
-    event_type: str
-    resume: ResumePoint
-    batch: Batch | None = None
-    counts: Counts | None = None
-    item: Item | None = None
+_KEPT_ITEMS = 2
 
 
 class Watching:
-    """The use case behind ``WatchBatch``.
+    """The use cases behind ``WatchBatch`` and ``WatchBatches``.
 
     Args:
         max_watchers: How many streams this server holds at once.
@@ -80,26 +53,20 @@ class Watching:
         self._store = store
         self._clock = clock
         self._max_watchers = max_watchers
+        self._feed = EventFeed(store=store, clock=clock, wakeups=wakeups)
         self._topics: dict[int, _Topic] = {}
         self._watchers = 0
         self._closing = False
-        wakeups.subscribe(self._on_batch)
 
     @property
     def watchers(self) -> int:
         """How many streams there are."""
         return self._watchers
 
-    def _on_batch(self, batch: Batch) -> None:
-        topic = self._topics.get(batch.key)
-        if topic is not None:
-            topic.announce(is_urgent=batch.state.is_final)
-
     def close(self) -> None:
         """Tells every watcher that the server is going away, and ends their streams."""
         self._closing = True
-        for topic in self._topics.values():
-            topic.wake()
+        self._feed.wake_all()
 
     async def watch(
         self,
@@ -120,39 +87,81 @@ class Watching:
             ResumeTokenExpired: the events after ``resume`` are not kept any more.
             ShuttingDown: after GOING_AWAY.
         """
-        with self._join(batch.key) as topic:
-            current = await self._current(batch)
-            if resume is not None and resume.sequence > current.sequence:
-                raise ResumeTokenExpired(
-                    "The resume token is newer than the batch; start again without one."
+        async with self._admitted():
+            with self._joined(batch.key) as topic:
+                current = await self._current(batch)
+                if resume is not None and resume.sequence > current.sequence:
+                    raise ResumeTokenExpired(
+                        "The resume token is newer than the batch; start again without one."
+                    )
+                watcher = _Watcher(
+                    batch=current,
+                    store=self._store,
+                    clock=self._clock,
+                    topic=topic,
+                    at=resume or ResumePoint(sequence=current.sequence),
+                    include_items=include_items,
+                    only_failed=only_failed,
+                    min_interval=min_interval,
                 )
-            watcher = _Watcher(
-                batch=current,
-                store=self._store,
-                clock=self._clock,
-                topic=topic,
-                at=resume or ResumePoint(sequence=current.sequence),
-                include_items=include_items,
-                only_failed=only_failed,
-                min_interval=min_interval,
-            )
-            if resume is None:
-                yield watcher.snapshot()
-            if current.state.is_final and watcher.at.sequence >= current.sequence:
-                yield watcher.end(current, current.update_time, watcher.at.sequence)
-                return
-            while not self._closing:
-                for message in await watcher.next_messages():
-                    yield message
-                    if message.kind == "END":
-                        return
-            yield watcher.going_away()
-            raise ShuttingDown("The server shuts down; watch again with the resume token.")
+                if resume is None:
+                    yield watcher.snapshot()
+                if current.state.is_final and watcher.at.sequence >= current.sequence:
+                    yield watcher.end_at_once()
+                    return
+                while not self._closing:
+                    self._feed.raise_when_broken()
+                    for message in await watcher.next_messages():
+                        yield message
+                        if message.kind == "END":
+                            return
+                yield watcher.going_away()
+                raise _shutting_down()
 
-    @contextmanager
-    def _join(self, batch_key: int) -> Iterator[_Topic]:
+    async def watch_many(
+        self,
+        matching: BatchFilter,
+        *,
+        resume: FeedPoint | None,
+        min_interval: timedelta,
+        with_progress: bool,
+    ) -> AsyncGenerator[FeedMessage, None]:
+        """Yields what happens to all batches that match, until the caller leaves.
+
+        Without ``resume`` it starts with a snapshot of each one that is not over.
+
+        Raises:
+            QuotaExceeded: there are too many watchers.
+            ResumeTokenExpired: the events after ``resume`` are not kept any more.
+            ShuttingDown: after GOING_AWAY.
+        """
+        async with self._admitted():
+            watcher = ManyWatcher(
+                matching,
+                store=self._store,
+                feed=self._feed,
+                clock=self._clock,
+                min_interval=min_interval,
+                with_progress=with_progress,
+            )
+            with watcher.listening():
+                if resume is not None:
+                    await watcher.resume(resume)
+                async with aclosing(watcher.snapshots()) as snapshots:
+                    async for snapshot in snapshots:
+                        yield snapshot
+                while not self._closing:
+                    self._feed.raise_when_broken()
+                    for message in await watcher.next_messages():
+                        yield message
+                yield watcher.going_away()
+                raise _shutting_down()
+
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[None]:
+        """Counts a watcher, and keeps the feed running for it."""
         if self._closing:
-            raise ShuttingDown("The server shuts down; watch again, here or elsewhere.")
+            raise _shutting_down()
         if self._watchers >= self._max_watchers:
             raise QuotaExceeded(
                 f"This server has {self._watchers} watchers, and no room for more.",
@@ -160,20 +169,27 @@ class Watching:
                 subject="watchers",
                 retry_after=timedelta(seconds=5),
             )
+        self._watchers += 1
+        try:
+            async with self._feed.running():
+                yield
+        finally:
+            self._watchers -= 1
+
+    @contextmanager
+    def _joined(self, batch_key: int) -> Iterator[_Topic]:
         topic = self._topics.get(batch_key)
         if topic is None:
-            topic = _Topic(batch_key, store=self._store, clock=self._clock)
-            self._topics[batch_key] = topic
-        self._watchers += 1
+            topic = self._topics[batch_key] = _Topic()
+            self._feed.batch_listeners[batch_key] = topic
         topic.watchers += 1
         try:
             yield topic
         finally:
-            self._watchers -= 1
             topic.watchers -= 1
             if not topic.watchers:
-                self._topics.pop(batch_key, None)
-                topic.close()
+                del self._topics[batch_key]
+                del self._feed.batch_listeners[batch_key]
 
     async def _current(self, batch: Batch) -> Batch:
         current = await self._store.batches.get_by_key(batch.key)
@@ -182,73 +198,66 @@ class Watching:
         return current
 
 
-class _Topic:
-    """The newest events of one batch, read once for all its watchers."""
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("The server shuts down; watch again, here or elsewhere.")
 
-    def __init__(self, batch_key: int, *, store: Store, clock: Clock) -> None:
-        self._batch_key = batch_key
-        self._store = store
-        self._clock = clock
-        self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
-        self._last = 0
-        self._announced = asyncio.Event()
-        self._urgent = asyncio.Event()
+
+class _Topic:
+    """The newest events of one batch, for all its watchers."""
+
+    def __init__(self) -> None:
+        self._events: deque[FedEvent] = deque(maxlen=_KEPT_EVENTS)
+        self._items: OrderedDict[tuple[int, bool], asyncio.Task[Sequence[Item]]] = OrderedDict()
         self._news = asyncio.Event()
-        self._reader: asyncio.Task[None] | None = None
         self.watchers = 0
 
-    def announce(self, *, is_urgent: bool) -> None:
-        """Says that there may be new events; for the last one nobody is to wait."""
-        self._announced.set()
-        if is_urgent:
-            self._urgent.set()
+    def hear(self, event: FedEvent) -> None:
+        if self._events:
+            newest = self._events[-1].sequence
+            if event.sequence <= newest:
+                return
+            if event.sequence > newest + 1:
+                self._events.clear()  # whoever has not seen what is missing reads the table
+        self._events.append(event)
 
     def wake(self) -> None:
         """Wakes every watcher, whether there is something new or not."""
         self._news.set()
         self._news = asyncio.Event()
 
-    def close(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-
-    def follow(self, after: int) -> None:
-        """Begins to read, once; events up to ``after`` are not wanted."""
-        if self._reader is None:
-            self._last = after
-            self._reader = asyncio.create_task(self._read(), name=f"watch-{self._batch_key}")
-
     @property
     def news(self) -> asyncio.Event:
         """Set when something new has come; a new one stands here after that."""
         return self._news
 
-    def after(self, sequence: int) -> list[Event] | None:
+    def after(self, sequence: int) -> Sequence[FedEvent] | None:
         """Returns the events after ``sequence``; None when the first of them is not kept here."""
-        if sequence >= self._last:
-            return []
-        if not self._events or self._events[0].sequence > sequence + 1:
+        if not self._events or sequence >= self._events[-1].sequence:
+            return ()
+        skipped = sequence + 1 - self._events[0].sequence
+        if skipped < 0:
             return None
-        return [event for event in self._events if event.sequence > sequence]
+        return list(islice(self._events, skipped, skipped + _PAGE))
 
-    async def _read(self) -> None:
-        while True:
-            self._announced.clear()
-            self._urgent.clear()
-            try:
-                found = await self._store.batches.events(
-                    self._batch_key, after=self._last, limit=_PAGE
-                )
-            except Unavailable as error:
-                log.warning("watch.waiting", reason=error.reason, error=error.message)
-                found = ()
-            if found:
-                self._events.extend(found)
-                self._last = found[-1].sequence
-                self.wake()
-            if len(found) < _PAGE:
-                await self._clock.wait(self._announced, LONGEST_SILENCE)
-                await self._clock.wait(self._urgent, _SHORTEST_LOOK)
+    async def finished_items(
+        self, batch: Batch, event: Event, *, only_failed: bool, store: Store
+    ) -> Sequence[Item]:
+        """Returns the items of an event that are final, read once for those who ask together."""
+        name = (event.sequence, only_failed)
+        reading = self._items.get(name)
+        if reading is None or (reading.done() and (reading.cancelled() or reading.exception())):
+            reading = self._items[name] = asyncio.create_task(
+                _finished_items(batch, event, only_failed=only_failed, store=store)
+            )
+            if len(self._items) > _KEPT_ITEMS:
+                self._items.popitem(last=False)
+        return await asyncio.shield(reading)
+
+
+async def _finished_items(
+    batch: Batch, event: Event, *, only_failed: bool, store: Store
+) -> Sequence[Item]:
+    return await store.batches.finished_items(batch, event.finished, only_failed=only_failed)
 
 
 class _Watcher:
@@ -276,28 +285,25 @@ class _Watcher:
         self._pending: Event | None = None
         self._progress_at = clock.monotonic() - self._min_interval
         self._spoke_at = clock.monotonic()
-        self._seen = at.sequence
-        self.at = at
         # An event whose items were shown in part is read again for the rest of them.
-        if at.item_index >= 0:
-            self._seen -= 1
-        topic.follow(self._seen)
+        self._seen = at.sequence - 1 if at.item_index >= 0 else at.sequence
+        self._heard_from = batch.sequence  # what came later is sure to have gone to the topic
+        self.at = at
 
     def snapshot(self) -> WatchMessage:
-        return self._message("SNAPSHOT", batch=self._batch, event_type="batch:snapshot")
+        return self._message("SNAPSHOT", event_type=SNAPSHOT_TYPE, batch=self._batch)
 
     def going_away(self) -> WatchMessage:
-        return self._message("GOING_AWAY", event_type="server:going_away")
+        return self._message("GOING_AWAY", event_type=GOING_AWAY_TYPE)
 
-    def end(self, batch: Batch, event_time: datetime, sequence: int) -> WatchMessage:
-        self.at = ResumePoint(sequence=sequence)
-        return WatchMessage(
-            kind="END",
-            sequence=sequence,
-            event_time=event_time,
-            event_type=f"batch:{_END_NAMES.get(batch.state, 'completed')}",
-            resume=self.at,
-            batch=batch,
+    def end_at_once(self) -> WatchMessage:
+        """Ends the watch of a batch that was over, and told, before."""
+        return self._about(
+            "END",
+            sequence=self.at.sequence,
+            event_time=self._batch.update_time,
+            event_type=END_TYPES[self._batch.state],
+            batch=self._batch,
         )
 
     async def next_messages(self) -> Sequence[WatchMessage]:
@@ -316,57 +322,51 @@ class _Watcher:
         await self._clock.wait(news, self._patience())
         if self._clock.monotonic() - self._spoke_at >= HEARTBEAT.total_seconds():
             self._spoke_at = self._clock.monotonic()
-            return (self._message("HEARTBEAT", event_type="watch:heartbeat"),)
+            return (self._message("HEARTBEAT", event_type=HEARTBEAT_TYPE),)
         return ()
 
-    async def _next_events(self) -> Sequence[Event]:
-        events = self._topic.after(self._seen)
-        if events is None:
-            events = list(
-                await self._store.batches.events(self._batch.key, after=self._seen, limit=_PAGE)
+    async def _next_events(self) -> Sequence[FedEvent]:
+        heard = self._topic.after(self._seen)
+        if heard or (heard is not None and self._seen >= self._heard_from):
+            return heard
+        found = await self._store.events.of_batch(self._batch.key, after=self._seen, limit=_PAGE)
+        if not found:
+            raise NotFound("batch", self._batch.batch_id)  # deleted meanwhile
+        if found[0].sequence != self._seen + 1:
+            raise ResumeTokenExpired(
+                "The events after the resume token are not kept any more; start again without one."
             )
-            if events and events[0].sequence != self._seen + 1:
-                raise ResumeTokenExpired(
-                    "The events after the resume token are not kept any more; start again "
-                    "without one."
-                )
-        return events[:_PAGE]
+        return [
+            FedEvent(unread, before=unread.place, after=unread.place, store=self._store)
+            for unread in found
+        ]
 
-    async def _tell(self, event: Event) -> list[WatchMessage]:
+    async def _tell(self, fed: FedEvent) -> list[WatchMessage]:
+        event = fed.event
         self._seen = event.sequence
-        if event.kind == "STATE_CHANGED":
-            messages = self._flush_progress()
-            if event.state.is_final:
-                final = await self._store.batches.get_by_key(self._batch.key)
-                if final is not None and final.state.is_final:
-                    return [*messages, self.end(final, event.event_time, event.sequence)]
-            return [*messages, self._changed(event)]
-        messages = await self._items(event) if self._include_items else []
-        self._pending = event
-        return messages
-
-    def _changed(self, event: Event) -> WatchMessage:
+        if event.kind == "PROGRESS":
+            messages = await self._items(event) if self._include_items else []
+            self._pending = event
+            return messages
+        messages = self._flush_progress()
         self.at = ResumePoint(sequence=event.sequence)
-        batch = replace(
-            self._batch,
-            state=event.state,
-            counts=event.counts,
-            sequence=event.sequence,
-            update_time=event.event_time,
-        )
-        return WatchMessage(
-            kind="STATE_CHANGED",
-            sequence=event.sequence,
-            event_time=event.event_time,
-            event_type=event.event_type,
-            resume=self.at,
-            batch=batch,
-        )
+        if event.kind == "VALIDATION":
+            found = self._batch.request.user_validation
+            return [*messages, self._fact(event, "VALIDATION", user_validation=found)]
+        batch = await fed.batch(self._batch)
+        if event.state.is_final and await self._is_over(fed):
+            return [*messages, self._fact(event, "END", batch=batch)]
+        return [*messages, self._fact(event, "STATE_CHANGED", batch=batch)]
+
+    async def _is_over(self, fed: FedEvent) -> bool:
+        """Tells whether nothing came after the end: not even another attempt at the batch."""
+        newest = await fed.newest_batch()
+        return newest is None or newest.sequence <= fed.sequence
 
     async def _items(self, event: Event) -> list[WatchMessage]:
         """Returns a message for each item that became final with the event."""
-        found = await self._store.batches.finished_items(
-            self._batch, event.finished, only_failed=self._only_failed
+        found = await self._topic.finished_items(
+            self._batch, event, only_failed=self._only_failed, store=self._store
         )
         shown = self.at.item_index if self.at.sequence == event.sequence else -1
         messages = []
@@ -375,12 +375,11 @@ class _Watcher:
                 continue
             self.at = ResumePoint(sequence=event.sequence, item_index=item.index)
             messages.append(
-                WatchMessage(
-                    kind="ITEM_FINISHED",
+                self._about(
+                    "ITEM_FINISHED",
                     sequence=event.sequence,
                     event_time=event.event_time,
-                    event_type="batch:item_finished",
-                    resume=self.at,
+                    event_type=ITEM_FINISHED_TYPE,
                     item=item,
                 )
             )
@@ -398,16 +397,7 @@ class _Watcher:
             return []
         self._progress_at = self._clock.monotonic()
         self.at = ResumePoint(sequence=event.sequence)
-        return [
-            WatchMessage(
-                kind="PROGRESS",
-                sequence=event.sequence,
-                event_time=event.event_time,
-                event_type=event.event_type,
-                resume=self.at,
-                counts=event.counts,
-            )
-        ]
+        return [self._fact(event, "PROGRESS", counts=event.counts)]
 
     def _patience(self) -> timedelta:
         """How long there is nothing to say, if nothing happens."""
@@ -418,18 +408,57 @@ class _Watcher:
         return timedelta(seconds=max(0.001, seconds))
 
     def _message(self, kind: str, *, event_type: str, batch: Batch | None = None) -> WatchMessage:
-        return WatchMessage(
-            kind=kind,
+        """Makes a message about this moment."""
+        return self._about(
+            kind,
             sequence=self.at.sequence,
             event_time=self._clock.now(),
             event_type=event_type,
-            resume=self.at,
             batch=batch,
         )
 
+    def _fact(
+        self,
+        event: Event,
+        kind: str,
+        *,
+        batch: Batch | None = None,
+        counts: Counts | None = None,
+        user_validation: UserValidation | None = None,
+    ) -> WatchMessage:
+        """Makes a message about an event."""
+        return self._about(
+            kind,
+            sequence=event.sequence,
+            event_time=event.event_time,
+            event_type=event.event_type,
+            batch=batch,
+            counts=counts,
+            user_validation=user_validation,
+        )
 
-_END_NAMES = {
-    "FAILED": "failed",
-    "CANCELLED": "cancelled",
-    "EXPIRED": "expired",
-}
+    def _about(
+        self,
+        kind: str,
+        *,
+        sequence: int,
+        event_time: datetime,
+        event_type: str,
+        batch: Batch | None = None,
+        counts: Counts | None = None,
+        item: Item | None = None,
+        user_validation: UserValidation | None = None,
+    ) -> WatchMessage:
+        return WatchMessage(
+            kind=kind,
+            sequence=sequence,
+            event_time=event_time,
+            event_type=event_type,
+            batch_id=self._batch.batch_id,
+            tenant_id=self._batch.tenant_id,
+            batch=batch,
+            counts=counts,
+            item=item,
+            user_validation=user_validation,
+            resume=self.at,
+        )

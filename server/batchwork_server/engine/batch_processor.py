@@ -1,41 +1,38 @@
-"""Takes chunks, runs their items bounded, and commits what came of them."""
+"""Takes chunks and runs their items bounded."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 
 from batchwork_server.clock import Clock
-from batchwork_server.domain.batch import Batch, BatchState, dispatch_time
-from batchwork_server.domain.item import ItemState, Outcome
-from batchwork_server.engine.executor import Executor, RunningBatch
+from batchwork_server.domain.batch import Batch
+from batchwork_server.domain.item import Outcome, PendingItem
+from batchwork_server.engine.committer import Committer
+from batchwork_server.engine.executor import Executor, NotDone, poisoned, timed_out
 from batchwork_server.engine.feed import ChunkRun, Feed
+from batchwork_server.engine.hands import Hand, Hands
+from batchwork_server.engine.runs import Runs
 from batchwork_server.errors import Unavailable
+from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
-from batchwork_server.store.store import ChunkRecord, ClaimedChunk, Store
+from batchwork_server.store.store import Store
 from batchwork_server.wakeups import Wakeups
 
 log = get_logger(__name__)
 
-FLUSH_INTERVAL = timedelta(milliseconds=250)
-"""How old an outcome of a chunk that still runs can get before it is recorded."""
-
 _AHEAD = 0.1  # seconds of work that are claimed before the workers need them
 _MOST_AHEAD = 4000
-_MOST_OUTCOMES = 4000  # in one transaction
-_MOST_RESULT_BYTES = 8 * 1024 * 1024  # in one transaction
-_SLICE = 0.002  # seconds that a worker goes on without letting others run
-_PAUSE = timedelta(milliseconds=500)
+_RATE_WINDOW = 0.02  # seconds
+_SLICE = 0.002  # seconds that the workers go on together without letting others run
 
 
 class BatchProcessor:
     """Processes chunks with a fixed set of workers. Called BatchProcessor in the documents, too.
 
-    Items go from the feed through the executor into their chunk's outcomes. One committer writes
-    the outcomes of all chunks that are done, however many there are by then, in one transaction:
-    the slower the disk, the larger the commit.
+    Items go from the feed through the executor into their chunk's outcomes; the committer writes
+    those.
     """
 
     def __init__(
@@ -57,15 +54,18 @@ class BatchProcessor:
         self._slots = slots
         self._lease = lease
         self._feed = Feed()
-        self._runs: dict[int, ChunkRun] = {}
-        self._batches: dict[int, RunningBatch] = {}
-        self._done: dict[int, ChunkRun] = {}
-        self._something_done = asyncio.Event()
-        self._recording = asyncio.Lock()
-        self._flushed = clock.monotonic()
+        self._runs = Runs(self._feed)
+        self._hands = Hands(clock)
         self._rate = _Rate(clock)
+        self._turns = _Turns(clock)
+        self._low_water = slots
         self._draining = False
-        self._wakeups.subscribe(self._on_batch)
+        self._claiming = asyncio.Lock()
+        self._claim_is_unsure = False
+        self.committer = Committer(
+            store=store, clock=clock, wakeups=wakeups, runs=self._runs, feed=self._feed
+        )
+        wakeups.subscribe(self._on_batch)
 
     # Taking chunks
 
@@ -78,197 +78,199 @@ class BatchProcessor:
         if self._draining:
             return 0
         ahead = min(_MOST_AHEAD, int(self._rate.per_second() * _AHEAD))
-        return max(self._slots, ahead) - self._feed.queued
+        wanted = max(self._slots, ahead)
+        self._low_water = max(self._slots, wanted // 2)
+        return wanted - self._feed.queued
 
     async def take(self, chunk_keys: Sequence[int]) -> list[asyncio.Event]:
         """Claims the chunks that are still open, and feeds them to the workers.
 
         Raises:
-            StoreUnavailable: nothing was claimed.
+            StoreUnavailable: nothing was claimed, as far as is known.
         """
-        now = self._clock.now()
-        claimed = await self._store.chunks.claim(
-            chunk_keys, owner=self._owner, now=now, lease_time=now + self._lease
-        )
-        runs = [self._run_of(chunk, claimed.batches[chunk.batch_key]) for chunk in claimed.chunks]
+        async with self._claiming:
+            self._claim_is_unsure = True
+            claimed = await self._store.chunks.claim(
+                chunk_keys, owner=self._owner, now=self._clock.now(), lease=self._lease
+            )
+            reach("claim.committed")
+            runs = [
+                self._runs.add(chunk, claimed.batches[chunk.batch_key]) for chunk in claimed.chunks
+            ]
+            self._claim_is_unsure = False
         for run in runs:
-            self._runs[run.chunk.chunk_key] = run
+            self._fail_poison(run)
             if run.is_done:
-                self._finish(run)
+                self.committer.finish(run)
             else:
                 self._feed.put(run)
+            if not run.running.wanted:
+                self._stop(run)
         for batch in claimed.batches.values():
             self._wakeups.batch_changed(batch)
         return [run.finished for run in runs]
 
-    def _run_of(self, chunk: ClaimedChunk, batch: Batch) -> ChunkRun:
-        running = self._batches.setdefault(batch.key, RunningBatch(batch=batch))
-        running.chunks += 1
-        if batch.state is BatchState.CANCELLING:
-            running.wanted = False
-        return ChunkRun(chunk=chunk, running=running, queue=deque(chunk.items))
+    def _fail_poison(self, run: ChunkRun) -> None:
+        """Fails the item that was alone in hand when the process died, again.
+
+        Where items have processes of their own, the death of one of those tells which it was, and
+        the death of the server says nothing about the item that was in hand.
+        """
+        suspect = run.chunk.suspect_index
+        if not run.isolated or suspect is None or self._executor.isolates:
+            return
+        for item in [item for item in run.queue if item.index == suspect]:
+            log.error("item.poison", batch_id=run.running.batch.batch_id, item_id=item.item_id)
+            run.queue.remove(item)
+            run.outcomes.append(poisoned(item, now=self._clock.micros()))
 
     def _on_batch(self, batch: Batch) -> None:
-        running = self._batches.get(batch.key)
-        if running is not None and batch.state is BatchState.CANCELLING:
-            running.wanted = False
-            self._feed.wake(self._slots)
+        stopped = self._runs.hear(batch)
+        for run in stopped:
+            if run.is_done:
+                self.committer.finish(run)
+        if stopped:
+            self._wakeups.room.set()  # for the work of others
 
     # Processing items
 
     async def work(self) -> None:
         """Processes items until the feed is closed; as many of these run as there are slots."""
-        turn = self._clock.monotonic()
-        while not self._feed.closed:
+        hand = self._hands.open()
+        try:
+            await self._work(hand)
+        finally:
+            self._hands.close(hand)
+
+    async def _work(self, hand: Hand) -> None:
+        while not (self._feed.closed or hand.given_up):
+            if self._turns.is_over():
+                await self._turns.next()
+                continue
             taken = self._feed.take()
             if taken is None:
                 self._wakeups.room.set()
                 await self._feed.wait()
-                turn = self._clock.monotonic()
                 continue
-            run, item = taken
-            if self._feed.queued < self._slots:
-                self._wakeups.room.set()
-            try:
-                outcome = await self._executor.attempt(run.running, item)
-            except BaseException:
+            if self._feed.queued < self._low_water:
+                self._wakeups.room.set()  # the next claim is to be back before this one is done
+            hand.held, hand.since = taken, self._clock.monotonic()
+            await self._process(hand, *taken)
+            hand.held = None
+
+    async def _process(self, hand: Hand, run: ChunkRun, item: PendingItem) -> None:
+        """Makes one attempt, whose outcome counts unless the worker was given up meanwhile."""
+        try:
+            is_to_be_marked = run.isolated and not self._executor.isolates
+            if is_to_be_marked and not await self._mark(run, item):
+                outcome: Outcome | NotDone = NotDone()
+            else:
+                outcome = await self._executor.attempt(run.running, item, isolated=run.isolated)
+        except BaseException:
+            if not hand.given_up:
                 self._feed.interrupt(run, item)
-                raise
-            self._feed.give_back(run)
-            self._rate.count()
-            if not run.lost:
-                run.outcomes.append(outcome)
-                if run.is_done:
-                    self._finish(run)
-            if self._clock.monotonic() - turn > _SLICE:
-                await asyncio.sleep(0)
-                turn = self._clock.monotonic()
+            raise
+        if not hand.given_up:
+            self._settle(run, outcome)
 
-    def _finish(self, run: ChunkRun) -> None:
-        self._done[run.chunk.chunk_key] = run
-        self._something_done.set()
+    async def _mark(self, run: ChunkRun, item: PendingItem) -> bool:
+        """Says durably that the item is in hand, alone; false when that could not be said."""
+        try:
+            marked = await self._store.chunks.mark_suspect(
+                run.chunk.chunk_key, epoch=run.chunk.epoch, item_index=item.index
+            )
+        except Unavailable:
+            return False
+        if not marked and not run.lost:
+            self.committer.lose(run)
+        return marked
 
-    # Committing outcomes
+    def _settle(self, run: ChunkRun, outcome: Outcome | NotDone) -> None:
+        self._feed.give_back(run)
+        self._rate.count()
+        if run.lost:
+            return
+        if isinstance(outcome, NotDone):
+            run.give_back(1)
+            if outcome.pause is not None:
+                self.committer.pause(run.running, outcome.pause)
+                self._stop(run)
+        else:
+            run.outcomes.append(outcome)
+            run.running.progressed = True
+            if run.running.probing:
+                run.running.probing = False
+                self._feed.wake(self._slots)
+        if run.is_done:
+            self.committer.finish(run)
 
-    async def commit(self, stop: asyncio.Event) -> None:
-        """Records what is done until ``stop`` is set.
+    def _stop(self, run: ChunkRun) -> None:
+        for stopped in self._runs.stop(run.running):
+            if stopped.is_done:
+                self.committer.finish(stopped)
 
-        While the database is away nothing is lost: what could not be written is kept and tried
-        again.
+    def give_up_overdue(self) -> list[asyncio.Task[None]]:
+        """Fails the attempts that did not end when they were cancelled.
+
+        Their workers are lost to whatever they wait for.
+
+        Returns:
+            The workers that are to be replaced.
         """
-        while not stop.is_set():
-            await self._clock.wait(self._something_done, FLUSH_INTERVAL)
-            try:
-                await self.commit_once()
-            except Unavailable as error:
-                log.warning("commit.waiting", reason=error.reason, error=error.message)
-                await self._clock.wait(stop, _PAUSE)
+        given_up = self._hands.give_up_overdue()
+        for hand in given_up:
+            assert hand.held is not None  # noqa: S101  else it would not be overdue
+            run, item = hand.held
+            elapsed = timedelta(seconds=self._clock.monotonic() - hand.since)
+            log.error(
+                "item.given_up",
+                batch_id=run.running.batch.batch_id,
+                item_id=item.item_id,
+                seconds=round(elapsed.total_seconds(), 3),
+            )
+            self._settle(run, timed_out(item, now=self._clock.micros(), elapsed=elapsed))
+        return [hand.worker for hand in given_up if hand.worker is not None]
 
-    async def commit_once(self) -> None:
-        """Records the chunks that are done, and outcomes of others that have waited long enough.
-
-        Raises:
-            StoreUnavailable: nothing of the last transaction was written, and all of it is kept.
-        """
-        self._something_done.clear()
-        while runs := self._next_runs():
-            try:
-                await asyncio.shield(self._record(runs))
-            except BaseException:
-                for run in runs:
-                    if run.is_done:
-                        self._finish(run)
-                raise
-
-    def _flush_is_due(self) -> bool:
-        return self._clock.monotonic() - self._flushed >= FLUSH_INTERVAL.total_seconds()
-
-    def _next_runs(self) -> list[ChunkRun]:
-        runs: list[ChunkRun] = []
-        room, bytes_left = _MOST_OUTCOMES, _MOST_RESULT_BYTES
-        while self._done and room > 0 and bytes_left > 0:
-            run = self._done.pop(next(iter(self._done)))
-            runs.append(run)
-            room -= len(run.outcomes)
-            bytes_left -= sum(len(outcome.result_json or "") for outcome in run.outcomes)
-        if self._flush_is_due():
-            self._flushed = self._clock.monotonic()
-            chosen = {run.chunk.chunk_key for run in runs} | self._done.keys()
-            runs += [run for key, run in self._runs.items() if run.outcomes and key not in chosen]
-        return runs
-
-    async def _record(self, runs: Sequence[ChunkRun]) -> None:
-        async with self._recording:
-            # While this waited for its turn, the chunk may have been recorded to its end, or lost.
-            runs = [run for run in runs if not run.finished.is_set()]
-            now = self._clock.now()
-            taken = [run.take_outcomes() for run in runs]
-            records = [
-                _record_of(run, outcomes, now=now)
-                for run, outcomes in zip(runs, taken, strict=True)
-            ]
-            try:
-                await self._write(runs, records, now=now)
-            except BaseException:
-                for run, outcomes in zip(runs, taken, strict=True):
-                    run.outcomes = outcomes + run.outcomes
-                raise
-
-    async def _write(
-        self, runs: Sequence[ChunkRun], records: Sequence[ChunkRecord], *, now: datetime
-    ) -> None:
-        recorded = await self._store.chunks.record(records, now=now)
-        for run, record in zip(runs, records, strict=True):
-            if run.chunk.chunk_key in recorded.lost:
-                self._lose(run)
-            elif record.done or record.release:
-                self._forget(run)
-        self._tell(recorded.batches.values())
-        if any(record.release for record in records):
-            self._wakeups.work_arrived()  # a retry may be due before anybody looks
-
-    def _tell(self, batches: Iterable[Batch]) -> None:
-        for batch in batches:
-            if batch.state.is_final:
-                counts = batch.counts
-                log.info(
-                    "batch.finished",
-                    batch_id=batch.batch_id,
-                    tenant_id=batch.tenant_id,
-                    state=batch.state,
-                    total=counts.total,
-                    succeeded=counts.succeeded,
-                    failed=counts.failed,
-                    skipped=counts.skipped,
-                    seconds=round((batch.update_time - batch.create_time).total_seconds(), 3),
-                )
-            self._wakeups.batch_changed(batch)
-
-    def _lose(self, run: ChunkRun) -> None:
-        """Stops the work on a chunk that somebody else has by now."""
-        log.warning("chunk.lost", chunk=run.chunk.chunk_key, batch_id=run.running.batch.batch_id)
-        run.lost = True
-        self._feed.drop(run)
-        self._forget(run)
-
-    def _forget(self, run: ChunkRun) -> None:
-        self._runs.pop(run.chunk.chunk_key, None)
-        self._done.pop(run.chunk.chunk_key, None)
-        run.finished.set()
-        run.running.chunks -= 1
-        if not run.running.chunks:
-            self._batches.pop(run.chunk.batch_key, None)
+    def give_up_all(self) -> int:
+        """Gives the items back of workers that did not end at a stop, and counts those."""
+        given_up = self._hands.give_up_all()
+        for hand in given_up:
+            assert hand.held is not None  # noqa: S101  else there was nothing to give up
+            self._feed.interrupt(*hand.held)
+        return len(given_up)
 
     # Keeping and giving back
 
     async def extend_leases(self) -> None:
-        """Extends the lease of every chunk in hand, and stops those that are lost."""
-        held = await self._store.chunks.extend(
-            list(self._runs), owner=self._owner, lease_time=self._clock.now() + self._lease
+        """Extends the lease of every chunk in hand, and stops those that are lost or stopped."""
+        await self._give_up_unknown()
+        asked = list(self._runs)
+        extended = await self._store.chunks.extend(
+            [run.chunk.chunk_key for run in asked],
+            owner=self._owner,
+            now=self._clock.now(),
+            lease=self._lease,
         )
-        for key, run in list(self._runs.items()):
-            if key not in held and not run.lost and key in self._runs:
-                self._lose(run)
+        for run in asked:
+            # Of one that is being recorded, or was let go of meanwhile, the record tells.
+            is_ours = run.chunk.chunk_key in extended.held
+            if not is_ours and run in self._runs and not run.is_recording:
+                self.committer.lose(run)
+        for batch in extended.batches.values():
+            self._wakeups.batch_changed(batch)
+
+    async def _give_up_unknown(self) -> None:
+        """Opens chunks that a claim took whose answer was lost; nobody would work on them."""
+        if not self._claim_is_unsure or self._claiming.locked():
+            return
+        async with self._claiming:
+            reopened = await self._store.chunks.reopen_unknown(
+                self._runs.chunk_keys, owner=self._owner, now=self._clock.now()
+            )
+            self._claim_is_unsure = False
+        if reopened.chunk_count:
+            log.warning("claim.unknown", chunks=reopened.chunk_count)
+            self._wakeups.work_arrived()
 
     def stop_taking(self) -> None:
         """Claims nothing more and starts no further item; those in flight go on."""
@@ -282,24 +284,42 @@ class BatchProcessor:
 
         Called when no worker runs any more.
         """
-        async with self._recording:  # a commit that is under way comes first
-            now = self._clock.now()
-            runs = [run for run in self._runs.values() if not run.lost]
-            if runs:
-                records = [self._release_of(run, now=now) for run in runs]
-                await self._write(runs, records, now=now)
+        await self.committer.release()
 
-    def _release_of(self, run: ChunkRun, *, now: datetime) -> ChunkRecord:
-        returned = self._feed.drop(run)
-        record = _record_of(run, run.take_outcomes(), now=now)
-        if returned:
-            record.done, record.release, record.returned = False, True, returned
-            record.due_time, record.dispatch_time = now, _order(run, now)
-        return record
+
+class _Turns:
+    """Bounds how long all workers together keep the event loop to themselves.
+
+    With a turn for each of them, a claim or a call would wait for as many turns as there are
+    workers before it is looked at.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._end = 0.0
+        self._is_asked_for = False
+
+    def is_over(self) -> bool:
+        return self._clock.monotonic() >= self._end
+
+    async def next(self) -> None:
+        """Lets everybody else run once; the first worker to ask has the next turn begun."""
+        if not self._is_asked_for:
+            self._is_asked_for = True
+            asyncio.get_running_loop().call_soon(self._begin)
+        await asyncio.sleep(0)
+
+    def _begin(self) -> None:
+        self._is_asked_for = False
+        self._end = self._clock.monotonic() + _SLICE
 
 
 class _Rate:
-    """How many items a second are done, looked at over the last tenths of a second."""
+    """How many items a second are done, looked at over the last hundredths of a second.
+
+    The time is short, so that a batch of fast items has to claim little by little only at its
+    very beginning.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -312,45 +332,7 @@ class _Rate:
 
     def per_second(self) -> float:
         elapsed = self._clock.monotonic() - self._since
-        if elapsed >= _AHEAD:
+        if elapsed >= _RATE_WINDOW:
             self._last = self._count / elapsed
             self._since, self._count = self._clock.monotonic(), 0
         return self._last
-
-
-def _record_of(run: ChunkRun, outcomes: list[Outcome], *, now: datetime) -> ChunkRecord:
-    """Says what is to be written of a chunk: it is done, open again for its retries, or goes on."""
-    for outcome in outcomes:
-        if outcome.state is ItemState.PENDING:
-            _schedule_retry(outcome, run, now=now)
-    record = ChunkRecord(
-        chunk_key=run.chunk.chunk_key,
-        epoch=run.chunk.epoch,
-        batch_key=run.chunk.batch_key,
-        outcomes=outcomes,
-    )
-    if run.is_done:
-        due = _next_due(run)
-        record.done = due is None
-        record.release = due is not None
-        record.due_time = due
-        record.dispatch_time = _order(run, due) if due else None
-    return record
-
-
-def _schedule_retry(outcome: Outcome, run: ChunkRun, *, now: datetime) -> None:
-    policy = run.running.batch.request.options.retry
-    backoff = now + policy.backoff(attempts=outcome.attempts, draw=run.draw)
-    asked = outcome.next_attempt_time
-    outcome.next_attempt_time = backoff if asked is None else max(asked, backoff)
-    run.retry_time = min(run.retry_time or outcome.next_attempt_time, outcome.next_attempt_time)
-
-
-def _next_due(run: ChunkRun) -> datetime | None:
-    known = [time for time in (run.retry_time, run.chunk.waiting_time) if time is not None]
-    return min(known) if known else None
-
-
-def _order(run: ChunkRun, due: datetime) -> datetime:
-    priority = run.running.batch.request.options.priority
-    return dispatch_time(due=due, priority=priority, place=0)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
+from typing import ClassVar
 
 from batchwork_server.clock import Clock
 from batchwork_server.engine.batch_processor import BatchProcessor
+from batchwork_server.engine.closing import Closing
+from batchwork_server.engine.deadlines import Deadlines
+from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.loop import supervise, tick
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
@@ -19,6 +23,9 @@ log = get_logger(__name__)
 CLAIM_GRACE = timedelta(seconds=5)
 """How long a claim that is under way may take at a stop."""
 
+CANCEL_GRACE = timedelta(seconds=5)
+"""How long a worker that was cancelled at a stop may take to end."""
+
 
 class Engine:
     """The durable half of a server: recovery, workers, committer, leases, dispatch.
@@ -26,7 +33,10 @@ class Engine:
     Args:
         slots: Items in flight at once.
         lease: How long a chunk stays taken without a word from its worker.
+        children: Ended with the engine.
     """
+
+    WATCH_INTERVAL: ClassVar = timedelta(seconds=1)
 
     def __init__(
         self,
@@ -35,21 +45,27 @@ class Engine:
         dispatcher: Dispatcher,
         recovery: Recovery,
         retention: Retention,
+        closing: Closing,
+        deadlines: Deadlines,
         clock: Clock,
         slots: int,
         lease: timedelta,
+        children: ChildProcesses | None = None,
     ) -> None:
         self._processor = processor
         self._dispatcher = dispatcher
         self._recovery = recovery
         self._retention = retention
+        self._closing = closing
+        self._deadlines = deadlines
         self._clock = clock
         self._slots = slots
         self._lease = lease
+        self._children = children
         self._stop_claims = asyncio.Event()
         self._stop_all = asyncio.Event()
         self._claims: list[asyncio.Task[None]] = []
-        self._workers: list[asyncio.Task[None]] = []
+        self._workers: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -60,20 +76,36 @@ class Engine:
         """
         reopened = await self._recovery.take_back()
         log.info("engine.started", slots=self._slots, reopened_chunks=reopened)
-        self._workers = [
-            self._supervise(f"worker-{n}", self._processor.work, stop=self._stop_claims)
-            for n in range(self._slots)
-        ]
+        for _ in range(self._slots):
+            self._start_worker()
         self._loops = [
             self._supervise("committer", self._commit, stop=self._stop_all),
             self._tick("leases", self._processor.extend_leases, self._lease / 3),
             self._tick("recovery", self._recovery.run_once, Recovery.INTERVAL),
-            self._tick("retention", self._retention.run_once, Retention.INTERVAL),
+            self._tick(
+                "retention", self._retention.run_once, Retention.INTERVAL, wake=self._retention.wake
+            ),
+            self._tick(
+                "closing", self._closing.run_once, Closing.INTERVAL, wake=self._closing.wake
+            ),
+            self._tick("deadlines", self._deadlines.run_once, Deadlines.INTERVAL),
+            self._tick("workers", self._replace_workers, self.WATCH_INTERVAL),
         ]
         self._claims = [self._supervise("dispatcher", self._dispatch, stop=self._stop_claims)]
 
+    def _start_worker(self) -> None:
+        worker = self._supervise("worker", self._processor.work, stop=self._stop_claims)
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
+
+    async def _replace_workers(self) -> None:
+        """Starts a worker for each that was given up with an attempt that does not end."""
+        for worker in self._processor.give_up_overdue():
+            self._workers.discard(worker)
+            self._start_worker()
+
     async def _commit(self) -> None:
-        await self._processor.commit(self._stop_all)
+        await self._processor.committer.commit(self._stop_all)
 
     async def _dispatch(self) -> None:
         await self._dispatcher.run(
@@ -86,16 +118,24 @@ class Engine:
         return asyncio.create_task(supervise(name, run, clock=self._clock, stop=stop), name=name)
 
     def _tick(
-        self, name: str, run_once: Callable[[], Awaitable[object]], interval: timedelta
+        self,
+        name: str,
+        run_once: Callable[[], Awaitable[object]],
+        interval: timedelta,
+        *,
+        wake: asyncio.Event | None = None,
     ) -> asyncio.Task[None]:
-        loop = tick(name, run_once, interval=interval, clock=self._clock, stop=self._stop_all)
+        loop = tick(
+            name, run_once, interval=interval, clock=self._clock, stop=self._stop_all, wake=wake
+        )
         return asyncio.create_task(loop, name=name)
 
     @property
     def is_running(self) -> bool:
-        """Tells whether every loop is alive."""
-        tasks = [*self._claims, *self._workers, *self._loops]
-        return bool(tasks) and not any(task.done() for task in tasks)
+        """Tells whether every loop is alive, and as many workers as there are slots."""
+        tasks = [*self._claims, *self._loops]
+        alive = bool(tasks) and not any(task.done() for task in tasks)
+        return alive and len(self._workers) >= self._slots
 
     async def stop_claims(self) -> None:
         """Takes no further chunk and starts no further item; those in flight go on."""
@@ -108,21 +148,30 @@ class Engine:
 
     async def drain(self, grace: timedelta) -> None:
         """Waits for the items in flight; those that take longer than ``grace`` are given back."""
-        if self._workers:
-            await asyncio.wait(self._workers, timeout=grace.total_seconds())
-        interrupted = sum(not task.done() for task in self._workers)
-        await _cancel(self._workers)
-        log.info("engine.drained", interrupted_items=interrupted)
+        workers = set(self._workers)
+        if workers:
+            await asyncio.wait(workers, timeout=grace.total_seconds())
+        late = {worker for worker in workers if not worker.done()}
+        for worker in late:
+            worker.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CANCEL_GRACE.total_seconds())
+        # What swallows its cancellation must hold up neither the stop nor its item.
+        given_up = self._processor.give_up_all()
+        log.info("engine.drained", interrupted_items=len(late), given_up=given_up)
 
     async def stop(self) -> None:
         """Records what is done, gives back what is not, and ends the loops."""
         self._stop_all.set()
         await _cancel(self._loops)
         await self._processor.release()
+        if self._children is not None:
+            await self._children.close()
         log.info("engine.stopped")
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    tasks = list(tasks)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

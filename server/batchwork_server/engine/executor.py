@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -15,9 +15,11 @@ from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.ids import idempotency_key
 from batchwork_server.domain.item import ItemError, ItemState, Outcome, PendingItem
-from batchwork_server.errors import ItemFailed, ItemSkipped
+from batchwork_server.engine.isolation import ChildDied, ChildProcesses
+from batchwork_server.errors import ItemFailed, ItemSkipped, ProviderUnavailable
+from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
-from batchwork_server.ports import ItemCall, ItemResult, Processor
+from batchwork_server.ports import ItemCall, ItemResult, Processor, is_cpu_bound
 
 log = get_logger(__name__)
 
@@ -28,6 +30,7 @@ LONGEST_DELAY = timedelta(days=7)
 """The longest time that a provider can make an item wait for its next attempt."""
 
 _LONGEST_MESSAGE = 1000
+_KILL_GRACE = timedelta(seconds=2)  # in which a child process is killed for its own time limit
 
 
 class Processors(Protocol):
@@ -41,92 +44,121 @@ class RunningBatch:
     """What the worker knows of a batch while it has chunks of it.
 
     Attributes:
-        wanted: Cleared when the batch is cancelled; no new attempt starts after that.
+        wanted: Cleared when the batch is stopped; no new attempt starts while it is.
+        pausing: The provider is away, and the batch is about to be paused.
+        probing: The provider was away: one item at a time, until one is done.
+        progressed: An item was done since the provider was away.
         chunks: Chunks of it that the worker has.
         in_flight: Attempts that are going on.
+        processes: How many can go on at once, as its processor is CPU-bound and each attempt takes
+            a child process; 0 while that is not known, or not so.
+        deadlines: Of those attempts that wait for something.
         surprises: Kinds of errors that were logged for it.
     """
 
     batch: Batch
     wanted: bool = True
+    pausing: bool = False
+    probing: bool = False
+    progressed: bool = False
     chunks: int = 0
     in_flight: int = 0
+    processes: int = 0
+    deadlines: set[asyncio.Timeout] = field(default_factory=set)
     surprises: set[str] = field(default_factory=set)
 
     @property
     def has_room(self) -> bool:
-        bound = self.batch.request.options.max_concurrent_items
+        bound = 1 if self.probing else self.batch.request.options.max_concurrent_items
+        if self.processes and not 0 < bound < self.processes:
+            bound = self.processes  # more would only wait, in the way of other batches
         return not bound or self.in_flight < bound
+
+    def stop_attempts(self) -> None:
+        """Ends the attempts that are going on; they do not count."""
+        now = asyncio.get_running_loop().time()
+        for deadline in self.deadlines:
+            deadline.reschedule(now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotDone:
+    """An attempt that does not count: its item is given back as if it had not begun.
+
+    Attributes:
+        pause: What the processor calls is away, and the batch is to wait for it.
+    """
+
+    pause: ProviderUnavailable | None = None
 
 
 class Executor:
-    """Makes attempts."""
+    """Makes attempts.
 
-    def __init__(self, *, processors: Processors, clock: Clock) -> None:
+    Args:
+        children: Runs processors that say that they are CPU-bound, and items that may bring their
+            process down. Without it everything runs in this process.
+    """
+
+    def __init__(
+        self, *, processors: Processors, clock: Clock, children: ChildProcesses | None = None
+    ) -> None:
         self._processors = processors
         self._clock = clock
+        self._children = children
 
-    async def attempt(self, running: RunningBatch, item: PendingItem) -> Outcome:
+    @property
+    def isolates(self) -> bool:
+        """Tells whether an item can have a process of its own, that dies without the server."""
+        return self._children is not None
+
+    async def attempt(
+        self, running: RunningBatch, item: PendingItem, *, isolated: bool = False
+    ) -> Outcome | NotDone:
         """Makes one attempt and returns what it came to, whatever the processor does.
 
         An outcome that is PENDING asks for a retry; its ``next_attempt_time`` is set only when
         a provider named a delay.
 
+        Args:
+            isolated: In a process of its own; one that dies fails its item for good.
+
         Raises:
             asyncio.CancelledError: the worker itself was cancelled; the attempt does not count.
         """
         if not running.wanted:
-            return self._not_wanted(item)
+            return NotDone()
         begin = self._clock.monotonic()
-        start_time = self._clock.now()
-        outcome = Outcome(
-            index=item.index,
-            state=ItemState.FAILED,
-            attempts=item.attempts + 1,
-            start_time=start_time,
-        )
+        outcome = Outcome(item.index, ItemState.SUCCEEDED, item.attempts + 1)
+        outcome.start_micros = start = self._clock.micros()
+        outcome.is_new = item.is_new
         try:
-            result = await self._process(running.batch, item)
+            result = await self._process(running, item, isolated=isolated)
+            reach("processor.succeeded")
             outcome.result_json = _result_json(result)
             outcome.quality_score = result.quality_score
-            outcome.state = ItemState.SUCCEEDED
         except ItemSkipped as skip:
             outcome.state = ItemState.SKIPPED
             outcome.skip_reason = _reason(skip.reason)
+        except ProviderUnavailable as away:
+            return NotDone(pause=away)
+        except _Stopped:
+            return NotDone()
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _worker_is_cancelled():
                 raise
             self._failed(running, item, outcome, error)
-        elapsed = self._clock.monotonic() - begin
-        outcome.duration = timedelta(seconds=elapsed)
-        outcome.end_time = start_time + outcome.duration
+        outcome.end_micros = start + int((self._clock.monotonic() - begin) * 1_000_000)
         return outcome
 
-    def _not_wanted(self, item: PendingItem) -> Outcome:
-        return Outcome(
-            index=item.index,
-            state=ItemState.CANCELLED,
-            attempts=item.attempts,
-            end_time=self._clock.now(),
-        )
-
-    async def _process(self, batch: Batch, item: PendingItem) -> ItemResult:
-        request = batch.request
-        template = request.template
-        processor = self._processor(template.processor)
-        call = ItemCall(
-            batch_id=batch.batch_id,
-            tenant_id=batch.tenant_id,
-            item_id=item.item_id,
-            user_id=item.user_id,
-            data=orjson.loads(item.data_json),
-            attempt=item.attempts + 1,
-            idempotency_key=idempotency_key(batch.batch_id, item.item_id),
-            parameters=template.parameters,
-            operation=request.operation,
-            model=request.options.model,
-            batch_metadata=request.batch_metadata,
-        )
+    async def _process(
+        self, running: RunningBatch, item: PendingItem, *, isolated: bool
+    ) -> ItemResult:
+        request = running.batch.request
+        call = _call_of(running.batch, item)
+        processor = self._processor(request.template.processor)
+        if self._children is not None and (isolated or is_cpu_bound(processor)):
+            return await self._process_apart(running, call, isolated=isolated)
         steps = processor.process(call).__await__()
         try:
             waits_for = next(steps)
@@ -134,7 +166,25 @@ class Executor:
             # Done without having waited for anything: no deadline could have done anything.
             done: ItemResult = end.value
             return done
-        return await _finish_in_time(steps, waits_for, limit=request.options.item_timeout)
+        return await _finish_in_time(_Rest(steps, waits_for), running)
+
+    async def _process_apart(
+        self, running: RunningBatch, call: ItemCall, *, isolated: bool
+    ) -> ItemResult:
+        """Has the processor work in a process that can be killed."""
+        assert self._children is not None  # noqa: S101  the caller has looked
+        request = running.batch.request
+        if not isolated:
+            running.processes = self._children.workers
+        apart = self._children.process(
+            request.template.processor, call, limit=request.options.item_timeout
+        )
+        try:
+            return await _finish_in_time(apart, running, grace=_KILL_GRACE)
+        except ChildDied as death:
+            raise ItemFailed(
+                "POISON" if isolated else "PROCESS_DIED", death.message, retryable=not isolated
+            ) from death
 
     def _processor(self, name: str) -> Processor:
         try:
@@ -147,35 +197,86 @@ class Executor:
         self, running: RunningBatch, item: PendingItem, outcome: Outcome, error: BaseException
     ) -> None:
         """Classifies: a processor's own word counts, and anything else may be worth a retry."""
+        outcome.state = ItemState.FAILED
+        outcome.result_json = outcome.quality_score = None
         if isinstance(error, ItemFailed):
             outcome.error = _error(error.reason, error.message, retryable=error.retryable)
         else:
             _log_surprise(running, item, error)
             outcome.error = _error("PROCESSOR_ERROR", _described(error), retryable=True)
         policy = running.batch.request.options.retry
-        if running.wanted and outcome.error.retryable and policy.allows(attempts=outcome.attempts):
+        counted = outcome.attempts - item.attempts_before
+        allowed = policy.allows(attempts=counted, reason=outcome.error.reason)
+        if outcome.error.retryable and allowed:
             outcome.state = ItemState.PENDING
+            outcome.retry_number = counted
             delay = error.retry_after if isinstance(error, ItemFailed) else None
             if delay is not None:
                 outcome.next_attempt_time = self._clock.now() + min(delay, LONGEST_DELAY)
 
 
+def poisoned(item: PendingItem, *, now: int) -> Outcome:
+    """Returns the outcome of an item that was alone in hand when its process died, again.
+
+    Args:
+        now: In microseconds since the epoch.
+    """
+    message = "The process died each time that this item was in hand; it is not tried again."
+    return Outcome(
+        item.index,
+        ItemState.FAILED,
+        item.attempts + 1,
+        error=_error("POISON", message, retryable=False),
+        start_micros=now,
+        end_micros=now,
+        is_new=item.is_new,
+    )
+
+
+def timed_out(item: PendingItem, *, now: int, elapsed: timedelta) -> Outcome:
+    """Returns the outcome of an attempt that did not end when it was cancelled.
+
+    Args:
+        now: In microseconds since the epoch.
+    """
+    message = "The attempt took too long and did not stop when it was cancelled; it was given up."
+    return Outcome(
+        item.index,
+        ItemState.FAILED,
+        item.attempts + 1,
+        error=_error("ITEM_TIMEOUT", message, retryable=False),
+        start_micros=now - elapsed // timedelta(microseconds=1),
+        end_micros=now,
+        is_new=item.is_new,
+    )
+
+
+class _Stopped(Exception):
+    """The attempt was stopped because its batch was; nobody outside of this module sees it."""
+
+
 async def _finish_in_time(
-    steps: Generator[Any, Any, ItemResult], waits_for: Any, *, limit: timedelta
+    rest: Awaitable[ItemResult], running: RunningBatch, *, grace: timedelta = timedelta(0)
 ) -> ItemResult:
     """Goes on with a processor that waits for something, for as long as an attempt may take."""
-    deadline = asyncio.timeout(limit.total_seconds())
+    limit = running.batch.request.options.item_timeout
+    deadline = asyncio.timeout((limit + grace).total_seconds())
+    running.deadlines.add(deadline)
     try:
         async with deadline:
-            return await _Rest(steps, waits_for)
+            return await rest
     except TimeoutError as error:
         if not deadline.expired():
             raise
+        if running.batch.stop_in_flight:
+            raise _Stopped from error
         raise ItemFailed(
             "ITEM_TIMEOUT",
             f"The attempt took longer than {limit.total_seconds():g} s.",
             retryable=True,
         ) from error
+    finally:
+        running.deadlines.discard(deadline)
 
 
 class _Rest:
@@ -207,6 +308,23 @@ class _Rest:
         except StopIteration as end:
             result: ItemResult = end.value
             return result
+
+
+def _call_of(batch: Batch, item: PendingItem) -> ItemCall:
+    request = batch.request
+    return ItemCall(
+        batch_id=batch.batch_id,
+        tenant_id=batch.tenant_id,
+        item_id=item.item_id,
+        user_id=item.user_id,
+        data=orjson.loads(item.data_json),
+        attempt=item.attempts + 1,
+        idempotency_key=idempotency_key(batch.batch_id, item.item_id),
+        parameters=request.template.parameters,
+        operation=request.operation,
+        model=request.options.model,
+        batch_metadata=request.batch_metadata,
+    )
 
 
 def _log_surprise(running: RunningBatch, item: PendingItem, error: BaseException) -> None:

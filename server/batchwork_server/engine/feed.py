@@ -21,8 +21,12 @@ class ChunkRun:
         queue: Items that no worker has yet.
         in_flight: Items that a worker has.
         outcomes: Of items that are done and not recorded.
+        returned: Items that are given back, and not recorded as such.
+        gave_back: Items of it were given back: the chunk is not done.
+        isolated: It crashed often: one item at a time, in a process of its own.
         retry_time: When the first of its retries is due.
         draw: The jitter of this claim; items that failed together come back together.
+        is_recording: The store is being told of it.
         lost: Somebody else has the chunk; nothing of it counts any more.
         finished: Set when the chunk is recorded, released or lost.
     """
@@ -32,14 +36,32 @@ class ChunkRun:
     queue: deque[PendingItem]
     in_flight: int = 0
     outcomes: list[Outcome] = field(default_factory=list)
+    returned: int = 0
+    gave_back: bool = False
+    isolated: bool = False
     retry_time: datetime | None = None
     draw: float = field(default_factory=random.random)
+    is_recording: bool = False
     lost: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def is_done(self) -> bool:
         return not self.queue and not self.in_flight
+
+    @property
+    def has_room(self) -> bool:
+        return self.running.has_room and not (self.isolated and self.in_flight)
+
+    def give_back(self, count: int) -> None:
+        """Says that items are given back without an attempt."""
+        self.returned += count
+        self.gave_back = self.gave_back or count > 0
+
+    def take_returned(self) -> int:
+        """Returns how many items are to be recorded as given back, and counts anew."""
+        returned, self.returned = self.returned, 0
+        return returned
 
     def take_outcomes(self) -> list[Outcome]:
         """Returns the outcomes that are to be recorded, and begins a new list."""
@@ -72,7 +94,7 @@ class Feed:
         if self._closed:
             return None
         for run in self._runs:
-            if run.queue and (run.running.has_room or not run.running.wanted):
+            if run.queue and run.has_room:
                 self.queued -= 1
                 run.in_flight += 1
                 run.running.in_flight += 1

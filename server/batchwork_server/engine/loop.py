@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from batchwork_server.clock import Clock
+from batchwork_server.errors import Unavailable
 from batchwork_server.logs import get_logger
 
 log = get_logger(__name__)
@@ -22,26 +23,35 @@ async def tick(
     interval: timedelta,
     clock: Clock,
     stop: asyncio.Event,
+    wake: asyncio.Event | None = None,
 ) -> None:
     """Calls ``run_once`` now and after every ``interval`` until ``stop`` is set.
 
     A call that fails is logged, and the next one comes as if it had not.
+
+    Args:
+        wake: Asks for a call before the interval is over. Such a loop ends by cancellation.
     """
     while not stop.is_set():
+        if wake is not None:
+            wake.clear()
         try:
             await run_once()
+        except Unavailable as error:
+            log.warning("loop.waiting", loop=name, reason=error.reason, error=error.message)
         except Exception:
             log.exception("loop.failed", loop=name)
-        await clock.wait(stop, interval)
+        await clock.wait(wake or stop, interval)
 
 
 async def supervise(
     name: str, run: Callable[[], Awaitable[None]], *, clock: Clock, stop: asyncio.Event
 ) -> None:
-    """Calls ``run``, which goes on until ``stop`` is set, again whenever it fails."""
+    """Calls ``run`` again whenever it fails, until it returns or ``stop`` is set."""
     while not stop.is_set():
         try:
             await run()
+            return
         except Exception:
             log.exception("loop.failed", loop=name)
             await clock.wait(stop, RESTART_PAUSE)

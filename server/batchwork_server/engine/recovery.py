@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from batchwork_server.clock import Clock
 from batchwork_server.logs import get_logger
-from batchwork_server.store.store import Store
+from batchwork_server.store.store import Reopened, Store
 from batchwork_server.wakeups import Wakeups
 
 log = get_logger(__name__)
@@ -31,17 +31,20 @@ class Recovery:
 
     async def take_back(self) -> int:
         """Opens what a dead process left, and returns how many chunks that were."""
-        return await self._reopen(owner_is_dead=self._alone)
+        if not self._alone:
+            return await self._reopen_expired()
+        return self._tell(await self._store.chunks.reopen_all(now=self._clock.now()))
 
     async def run_once(self) -> None:
-        reopened = await self._reopen(owner_is_dead=False)
+        """Opens what other processes left; one that is alone has no others."""
+        reopened = 0 if self._alone else await self._reopen_expired()
         if reopened:
             log.warning("recovery.reopened", chunks=reopened)
 
-    async def _reopen(self, *, owner_is_dead: bool) -> int:
-        reopened = await self._store.chunks.reopen_expired(
-            now=self._clock.now(), owner_is_dead=owner_is_dead
-        )
+    async def _reopen_expired(self) -> int:
+        return self._tell(await self._store.chunks.reopen_expired(now=self._clock.now()))
+
+    def _tell(self, reopened: Reopened) -> int:
         for batch in reopened.batches.values():
             self._wakeups.batch_changed(batch)
         if reopened.chunk_count:

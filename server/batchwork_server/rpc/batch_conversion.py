@@ -14,11 +14,12 @@ from batchwork.v1.batch_service_pb2 import (
     BatchEvent,
     BatchEventKind,
     CreateBatchRequest,
+    WatchBatchesRequest,
     WatchBatchRequest,
 )
 
 from batchwork_server.application.planning import Plan
-from batchwork_server.application.watching import WatchMessage
+from batchwork_server.application.told import Told
 from batchwork_server.domain.batch import (
     Batch,
     BatchOptions,
@@ -31,7 +32,9 @@ from batchwork_server.domain.batch import (
 )
 from batchwork_server.domain.job import (
     DEFAULT_LIMIT,
+    LONGEST_BATCH_TIMEOUT,
     MAX_RETRY_LIMIT,
+    SHORTEST_BATCH_TIMEOUT,
     DataSource,
     JobShape,
     PreferenceSource,
@@ -40,9 +43,15 @@ from batchwork_server.domain.job import (
 from batchwork_server.domain.json_object import listed, quoted
 from batchwork_server.domain.selection import MAX_ITEMS
 from batchwork_server.domain.submission import RequestedOptions, Submission
+from batchwork_server.domain.waiting import WaitReason
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.item_conversion import item_to, items_from
-from batchwork_server.rpc.resume_tokens import ResumeTokens
+from batchwork_server.rpc.policy_conversion import (
+    failure_policy_from,
+    failure_policy_to,
+    retry_policy_from,
+    retry_policy_to,
+)
 from batchwork_server.rpc.values import duration_to, set_timestamp, struct_to, timestamp_to
 
 LONGEST_DISPLAY_NAME = 200
@@ -57,6 +66,7 @@ SHORTEST_TIMEOUT = timedelta(milliseconds=1)
 LONGEST_TIMEOUT = timedelta(hours=1)
 
 DEFAULT_INTERVAL = timedelta(milliseconds=250)
+DEFAULT_MANY_INTERVAL = timedelta(seconds=1)
 SHORTEST_INTERVAL = timedelta(milliseconds=100)
 LONGEST_INTERVAL = timedelta(hours=1)
 
@@ -79,7 +89,10 @@ _SHAPES = {"individual": JobShape.INDIVIDUAL, "batch": JobShape.OBJECT}
 
 def submission_from(request: CreateBatchRequest, *, checks: Checks) -> Submission:
     """Returns what a request asks for; valid only when ``checks`` found nothing."""
-    _check_origin(request, checks=checks)
+    if request.draft:
+        _check_draft(request, checks=checks)
+    else:
+        _check_origin(request, checks=checks)
     category = checks.line("category", request.category)
     categories = (category,) if category else ()
     metadata = checks.json_object(
@@ -87,8 +100,13 @@ def submission_from(request: CreateBatchRequest, *, checks: Checks) -> Submissio
     )
     meant = _meaning(metadata, "data_source_type", _DATA_SOURCES, checks=checks)
     shape = _meaning(metadata, "processing_method", _SHAPES, checks=checks)
+    if request.draft and shape is JobShape.OBJECT:
+        checks.refuse(
+            "batch_metadata.processing_method",
+            "The items of a draft are processed one by one; leave it out, or say 'individual'.",
+        )
     return Submission(
-        items=items_from(request.items, checks=checks) if request.items else None,
+        items=items_from(request.items, checks=checks) if request.items or request.draft else None,
         categories=categories,
         filters=checks.json_object("filters", request.filters, most_bytes=LARGEST_FILTERS),
         limit=checks.set_whole("limit", request.limit, least=1, most=MAX_ITEMS) or DEFAULT_LIMIT,
@@ -106,7 +124,19 @@ def submission_from(request: CreateBatchRequest, *, checks: Checks) -> Submissio
         purpose_id=checks.line("purpose_id", request.purpose_id),
         labels=checks.labels("labels", request.labels),
         batch_metadata=metadata,
+        is_draft=request.draft,
     )
+
+
+def _check_draft(request: CreateBatchRequest, *, checks: Checks) -> None:
+    """Checks that nothing is to be selected: the items of a draft are uploaded."""
+    for name, is_given in (
+        ("category", request.category != ""),
+        ("filters", request.HasField("filters")),
+        ("limit", request.limit != 0),
+    ):
+        if is_given:
+            checks.refuse(name, "The items of a draft are uploaded, not selected; leave this out.")
 
 
 def _check_origin(request: CreateBatchRequest, *, checks: Checks) -> None:
@@ -138,7 +168,7 @@ def _meaning(
 
 
 def _options_from(options: messages.BatchOptions, *, checks: Checks) -> RequestedOptions:
-    retry_limit = item_timeout = None
+    retry_limit = item_timeout = batch_timeout = failure_policy = None
     if options.HasField("retry_limit"):
         retry_limit = checks.whole(
             "options.retry_limit", options.retry_limit, least=0, most=MAX_RETRY_LIMIT
@@ -149,6 +179,17 @@ def _options_from(options: messages.BatchOptions, *, checks: Checks) -> Requeste
             options.item_timeout,
             least=SHORTEST_TIMEOUT,
             most=LONGEST_TIMEOUT,
+        )
+    if options.HasField("batch_timeout"):
+        batch_timeout = checks.duration(
+            "options.batch_timeout",
+            options.batch_timeout,
+            least=SHORTEST_BATCH_TIMEOUT,
+            most=LONGEST_BATCH_TIMEOUT,
+        )
+    if options.HasField("failure_policy"):
+        failure_policy = failure_policy_from(
+            "options.failure_policy", options.failure_policy, checks=checks
         )
     return RequestedOptions(
         model=checks.line("options.model", options.model),
@@ -164,6 +205,9 @@ def _options_from(options: messages.BatchOptions, *, checks: Checks) -> Requeste
             least=1,
             most=MAX_CONCURRENT_ITEMS,
         ),
+        retry=retry_policy_from("options.retry_policy", options.retry_policy, checks=checks),
+        batch_timeout=batch_timeout,
+        failure_policy=failure_policy,
     )
 
 
@@ -171,15 +215,26 @@ def interval_from(request: WatchBatchRequest, *, checks: Checks) -> timedelta:
     """Returns the shortest time between two PROGRESS messages, and checks what else to tell."""
     if request.only_failed_items and not request.include_items:
         checks.refuse("only_failed_items", "This restricts items; ask for them by include_items.")
+    return _interval_from(request, unset=DEFAULT_INTERVAL, checks=checks)
+
+
+def many_interval_from(request: WatchBatchesRequest, *, checks: Checks) -> timedelta:
+    """Returns the shortest time between two PROGRESS messages of one batch."""
+    return _interval_from(request, unset=DEFAULT_MANY_INTERVAL, checks=checks)
+
+
+def _interval_from(
+    request: WatchBatchRequest | WatchBatchesRequest, *, unset: timedelta, checks: Checks
+) -> timedelta:
     if not request.HasField("min_interval"):
-        return DEFAULT_INTERVAL
+        return unset
     asked = checks.duration(
         "min_interval", request.min_interval, least=timedelta(0), most=LONGEST_INTERVAL
     )
     return max(asked, SHORTEST_INTERVAL)
 
 
-def batch_to(batch: Batch) -> messages.Batch:
+def batch_to(batch: Batch, waits: Iterable[WaitReason] = ()) -> messages.Batch:
     """Returns the message; what never changes of a batch is made once and copied."""
     message = messages.Batch()
     message.CopyFrom(_request_to(batch.request))
@@ -196,7 +251,25 @@ def batch_to(batch: Batch) -> messages.Batch:
     ):
         if moment is not None:
             set_timestamp(timestamp, moment)
+    message.attempt_number = batch.attempt_number
+    if batch.state_reason:
+        message.state_reason = batch.state_reason
+        message.state_message = batch.state_message
+    if batch.resume_time is not None:
+        set_timestamp(message.resume_time, batch.resume_time)
+    if batch.expire_time is not None:
+        set_timestamp(message.expire_time, batch.expire_time)
+    if batch.upload_offset:
+        message.upload_offset = batch.upload_offset
+    for wait in waits:
+        _add_wait(message, wait)
     return message
+
+
+def _add_wait(message: messages.Batch, wait: WaitReason) -> None:
+    added = message.wait_reasons.add(reason=wait.reason, message=wait.message)
+    if wait.until is not None:
+        set_timestamp(added.until, wait.until)
 
 
 class _RequestMessages:
@@ -276,16 +349,20 @@ def plan_to(plan: Plan) -> messages.BatchPlan:
     )
 
 
-def event_to(message: WatchMessage, tokens: ResumeTokens) -> BatchEvent:
+def event_to(message: Told, *, resume_token: str) -> BatchEvent:
+    found = message.user_validation
     return BatchEvent(
         kind=BatchEventKind.Value(f"BATCH_EVENT_KIND_{message.kind}"),
         sequence=message.sequence,
         event_time=timestamp_to(message.event_time),
-        resume_token=tokens.write(message.resume),
+        resume_token=resume_token,
         event_type=message.event_type,
+        batch_id=message.batch_id,
+        tenant_id=message.tenant_id,
         batch=None if message.batch is None else batch_to(message.batch),
         counts=None if message.counts is None else counts_to(message.counts),
         item=None if message.item is None else item_to(message.item),
+        user_validation=None if found is None else _user_validation_to(found),
     )
 
 
@@ -297,6 +374,9 @@ def _options_to(options: BatchOptions) -> messages.BatchOptions:
         item_timeout=duration_to(options.item_timeout),
         priority=PRIORITY_TO[options.priority],
         max_concurrent_items=options.max_concurrent_items,
+        retry_policy=retry_policy_to(options.retry),
+        batch_timeout=duration_to(options.batch_timeout),
+        failure_policy=failure_policy_to(options.failure_policy),
     )
 
 

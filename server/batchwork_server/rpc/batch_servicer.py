@@ -2,36 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from typing import Any
 
 from batchwork.v1 import batch_service_pb2 as messages
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 
+from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
+from batchwork_server.application.results import Results
+from batchwork_server.application.retention import Deletion
+from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.watching import Watching
 from batchwork_server.rpc.batch_conversion import (
     batch_to,
     event_to,
     interval_from,
+    many_interval_from,
     plan_to,
     submission_from,
 )
+from batchwork_server.rpc.change_conversion import (
+    LONGEST_NOTE,
+    retry_filter_from,
+    stop_in_flight_from,
+)
 from batchwork_server.rpc.checks import Checks
-from batchwork_server.rpc.filters import batch_filter_from, item_filter_from, skip_from
+from batchwork_server.rpc.filters import (
+    batch_filter_from,
+    final_states_from,
+    item_filter_from,
+    older_than_from,
+    skip_from,
+    watch_filter_from,
+)
 from batchwork_server.rpc.idempotency import idempotency_from
 from batchwork_server.rpc.interceptors import caller_of
 from batchwork_server.rpc.item_conversion import item_to
 from batchwork_server.rpc.page_tokens import place_from, token_after_place
-from batchwork_server.rpc.resume_tokens import ResumeTokens
+from batchwork_server.rpc.result_conversion import page_to, wanted_from
+from batchwork_server.rpc.result_tokens import ResultTokens
+from batchwork_server.rpc.resume_tokens import FeedTokens, ResumeTokens
+from batchwork_server.rpc.upload_conversion import expected_count_from, parts_from, uploaded_to
 
 
 class BatchServicer(BatchServiceServicer):
     """Answers for batches and their items; the contract says what each call means."""
 
-    def __init__(self, batches: Batches, watching: Watching) -> None:
+    def __init__(
+        self,
+        *,
+        batches: Batches,
+        changes: BatchChanges,
+        deletion: Deletion,
+        uploads: Uploads,
+        results: Results,
+        watching: Watching,
+    ) -> None:
         self._batches = batches
+        self._changes = changes
+        self._deletion = deletion
+        self._uploads = uploads
+        self._results = results
         self._watching = watching
 
     async def CreateBatch(
@@ -57,7 +90,8 @@ class BatchServicer(BatchServiceServicer):
         tenant_id = checks.scope(caller_of(), request.tenant_id)
         checks.done()
         batch = await self._batches.get_batch(batch_id, tenant_id=tenant_id)
-        return messages.GetBatchResponse(batch=batch_to(batch))
+        waits = await self._batches.wait_reasons(batch)
+        return messages.GetBatchResponse(batch=batch_to(batch, waits))
 
     async def ListBatches(
         self, request: messages.ListBatchesRequest, context: Any
@@ -95,7 +129,27 @@ class BatchServicer(BatchServiceServicer):
         )
         async with aclosing(told):
             async for message in told:
-                yield messages.WatchBatchResponse(event=event_to(message, tokens))
+                token = tokens.write(message.resume)
+                yield messages.WatchBatchResponse(event=event_to(message, resume_token=token))
+
+    async def WatchBatches(
+        self, request: messages.WatchBatchesRequest, context: Any
+    ) -> AsyncGenerator[messages.WatchBatchesResponse, None]:
+        checks = Checks()
+        matching = watch_filter_from(request, caller=caller_of(), checks=checks)
+        min_interval = many_interval_from(request, checks=checks)
+        checks.done()
+        tokens = FeedTokens(request, tenant_id=matching.tenant_id)
+        told = self._watching.watch_many(
+            matching,
+            resume=tokens.read(request.resume_token),
+            min_interval=min_interval,
+            with_progress=not request.without_progress,
+        )
+        async with aclosing(told):
+            async for message in told:
+                token = tokens.write(message.resume)
+                yield messages.WatchBatchesResponse(event=event_to(message, resume_token=token))
 
     async def GetItem(
         self, request: messages.GetItemRequest, context: Any
@@ -126,14 +180,126 @@ class BatchServicer(BatchServiceServicer):
             next_page_token=token_after_place(request, last),
         )
 
+    async def StreamResults(
+        self, request: messages.StreamResultsRequest, context: Any
+    ) -> AsyncGenerator[messages.StreamResultsResponse, None]:
+        checks = Checks()
+        batch_id = checks.required_id("batch_id", request.batch_id)
+        tenant_id = checks.scope(caller_of(), request.tenant_id)
+        wanted = wanted_from(request, checks=checks)
+        checks.done()
+        batch = await self._batches.get_batch(batch_id, tenant_id=tenant_id)
+        tokens = ResultTokens(batch, wanted)
+        pages = self._results.stream_results(
+            batch, resume=tokens.read(request.resume_token), wanted=wanted, follow=request.follow
+        )
+        async with aclosing(pages):
+            async for page in pages:
+                yield page_to(page, tokens)
+
+    async def UploadItems(
+        self, requests: AsyncIterable[messages.UploadItemsRequest], context: Any
+    ) -> messages.UploadItemsResponse:
+        async with aclosing(parts_from(requests)) as parts:
+            uploaded = await self._uploads.upload_items(parts, caller=caller_of())
+        return uploaded_to(uploaded)
+
+    async def SealBatch(
+        self, request: messages.SealBatchRequest, context: Any
+    ) -> messages.SealBatchResponse:
+        checks = Checks()
+        batch_id = checks.required_id("batch_id", request.batch_id)
+        expected_count = expected_count_from(request, checks=checks)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        batch = await self._uploads.seal_batch(
+            batch_id, expected_count=expected_count, caller=caller_of(), idempotency=idempotency
+        )
+        return messages.SealBatchResponse(batch=batch_to(batch))
+
+    async def PauseBatch(
+        self, request: messages.PauseBatchRequest, context: Any
+    ) -> messages.PauseBatchResponse:
+        checks = Checks()
+        batch_id = checks.required_id("batch_id", request.batch_id)
+        message = checks.prose("note", request.note, longest=LONGEST_NOTE)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        batch = await self._changes.pause_batch(
+            batch_id, caller=caller_of(), idempotency=idempotency, message=message
+        )
+        return messages.PauseBatchResponse(batch=batch_to(batch))
+
+    async def ResumeBatch(
+        self, request: messages.ResumeBatchRequest, context: Any
+    ) -> messages.ResumeBatchResponse:
+        checks = Checks()
+        batch_id = checks.required_id("batch_id", request.batch_id)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        batch = await self._changes.resume_batch(
+            batch_id, caller=caller_of(), idempotency=idempotency
+        )
+        return messages.ResumeBatchResponse(batch=batch_to(batch))
+
+    async def RetryBatch(
+        self, request: messages.RetryBatchRequest, context: Any
+    ) -> messages.RetryBatchResponse:
+        checks = Checks()
+        batch_id = checks.required_id("batch_id", request.batch_id)
+        matching = retry_filter_from(request, checks=checks)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        batch, count = await self._changes.retry_batch(
+            batch_id, matching, caller=caller_of(), idempotency=idempotency
+        )
+        return messages.RetryBatchResponse(batch=batch_to(batch), retried_count=count)
+
+    async def DeleteBatch(
+        self, request: messages.DeleteBatchRequest, context: Any
+    ) -> messages.DeleteBatchResponse:
+        checks = Checks()
+        batch_id = checks.required_id("batch_id", request.batch_id)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        await self._deletion.delete_batch(batch_id, caller=caller_of(), idempotency=idempotency)
+        return messages.DeleteBatchResponse()
+
+    async def PurgeBatches(
+        self, request: messages.PurgeBatchesRequest, context: Any
+    ) -> messages.PurgeBatchesResponse:
+        checks = Checks()
+        older_than = older_than_from(request, checks=checks)
+        states = final_states_from(request, checks=checks)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        purged = await self._deletion.purge_batches(
+            older_than=older_than,
+            states=states,
+            force=request.force,
+            caller=caller_of(),
+            idempotency=idempotency,
+        )
+        return messages.PurgeBatchesResponse(
+            batch_count=purged.batch_count,
+            item_count=purged.item_count,
+            sample_batch_ids=purged.batch_ids,
+        )
+
     async def CancelBatch(
         self, request: messages.CancelBatchRequest, context: Any
     ) -> messages.CancelBatchResponse:
         checks = Checks()
         batch_id = checks.required_id("batch_id", request.batch_id)
+        message = checks.prose("note", request.note, longest=LONGEST_NOTE)
+        stop_in_flight = stop_in_flight_from(request, checks=checks)
         idempotency = idempotency_from(request, checks=checks)
         checks.done()
-        batch = await self._batches.cancel_batch(
-            batch_id, caller=caller_of(), idempotency=idempotency
+        batch = await self._changes.cancel_batch(
+            batch_id,
+            caller=caller_of(),
+            idempotency=idempotency,
+            stop_in_flight=stop_in_flight,
+            message=message,
         )
         return messages.CancelBatchResponse(batch=batch_to(batch))

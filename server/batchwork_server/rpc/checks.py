@@ -167,6 +167,15 @@ class Checks:
             return 0.0
         return value
 
+    def set_number(self, path: str, value: float, *, least: float, most: float) -> float | None:
+        """Returns a number that counts as unset when it is 0."""
+        if not value:
+            return None
+        if not least <= value <= most:  # which NaN is not, either
+            self.refuse(path, f"{value:g} is not in the range of {least:g} to {most:g}.")
+            return None
+        return value
+
     def choice(self, path: str, number: int, choices: Mapping[int, _Value]) -> _Value | None:
         """Returns what an enum's number stands for; none when it is unset."""
         if number and number not in choices:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from batchwork.v1.batch_service_pb2 import ListBatchesRequest, ListItemsRequest
+from batchwork.v1.batch_service_pb2 import (
+    ListBatchesRequest,
+    ListItemsRequest,
+    PurgeBatchesRequest,
+    WatchBatchesRequest,
+)
 from batchwork.v1.job_service_pb2 import ListJobsRequest
 from batchwork.v1.preference_service_pb2 import ListPreferencesRequest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from batchwork_server.domain.batch import BatchState
 from batchwork_server.domain.caller import Caller
 from batchwork_server.domain.filters import BatchFilter, ItemFilter, JobFilter, PreferenceFilter
-from batchwork_server.rpc.batch_conversion import BATCH_STATE_FROM
+from batchwork_server.rpc.batch_conversion import BATCH_STATE_FROM, BATCH_STATE_TO
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.item_conversion import ITEM_STATE_FROM
 from batchwork_server.rpc.job_conversion import SHAPE_FROM
 
 MAX_SKIP = 100_000
+MAX_DAYS = 36_500
 
 
 def skip_from(request: ListBatchesRequest, *, checks: Checks) -> int:
@@ -42,6 +49,18 @@ def batch_filter_from(
     )
 
 
+def watch_filter_from(
+    request: WatchBatchesRequest, *, caller: Caller, checks: Checks
+) -> BatchFilter:
+    return BatchFilter(
+        tenant_id=checks.scope(caller, request.tenant_id),
+        operation=checks.line("operation", request.operation),
+        job_id=checks.optional_id("job_id", request.job_id),
+        labels=checks.labels("labels", request.labels),
+        feature_type=checks.line("feature_type", request.feature_type),
+    )
+
+
 def _moment(
     request: ListBatchesRequest, name: str, value: Timestamp, *, checks: Checks
 ) -> datetime | None:
@@ -62,6 +81,26 @@ def item_filter_from(request: ListItemsRequest, *, checks: Checks) -> ItemFilter
         min_quality_score=least,
         max_quality_score=most,
     )
+
+
+def older_than_from(request: PurgeBatchesRequest, *, checks: Checks) -> timedelta:
+    """Returns how long ago batches have to be over."""
+    if not request.HasField("older_than_days"):
+        checks.refuse("older_than_days", "This field is required; 0 means all that are over.")
+    days = checks.whole("older_than_days", request.older_than_days, least=0, most=MAX_DAYS)
+    return timedelta(days=days)
+
+
+def final_states_from(request: PurgeBatchesRequest, *, checks: Checks) -> tuple[BatchState, ...]:
+    """Returns the states that are asked for, each of which has to be final."""
+    states = checks.choices("states", request.states, BATCH_STATE_FROM)
+    for state in states:
+        if not state.is_final:
+            index = list(request.states).index(BATCH_STATE_TO[state])
+            checks.refuse(
+                f"states[{index}]", f"A batch that is {state} is not over, and is never deleted."
+            )
+    return states
 
 
 def job_filter_from(request: ListJobsRequest, *, caller: Caller, checks: Checks) -> JobFilter:

@@ -17,7 +17,7 @@ from google.rpc.status_pb2 import Status
 
 from batchwork_server.clock import Clock
 from batchwork_server.domain.caller import Caller
-from batchwork_server.errors import BatchworkError, ShuttingDown
+from batchwork_server.errors import BatchworkError, QuotaExceeded, ShuttingDown
 from batchwork_server.logs import correlation_id, get_logger, write_fact
 from batchwork_server.rpc.credentials import Credentials
 from batchwork_server.rpc.status import internal_status, status_of
@@ -28,6 +28,9 @@ CORRELATION_ID = "x-correlation-id"
 
 CLEANUP = timedelta(seconds=5)
 """How long calls that were ended may take to clean up."""
+
+WRITE_TIMEOUT = timedelta(seconds=30)
+"""How long a message of a stream may wait for a reader, unless the settings say otherwise."""
 
 _STATUS_DETAILS = "grpc-status-details-bin"
 _HEALTH = "/grpc.health.v1.Health/"
@@ -59,11 +62,18 @@ class Boundary:
 
     It is put around each handler once, when the handler is registered. An interceptor of gRPC's
     own does the same for each call anew, and that takes as long as all the rest of this.
+
+    Args:
+        write_timeout: A stream ends whose reader lets a message wait for so long: gRPC would let
+            it wait for ever, and the stream keep its place.
     """
 
-    def __init__(self, *, credentials: Credentials, clock: Clock) -> None:
+    def __init__(
+        self, *, credentials: Credentials, clock: Clock, write_timeout: timedelta = WRITE_TIMEOUT
+    ) -> None:
         self._credentials = credentials
         self._clock = clock
+        self._write_timeout = write_timeout.total_seconds()
         self._calls: set[asyncio.Task[Any]] = set()
         self._health_streams: set[asyncio.Task[Any]] = set()
         self._ended: set[asyncio.Task[Any]] = set()
@@ -103,7 +113,7 @@ class Boundary:
     def _around(self, method: str, handler: Handler) -> Handler:
         """Returns a handler that does what ``handler`` does, inside the boundary."""
         behavior = _behavior_of(handler)
-        respond = _write_answers if handler.response_streaming else _return_answer
+        respond = self._write_answers if handler.response_streaming else _return_answer
         is_health = method.startswith(_HEALTH)
         is_health_stream = is_health and handler.response_streaming
         level = "debug" if is_health else "info"
@@ -118,6 +128,9 @@ class Boundary:
                 if not is_health:
                     self._admit(metadata)
                 return await respond(behavior, request, context)
+            except _ReaderTooSlow as error:
+                log.warning("rpc.slow_reader", method=method, seconds=self._write_timeout)
+                await _abort_at_once(context, status_of(error), call_id)
             except BatchworkError as error:
                 await _abort(context, status_of(error), call_id)
             except grpc.aio.AbortError:
@@ -149,6 +162,26 @@ class Boundary:
                 )
 
         return _handler_like(handler, call)
+
+    async def _write_answers(self, behavior: Behavior, request: Any, context: Context) -> None:
+        """Writes what a servicer yields, and closes it before the call ends.
+
+        gRPC itself would leave a generator that it no longer reads to the garbage collector.
+        """
+        answers = behavior(request, context)
+        if inspect.isawaitable(answers):
+            await answers  # a servicer that writes by itself
+            return
+        async with aclosing(answers):
+            async for answer in answers:
+                await self._write(context, answer)
+
+    async def _write(self, context: Context, answer: Any) -> None:
+        try:
+            async with asyncio.timeout(self._write_timeout):
+                await context.write(answer)
+        except TimeoutError as error:
+            raise _ReaderTooSlow(self._write_timeout) from error
 
     def _admit(self, metadata: Any) -> None:
         if self._draining:
@@ -200,18 +233,17 @@ async def _return_answer(behavior: Behavior, request: Any, context: Context) -> 
     return await behavior(request, context)
 
 
-async def _write_answers(behavior: Behavior, request: Any, context: Context) -> None:
-    """Writes what a servicer yields, and closes it before the call ends.
+class _ReaderTooSlow(QuotaExceeded):
+    """The reader of a stream did not read."""
 
-    gRPC itself would leave a generator that it no longer reads to the garbage collector.
-    """
-    answers = behavior(request, context)
-    if inspect.isawaitable(answers):
-        await answers  # a servicer that writes by itself
-        return
-    async with aclosing(answers):
-        async for answer in answers:
-            await context.write(answer)
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"A message waited for {seconds:g} s to be read, and the stream was ended; resume it "
+            "with the newest token, and read as it comes.",
+            reason="QUOTA_SLOW_READER",
+            subject="stream",
+            retry_after=timedelta(seconds=1),
+        )
 
 
 def _shutting_down() -> ShuttingDown:
@@ -224,6 +256,15 @@ async def _abort(context: Context, status: Status, call_id: str) -> NoReturn:
         status.message,
         ((_STATUS_DETAILS, status.SerializeToString()), (CORRELATION_ID, call_id)),
     )
+
+
+async def _abort_at_once(context: Context, status: Status, call_id: str) -> NoReturn:
+    """Aborts a call whose reader may never take the status either; then the stream is cut."""
+    try:
+        async with asyncio.timeout(CLEANUP.total_seconds()):
+            await _abort(context, status, call_id)
+    except TimeoutError:
+        raise asyncio.CancelledError from None
 
 
 def _correlation_id_of(metadata: Any) -> str:

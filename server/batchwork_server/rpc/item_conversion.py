@@ -26,17 +26,30 @@ ITEM_STATE_FROM: dict[int, ItemState] = {number: state for state, number in ITEM
 
 
 def items_from(inputs: Sequence[messages.ItemInput], *, checks: Checks) -> tuple[SelectedItem, ...]:
-    """Returns the items of a request; an item without an id gets its place as its id.
-
-    A request holds thousands of items, and nearly all of them are right: they are judged by what
-    is cheap to see, and only the others are looked at closely.
-    """
+    """Returns the items of a request; an item without an id gets its place as its id."""
     if len(inputs) > MAX_ITEMS:
         checks.refuse("items", f"{len(inputs)} items are too many; the limit is {MAX_ITEMS}.")
         return ()
+    items = uploaded_items_from(inputs, first=0, checks=checks)
+    if len({item.item_id for item in items}) < len(items):
+        _refuse_duplicates(items, checks=checks)
+    return items
+
+
+def uploaded_items_from(
+    inputs: Sequence[messages.ItemInput], *, first: int, checks: Checks
+) -> tuple[SelectedItem, ...]:
+    """Returns the items of one message; an item without an id gets its place as its id.
+
+    A message holds thousands of items, and nearly all of them are right: they are judged by what
+    is cheap to see, and only the others are looked at closely.
+
+    Args:
+        first: The place of the first of them.
+    """
     items: list[SelectedItem] = []
     for index, given in enumerate(inputs):
-        item_id, user_id = given.item_id or str(index), given.user_id
+        item_id, user_id = given.item_id or str(first + index), given.user_id
         data_json = given.data_json or "{}"
         if not (
             len(item_id) <= LONGEST_NAME
@@ -49,8 +62,6 @@ def items_from(inputs: Sequence[messages.ItemInput], *, checks: Checks) -> tuple
         ):
             _check_closely(given, index, checks=checks)
         items.append(SelectedItem(item_id=item_id, user_id=user_id or None, data_json=data_json))
-    if len({item.item_id for item in items}) < len(items):
-        _refuse_duplicates(items, checks=checks)
     return tuple(items)
 
 

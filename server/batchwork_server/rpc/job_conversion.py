@@ -8,9 +8,11 @@ from batchwork.v1.job_service_pb2 import ImportJobsResponse
 
 from batchwork_server.application.jobs import ImportedJobs, JobChange, JobChangeKind
 from batchwork_server.domain.job import DataSource, JobShape, PreferenceSource, StoredJob
+from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.rpc.batch_conversion import PRIORITY_TO, warnings_to
+from batchwork_server.rpc.policy_conversion import failure_policy_to, retry_policy_to
 from batchwork_server.rpc.schedule_conversion import schedule_to
-from batchwork_server.rpc.values import struct_to, timestamp_to
+from batchwork_server.rpc.values import duration_to, struct_to, timestamp_to
 
 SHAPE_TO = {shape: messages.JobShape.Value(f"JOB_SHAPE_{shape.name}") for shape in JobShape}
 SHAPE_FROM: dict[int, JobShape] = {number: shape for shape, number in SHAPE_TO.items()}
@@ -56,6 +58,11 @@ def job_to(stored: StoredJob) -> messages.Job:
         source=stored.source,
         create_time=timestamp_to(stored.create_time),
         update_time=timestamp_to(stored.update_time),
+        retry_policy=(
+            None if job.retry_policy == RequestedRetry() else retry_policy_to(job.retry_policy)
+        ),
+        failure_policy=failure_policy_to(job.failure_policy),
+        batch_timeout=duration_to(job.batch_timeout),
     )
 
 

@@ -17,9 +17,13 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_SERVICE
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
+from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.preferences import Preferences
+from batchwork_server.application.results import Results
+from batchwork_server.application.retention import Deletion
+from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.validation import Validation
 from batchwork_server.application.watching import Watching
 from batchwork_server.clock import Clock
@@ -27,7 +31,7 @@ from batchwork_server.errors import ConfigurationError
 from batchwork_server.rpc.batch_servicer import BatchServicer
 from batchwork_server.rpc.credentials import Credentials
 from batchwork_server.rpc.health import Health
-from batchwork_server.rpc.interceptors import CLEANUP, Boundary
+from batchwork_server.rpc.interceptors import CLEANUP, WRITE_TIMEOUT, Boundary
 from batchwork_server.rpc.job_servicer import JobServicer
 from batchwork_server.rpc.preference_servicer import PreferenceServicer
 from batchwork_server.rpc.validation_servicer import ValidationServicer
@@ -60,6 +64,10 @@ class RpcServer:
 
     Args:
         batches: Behind BatchService.
+        changes: Behind the calls of BatchService that change where a batch stands.
+        deletion: Behind the calls of BatchService that delete batches.
+        uploads: Behind the calls of BatchService that fill drafts.
+        results: Behind the stream of results of BatchService.
         jobs: Behind JobService.
         preferences: Behind PreferenceService.
         validation: Behind ValidationService.
@@ -70,12 +78,17 @@ class RpcServer:
         tls: The certificate chain and the private key, as PEM; None means clear text.
         reflection: Whether clients may ask for the contract.
         max_message_bytes: The largest request.
+        write_timeout: How long a message of a stream may wait for its reader.
     """
 
     def __init__(
         self,
         *,
         batches: Batches,
+        changes: BatchChanges,
+        deletion: Deletion,
+        uploads: Uploads,
+        results: Results,
         jobs: Jobs,
         preferences: Preferences,
         validation: Validation,
@@ -86,17 +99,30 @@ class RpcServer:
         tls: tuple[bytes, bytes] | None,
         reflection: bool,
         max_message_bytes: int,
+        write_timeout: timedelta = WRITE_TIMEOUT,
     ) -> None:
         self._listen = listen
         self._tls = tls
-        self._boundary = Boundary(credentials=credentials or Credentials(), clock=clock)
+        self._boundary = Boundary(
+            credentials=credentials or Credentials(), clock=clock, write_timeout=write_timeout
+        )
         self._health = Health()
         self._server = grpc.aio.server(
             options=(*_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)),
         )
         # All that generated code wants of a server is that it takes handlers.
         guarded: Any = self._boundary.around(self._server)
-        add_BatchServiceServicer_to_server(BatchServicer(batches, watching), guarded)
+        add_BatchServiceServicer_to_server(
+            BatchServicer(
+                batches=batches,
+                changes=changes,
+                deletion=deletion,
+                uploads=uploads,
+                results=results,
+                watching=watching,
+            ),
+            guarded,
+        )
         add_JobServiceServicer_to_server(JobServicer(jobs, batches), guarded)
         add_PreferenceServiceServicer_to_server(PreferenceServicer(preferences), guarded)
         add_ValidationServiceServicer_to_server(ValidationServicer(validation), guarded)

@@ -15,14 +15,18 @@ from batchwork_server.errors import (
     AlreadyExists,
     BatchworkError,
     ConfigurationError,
+    CountMismatch,
     EtagMismatch,
     InvalidArgument,
     NotFound,
+    NothingMatches,
+    OffsetGap,
     PermissionDenied,
     QuotaExceeded,
     RequestIdReused,
     ResumeTokenExpired,
     ShuttingDown,
+    StorageFull,
     StoreUnavailable,
     Unauthenticated,
     Unavailable,
@@ -81,7 +85,7 @@ def _resource(error: NotFound | AlreadyExists) -> Iterator[Message]:
     yield details.ResourceInfo(resource_type=error.resource_type, resource_name=error.resource_id)
 
 
-def _precondition(error: WrongState) -> Iterator[Message]:
+def _precondition(error: WrongState | NothingMatches | CountMismatch) -> Iterator[Message]:
     violation = details.PreconditionFailure.Violation(
         type=error.reason,
         subject=f"{error.resource_type}/{error.resource_id}",
@@ -90,7 +94,7 @@ def _precondition(error: WrongState) -> Iterator[Message]:
     yield details.PreconditionFailure(violations=[violation])
 
 
-def _quota(error: QuotaExceeded) -> Iterator[Message]:
+def _quota(error: QuotaExceeded | StorageFull) -> Iterator[Message]:
     violation = details.QuotaFailure.Violation(subject=error.subject, description=error.message)
     yield details.QuotaFailure(violations=[violation])
     yield from _retry(error)
@@ -102,17 +106,21 @@ def _retry(error: QuotaExceeded | Unavailable) -> Iterator[Message]:
 
 ROWS: dict[type[BatchworkError], Row] = {
     InvalidArgument: Row(grpc.StatusCode.INVALID_ARGUMENT, _bad_request),
+    OffsetGap: Row(grpc.StatusCode.INVALID_ARGUMENT, _bad_request),
     NotFound: Row(grpc.StatusCode.NOT_FOUND, _resource),
     AlreadyExists: Row(grpc.StatusCode.ALREADY_EXISTS, _resource),
     RequestIdReused: Row(grpc.StatusCode.ALREADY_EXISTS, _resource),
     EtagMismatch: Row(grpc.StatusCode.ABORTED),
     WrongState: Row(grpc.StatusCode.FAILED_PRECONDITION, _precondition),
+    NothingMatches: Row(grpc.StatusCode.FAILED_PRECONDITION, _precondition),
+    CountMismatch: Row(grpc.StatusCode.FAILED_PRECONDITION, _precondition),
     QuotaExceeded: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, _quota),
     ResumeTokenExpired: Row(grpc.StatusCode.OUT_OF_RANGE),
     Unauthenticated: Row(grpc.StatusCode.UNAUTHENTICATED),
     PermissionDenied: Row(grpc.StatusCode.PERMISSION_DENIED),
     Unavailable: Row(grpc.StatusCode.UNAVAILABLE, _retry),
     StoreUnavailable: Row(grpc.StatusCode.UNAVAILABLE, _retry),
+    StorageFull: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, _quota),
     ShuttingDown: Row(grpc.StatusCode.UNAVAILABLE, _retry),
     ConfigurationError: Row(grpc.StatusCode.INTERNAL),  # raised before there are calls
 }

@@ -1,0 +1,71 @@
+"""Named points in the work at which a test can make the process die, or fail.
+
+Nothing is armed unless a test arms it; then a point costs one look at an empty dict. A test finds
+points that no test uses.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Literal
+
+Fault = Literal["kill", "exit", "raise"]
+
+POINTS = frozenset(
+    {
+        "create.committed",
+        "claim.committed",
+        "processor.succeeded",
+        "record.begun",
+        "record.committed",
+        "pause.committed",
+        "resume.committed",
+        "cancel.committed",
+        "close.committed",
+        "retry.committed",
+        "retention.committed",
+    }
+)
+
+
+class Failpoint(Exception):
+    """A test asked for it."""
+
+
+_armed: dict[str, Callable[[], None]] = {}
+
+
+def arm(name: str, fault: Fault, *, after: int = 0) -> None:
+    """Makes the process meet a fault at a point, when it was passed ``after`` times before."""
+    if name not in POINTS:
+        raise LookupError(f"There is no failpoint {name!r}; there are {sorted(POINTS)}.")
+    left = after
+
+    def meet() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            _meet(name, fault)
+
+    _armed[name] = meet
+
+
+def disarm() -> None:
+    """Makes every point harmless again."""
+    _armed.clear()
+
+
+def reach(name: str) -> None:
+    """Says that the process is at a point."""
+    if _armed and name in _armed:
+        _armed[name]()
+
+
+def _meet(name: str, fault: Fault) -> None:
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "exit":
+        os._exit(70)
+    raise Failpoint(name)

@@ -1,0 +1,173 @@
+"""A batch in which too many items fail is stopped, on each database."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from batchwork_server.domain.batch import BatchState, Counts
+from batchwork_server.domain.failure import FailureAction, FailurePolicy
+from batchwork_server.domain.item import ItemState
+from batchwork_server.errors import ItemFailed
+from batchwork_server.ports import ItemCall, ItemResult
+
+from tests.engine.conftest import RequestedOptions, StartWorker, Worker
+from tests.fakes import FakeProcessor
+
+
+class Failing(FakeProcessor):
+    """Fails every item, and after each few holds the next one until it is told to go on.
+
+    Args:
+        hold_after: After how many failures.
+    """
+
+    def __init__(self, *, hold_after: int) -> None:
+        super().__init__()
+        self._left = hold_after
+
+    def go_on(self, *, hold_after: int) -> None:
+        self._left = hold_after
+        if self.gate is not None:
+            self.gate.set()
+
+    async def process(self, call: ItemCall) -> ItemResult:
+        await super().process(call)
+        self._left -= 1
+        if not self._left:
+            self.gate = asyncio.Event()
+        raise ItemFailed("BAD_ADDRESS", "It has no @.")
+
+
+def options(policy: FailurePolicy) -> RequestedOptions:
+    return RequestedOptions(chunk_size=1, max_concurrent_items=1, failure_policy=policy)
+
+
+@pytest.mark.arrow("batch K")
+async def test_one_failure_too_many_pauses_the_batch(start_worker: StartWorker):
+    work = Failing(hold_after=3)
+    worker = await start_worker(work, slots=1)
+    batch = await worker.submit(
+        [f"i{n}" for n in range(10)], options=options(FailurePolicy(max_failed=2))
+    )
+
+    paused = await worker.until(batch, lambda batch: batch.state is BatchState.PAUSED)
+    work.go_on(hold_after=100)
+    idle = await worker.until(batch, lambda batch: batch.counts.running == 0)
+
+    assert (paused.state_reason, paused.counts.failed) == ("FAILURE_POLICY", 3)
+    assert paused.state_message == "3 of 3 items failed."
+    assert paused.resume_time is None
+    assert idle.state is BatchState.PAUSED, "the item in flight finished, no other started"
+    assert len(work.calls) <= 5, "one may start while the pause is committed"
+
+
+async def test_as_many_failures_as_are_allowed_stop_nothing(worker: Worker):
+    for item_id in ("i1", "i2"):
+        worker.work.on(item_id, ItemFailed("BAD_ADDRESS"))
+    batch = await worker.submit(["i0", "i1", "i2"], options=options(FailurePolicy(max_failed=2)))
+
+    batch = await worker.finish(batch)
+
+    assert batch.state is BatchState.PARTIALLY_SUCCEEDED
+    assert batch.counts == Counts(total=3, succeeded=1, failed=2)
+
+
+async def test_the_ratio_counts_from_the_smallest_sample_on(start_worker: StartWorker):
+    work = Failing(hold_after=3)
+    worker = await start_worker(work, slots=1)
+    policy = FailurePolicy(max_failed_ratio=0.5, min_sample=4)
+    batch = await worker.submit([f"i{n}" for n in range(10)], options=options(policy))
+
+    three_of_three = await worker.until(batch, lambda batch: batch.counts.failed == 3)
+    work.go_on(hold_after=1)
+    paused = await worker.until(batch, lambda batch: batch.state is BatchState.PAUSED)
+
+    assert three_of_three.state is BatchState.RUNNING
+    assert (paused.counts.failed, paused.state_message) == (4, "4 of 4 items failed.")
+
+
+async def test_a_ratio_that_is_not_exceeded_stops_nothing(worker: Worker):
+    for item_id in ("i1", "i2"):
+        worker.work.on(item_id, ItemFailed("BAD_ADDRESS"))
+    policy = FailurePolicy(max_failed_ratio=0.5, min_sample=4)
+    batch = await worker.submit([f"i{n}" for n in range(4)], options=options(policy))
+
+    batch = await worker.finish(batch)
+
+    assert batch.counts == Counts(total=4, succeeded=2, failed=2)
+
+
+async def test_a_resumed_batch_may_fail_as_often_again(start_worker: StartWorker):
+    work = Failing(hold_after=3)
+    worker = await start_worker(work, slots=1)
+    batch = await worker.submit(
+        [f"i{n}" for n in range(20)], options=options(FailurePolicy(max_failed=2))
+    )
+    await worker.until(batch, lambda batch: batch.state is BatchState.PAUSED)
+    work.go_on(hold_after=100)
+    first = await worker.until(batch, lambda batch: batch.counts.running == 0)
+
+    work.go_on(hold_after=3)
+    resumed = await worker.resume(batch)
+    second = await worker.until(
+        batch, lambda batch: batch.state is BatchState.PAUSED and batch.counts.failed > 5
+    )
+
+    assert (resumed.state, resumed.state_reason) == (BatchState.RUNNING, "")
+    assert second.counts.failed - first.counts.failed == 3
+    assert second.state_message == "3 of 3 items failed."
+
+
+@pytest.mark.arrow("batch S", "batch V")
+async def test_a_batch_that_is_to_fail_ends_and_keeps_what_it_has(start_worker: StartWorker):
+    work = FakeProcessor()
+    worker = await start_worker(work, slots=1)
+    gate = asyncio.Event()
+
+    def fail(call: ItemCall) -> ItemResult:
+        work.gate = gate  # the items after this one wait
+        raise ItemFailed("BAD_ADDRESS")
+
+    work.on("i1", fail)
+    failing = FailurePolicy(max_failed=0, action=FailureAction.FAIL)
+    batch = await worker.submit([f"i{n}" for n in range(10)], options=options(failing))
+    await worker.until(batch, lambda batch: batch.state is BatchState.CANCELLING)
+    gate.set()
+    batch = await worker.finish(batch)
+
+    assert (batch.state, batch.state_reason) == (BatchState.FAILED, "FAILURE_POLICY")
+    assert batch.state_message == "1 of 2 items failed."
+    assert batch.counts.failed == 1
+    assert batch.counts.cancelled >= 7, "what was not attempted is cancelled"
+    items = await worker.items(batch)
+    assert [item.state for item in items[:2]] == [ItemState.SUCCEEDED, ItemState.FAILED]
+
+
+async def test_a_batch_that_is_to_go_on_says_once_that_too_many_failed(worker: Worker):
+    for n in range(6):
+        worker.work.on(f"i{n}", ItemFailed("BAD_ADDRESS"))
+    going_on = FailurePolicy(max_failed=1, action=FailureAction.CONTINUE)
+    batch = await worker.submit([f"i{n}" for n in range(8)], options=options(going_on))
+
+    batch = await worker.finish(batch)
+
+    events = await worker.store.batches.events(batch.key, after=0, limit=100)
+    said = [event for event in events if event.state_reason and event.kind == "STATE_CHANGED"]
+    assert [(event.state, event.state_reason) for event in said] == [
+        (BatchState.RUNNING, "FAILURE_POLICY")
+    ]
+    assert batch.state is BatchState.PARTIALLY_SUCCEEDED
+    assert batch.counts == Counts(total=8, failed=6, succeeded=2)
+
+
+async def test_attempts_that_are_tried_again_do_not_count_as_failures(worker: Worker):
+    for n in range(5):
+        worker.work.on(f"i{n}", ItemFailed("BUSY", retryable=True))
+    batch = await worker.submit(
+        [f"i{n}" for n in range(5)], options=options(FailurePolicy(max_failed=0))
+    )
+
+    batch = await worker.finish(batch)
+
+    assert batch.counts == Counts(total=5, succeeded=5, retries=5)

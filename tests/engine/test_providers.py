@@ -1,0 +1,179 @@
+"""When what the processor calls is away, the batch waits for it and no item pays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+from batchwork_server.domain.batch import Batch, BatchState, Counts
+from batchwork_server.errors import ProviderUnavailable, RateLimited
+from batchwork_server.ports import ItemCall, ItemResult
+
+from tests.engine.conftest import RequestedOptions, StartWorker, Worker, calls_of
+from tests.fakes import FakeClock, FakeProcessor
+
+SECOND = timedelta(seconds=1)
+ONE_BY_ONE = RequestedOptions(chunk_size=1, max_concurrent_items=1, retry_limit=0)
+
+
+class Provider(FakeProcessor):
+    """Answers or not, whatever is asked; after an answer it is asked again when the gate is open.
+
+    Args:
+        answers: Whether it answers at its first call, its second, and so on.
+    """
+
+    def __init__(self, answers: Sequence[bool]) -> None:
+        super().__init__()
+        self._answers = list(answers)
+
+    async def process(self, call: ItemCall) -> ItemResult:
+        result = await super().process(call)
+        if not self._answers.pop(0):
+            raise ProviderUnavailable("NO_ANSWER")
+        self.gate = asyncio.Event()
+        return result
+
+
+async def paused(worker: Worker, batch: Batch) -> Batch:
+    """Returns the batch when it waits, and all of its items are given back."""
+    return await worker.until(
+        batch, lambda batch: batch.state is BatchState.PAUSED and not batch.counts.running
+    )
+
+
+async def settled() -> None:
+    """Lets everybody go on who can."""
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.arrow("batch L", "batch N", "item H")
+async def test_a_named_delay_is_kept_and_costs_no_attempt(
+    start_worker: StartWorker, clock: FakeClock
+):
+    work = FakeProcessor({"i0": [RateLimited("RATE_LIMIT", "Slow down.", retry_after=60 * SECOND)]})
+    worker = await start_worker(work, slots=1, clock=clock)
+    batch = await worker.submit(["i0", "i1"], options=ONE_BY_ONE)
+
+    waiting = await paused(worker, batch)
+    untouched = await worker.store.batches.get_item(batch, "i0")
+    clock.advance(59 * SECOND)
+    await worker.deadlines.run_once()
+    still = await paused(worker, batch)
+    clock.advance(SECOND)
+    await worker.deadlines.run_once()
+    done = await worker.end_of(batch)
+
+    assert (waiting.state_reason, waiting.state_message) == (
+        "PROVIDER_RATE_LIMITED",
+        "RATE_LIMIT: Slow down.",
+    )
+    assert waiting.resume_time == batch.create_time + 60 * SECOND
+    assert waiting.counts == Counts(total=2, pending=2)
+    assert (untouched.attempt_count, untouched.attempts) == (0, ())
+    assert still.resume_time == waiting.resume_time
+    assert done.state is BatchState.SUCCEEDED
+    assert done.counts == Counts(total=2, succeeded=2)
+    assert (await worker.store.batches.get_item(batch, "i0")).attempt_count == 1
+    assert (done.resume_time, done.state_reason, done.state_message) == (None, "", "")
+
+
+async def test_after_the_pause_one_item_is_tried_before_all_others(
+    start_worker: StartWorker, clock: FakeClock
+):
+    work = FakeProcessor({"i0": [ProviderUnavailable("NO_ANSWER", retry_after=SECOND)]})
+    worker = await start_worker(work, slots=4, clock=clock)
+    batch = await worker.submit([f"i{n}" for n in range(12)])
+    open_items = (await paused(worker, batch)).counts.pending
+    work.calls.clear()
+    work.gate = probe_gate = asyncio.Event()
+
+    clock.advance(SECOND)
+    await worker.deadlines.run_once()
+    await calls_of(work, 1)
+    await settled()
+    probes = len(work.calls)
+    work.gate = rest_gate = asyncio.Event()
+    probe_gate.set()
+    await calls_of(work, 1 + min(4, open_items - 1))
+    rest_gate.set()
+    done = await worker.end_of(batch)
+
+    assert probes == 1
+    assert done.counts == Counts(total=12, succeeded=12)
+
+
+async def test_a_provider_that_names_no_delay_is_asked_again_after_twice_the_time(
+    start_worker: StartWorker, clock: FakeClock
+):
+    away = ProviderUnavailable("NO_ANSWER", "Connection refused.")
+    work = FakeProcessor({"i0": [away] * 7})
+    worker = await start_worker(work, slots=1, clock=clock)
+    batch = await worker.submit(["i0"], options=ONE_BY_ONE)
+
+    pauses = [await next_pause(worker, batch, clock) for _ in range(7)]
+    done = await worker.end_of(batch)
+
+    assert pauses == [30, 60, 120, 240, 480, 900, 900]
+    assert done.counts == Counts(total=1, succeeded=1)
+
+
+async def test_pauses_double_only_while_nothing_is_done_in_between(
+    start_worker: StartWorker, clock: FakeClock
+):
+    work = Provider(answers=[False, False, True, False, True])
+    worker = await start_worker(work, slots=1, clock=clock)
+    batch = await worker.submit(["i0", "i1"], options=ONE_BY_ONE)
+
+    before = [await next_pause(worker, batch, clock) for _ in range(2)]
+    await worker.until(batch, lambda batch: batch.counts.succeeded == 1)
+    work.gate.set()
+    after = await next_pause(worker, batch, clock)
+    done = await worker.end_of(batch)
+
+    assert (before, after) == ([30, 60], 30)
+    assert done.counts == Counts(total=2, succeeded=2)
+
+
+async def test_an_item_that_was_in_flight_beside_it_finishes_and_counts(
+    start_worker: StartWorker, clock: FakeClock
+):
+    work = FakeProcessor({"i1": [RateLimited("RATE_LIMIT", retry_after=SECOND)]})
+    worker = await start_worker(work, slots=2, clock=clock)
+    work.gate = asyncio.Event()
+    batch = await worker.submit(["i0", "i1"])
+    await calls_of(work, 2)
+    work.gate.set()
+
+    waiting = await paused(worker, batch)
+    clock.advance(SECOND)
+    await worker.deadlines.run_once()
+    done = await worker.end_of(batch)
+
+    assert waiting.counts == Counts(total=2, succeeded=1, pending=1)
+    assert done.counts == Counts(total=2, succeeded=2)
+
+
+async def test_a_caller_can_resume_before_the_time(start_worker: StartWorker, clock: FakeClock):
+    work = FakeProcessor({"i0": [RateLimited("RATE_LIMIT", retry_after=timedelta(hours=1))]})
+    worker = await start_worker(work, slots=1, clock=clock)
+    batch = await worker.submit(["i0"], options=ONE_BY_ONE)
+    await paused(worker, batch)
+
+    await worker.resume(batch)
+    done = await worker.end_of(batch)
+
+    assert done.counts == Counts(total=1, succeeded=1)
+
+
+async def next_pause(worker: Worker, batch: Batch, clock: FakeClock) -> float:
+    """Returns how many seconds the batch is to wait this time, and lets them pass."""
+    waiting = await paused(worker, batch)
+    assert waiting.resume_time is not None
+    pause = waiting.resume_time - clock.now()
+    clock.advance(pause)
+    await worker.deadlines.run_once()
+    return pause.total_seconds()
