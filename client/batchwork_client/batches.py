@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, TypedDict, Unpack
 
 import grpc
 from batchwork.v1 import batch_service_pb2 as messages
 from batchwork.v1.batch_pb2 import Batch, BatchOptions, BatchState
-from batchwork.v1.batch_service_pb2 import BatchEvent, CreateBatchRequest, CreateBatchResponse
+from batchwork.v1.batch_service_pb2 import (
+    BatchEvent,
+    CreateBatchRequest,
+    CreateBatchResponse,
+    PurgeBatchesResponse,
+    RetryBatchResponse,
+    UploadItemsResponse,
+)
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceStub
 from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
 from google.protobuf.struct_pb2 import Struct
@@ -18,7 +33,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from batchwork_client.calls import Calls, new_request_id
 from batchwork_client.errors import DeadlineExceededError
-from batchwork_client.watch import DEFAULT_PATIENCE, Patience, watch
+from batchwork_client.results import stream_results
+from batchwork_client.uploading import Upload
+from batchwork_client.watch import DEFAULT_PATIENCE, Patience, watch, watch_many
 
 Items: TypeAlias = Iterable[ItemInput | tuple[str, Any]] | Mapping[str, Any]
 
@@ -40,6 +57,7 @@ class BatchFields(TypedDict, total=False):
         description: For people.
         source: Who or what asks.
         purpose_id: The business purpose.
+        draft: Opens the batch for ``upload_items``; it runs after ``seal_batch``.
     """
 
     operation: str
@@ -55,6 +73,7 @@ class BatchFields(TypedDict, total=False):
     description: str
     source: str
     purpose_id: str
+    draft: bool
 
 
 class Batches:
@@ -78,7 +97,8 @@ class Batches:
 
         Args:
             items: ``ItemInput`` messages, or item ids with data that JSON can express, as pairs
-                or as a mapping. Empty with a ``category``.
+                or as a mapping. Empty with a ``category``, or with a ``draft`` that is filled
+                later.
             request_id: Makes a repeat return the first batch; a new one is made when unset.
             **fields: See ``BatchFields``.
 
@@ -210,6 +230,55 @@ class Batches:
             request.min_interval.FromTimedelta(min_interval)
         return watch(self._stub, request, calls=self._calls, patience=patience)
 
+    def watch_batches(
+        self,
+        *,
+        operation: str = "",
+        job_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        feature_type: str = "",
+        resume_token: str = "",
+        min_interval: timedelta | None = None,
+        without_progress: bool = False,
+        tenant_id: str = "",
+        patience: Patience = DEFAULT_PATIENCE,
+    ) -> AsyncGenerator[BatchEvent, None]:
+        """Yields what happens to all batches for which the filters hold; it never ends by itself.
+
+        Starts with a SNAPSHOT of each batch that is not over, or after ``resume_token``; END says
+        that one batch is done. Broken connections are overcome as by ``watch_batch``. When a token
+        expired, there are snapshots again: what was known of other batches is out of date.
+
+        Whoever leaves the loop closes the iterator (``contextlib.aclosing``).
+
+        Args:
+            operation: Keeps batches of this operation.
+            job_id: Keeps batches of this job.
+            labels: Keeps batches that have all these labels.
+            feature_type: Keeps batches that serve this feature.
+            resume_token: The newest one of an earlier watch with the same filters.
+            min_interval: The shortest time between two PROGRESS of one batch; unset means 1 s.
+            without_progress: Leaves PROGRESS out.
+            tenant_id: Another tenant, or ``-`` for all; operators only.
+            patience: How long to wait for what.
+
+        Raises:
+            UnavailableError: Nothing was heard for longer than ``patience.give_up_after``.
+            BatchworkError: The server refused; its class tells why.
+        """
+        request = messages.WatchBatchesRequest(
+            resume_token=resume_token,
+            operation=operation,
+            job_id=job_id,
+            labels=labels,
+            feature_type=feature_type,
+            without_progress=without_progress,
+            tenant_id=tenant_id,
+        )
+        if min_interval is not None:
+            request.min_interval.FromTimedelta(min_interval)
+        return watch_many(self._stub, request, calls=self._calls, patience=patience)
+
     async def wait_for_batch(
         self,
         batch_id: str,
@@ -294,21 +363,248 @@ class Batches:
             self._stub.ListItems, request_for, lambda page: page.items, limit=limit
         )
 
-    async def cancel_batch(self, batch_id: str, *, request_id: str | None = None) -> Batch:
-        """Cancels a batch and returns it; items in flight finish, what is done stays done.
+    def stream_results(
+        self,
+        batch_id: str,
+        *,
+        follow: bool = False,
+        states: Sequence[ItemState.ValueType] = (),
+        without_data: bool = False,
+        resume_token: str = "",
+        tenant_id: str = "",
+        patience: Patience = DEFAULT_PATIENCE,
+    ) -> AsyncGenerator[Item, None]:
+        """Yields the finished items of a batch, in the order in which they finished.
 
-        Cancelling it again changes nothing.
+        A connection that breaks and a server that goes away are overcome without losing or
+        repeating an item. However large the batch is, a few hundred items are in memory.
+
+        Whoever leaves the loop early closes the iterator (``contextlib.aclosing``).
+
+        Args:
+            batch_id: The batch.
+            follow: Goes on until the batch is done; else ends with what is finished now.
+            states: Keeps items in one of these final states; empty means any.
+            without_data: Leaves the input of the items out.
+            resume_token: Starts after the message that carried it, with the same ``states``.
+            tenant_id: Another tenant, or ``-`` for any; operators only.
+            patience: How long to wait for what.
+
+        Raises:
+            ResumeTokenExpiredError: The batch was over so long ago that its events were forgotten
+                in the middle of the stream, or since ``resume_token``.
+            UnavailableError: Nothing was heard for longer than ``patience.give_up_after``.
+        """
+        request = messages.StreamResultsRequest(
+            batch_id=batch_id,
+            resume_token=resume_token,
+            follow=follow,
+            states=states,
+            without_data=without_data,
+            tenant_id=tenant_id,
+        )
+        return stream_results(self._stub, request, calls=self._calls, patience=patience)
+
+    async def upload_items(
+        self,
+        batch_id: str,
+        items: Items | AsyncIterable[ItemInput | tuple[str, Any]],
+        *,
+        offset: int | None = None,
+        patience: Patience = DEFAULT_PATIENCE,
+    ) -> UploadItemsResponse:
+        """Adds items to a draft; they are durable when it returns.
+
+        ``items`` can be any iterable and is read once, some thousands at a time. A connection that
+        breaks and a server that goes away are overcome: the upload goes on from where the draft
+        says that it is. Items that are there already with the same content are ignored.
+
+        Args:
+            batch_id: The draft.
+            items: As for ``create_batch``.
+            offset: The place of the first of them in the whole upload; unset means the draft's
+                ``upload_offset``. An item without an id gets its place.
+            patience: How long to wait for what.
+
+        Returns:
+            How many items were added and how many were there, and the offset after them.
+
+        Raises:
+            InvalidArgumentError: An item is wrong; those of the messages before it are stored.
+            OffsetGapError: Items before ``offset`` are missing.
+            AlreadyExistsError: An item is there with other content.
+            WrongStateError: The batch is no draft.
+            UnavailableError: Nothing was heard for longer than ``patience.give_up_after``.
+        """
+        upload = Upload(self._stub, batch_id, calls=self._calls, patience=patience)
+        return await upload.send(_any_inputs(items), offset=offset)
+
+    async def seal_batch(
+        self, batch_id: str, *, expected_count: int | None = None, request_id: str | None = None
+    ) -> Batch:
+        """Ends the upload to a draft, which then runs, and returns it.
+
+        Args:
+            batch_id: The draft.
+            expected_count: How many items it must hold; unset means any number.
+            request_id: Makes a repeat return the batch; a new one is made when unset.
+
+        Raises:
+            WrongStateError: The batch is no draft.
+            CountMismatchError: It holds another number of items.
+        """
+        request = messages.SealBatchRequest(
+            request_id=request_id or new_request_id(),
+            batch_id=batch_id,
+            expected_count=expected_count,
+        )
+        response = await self._calls.unary(self._stub.SealBatch, request)
+        return response.batch
+
+    async def pause_batch(
+        self, batch_id: str, *, note: str = "", request_id: str | None = None
+    ) -> Batch:
+        """Pauses a batch and returns it; items in flight finish, no other starts.
+
+        Pausing it again changes nothing, but one that would have resumed by itself stays paused.
+
+        Args:
+            batch_id: The batch.
+            note: Says why, for people; at most 500 characters.
+            request_id: Makes a repeat change nothing; a new one is made when unset.
+
+        Raises:
+            WrongStateError: The batch is done, is being cancelled or is a draft.
+        """
+        request = messages.PauseBatchRequest(
+            request_id=request_id or new_request_id(), batch_id=batch_id, note=note
+        )
+        response = await self._calls.unary(self._stub.PauseBatch, request)
+        return response.batch
+
+    async def resume_batch(self, batch_id: str, *, request_id: str | None = None) -> Batch:
+        """Goes on with a paused batch and returns it; one that is not paused is left alone.
+
+        Raises:
+            WrongStateError: The batch is done, is being cancelled or is a draft.
+        """
+        request = messages.ResumeBatchRequest(
+            request_id=request_id or new_request_id(), batch_id=batch_id
+        )
+        response = await self._calls.unary(self._stub.ResumeBatch, request)
+        return response.batch
+
+    async def retry_batch(
+        self,
+        batch_id: str,
+        *,
+        states: Sequence[ItemState.ValueType] = (),
+        user_id: str = "",
+        error_reason: str = "",
+        item_ids: Sequence[str] = (),
+        request_id: str | None = None,
+    ) -> RetryBatchResponse:
+        """Runs items of a batch that is over once more, as a new attempt at the same batch.
+
+        What succeeded is untouched. All filters that are given must hold.
+
+        Args:
+            batch_id: The batch.
+            states: Keeps items in one of these: FAILED, CANCELLED, EXPIRED; empty means FAILED.
+            user_id: Keeps items of this user.
+            error_reason: Keeps items that failed for this reason.
+            item_ids: Keeps these items, at most 1,000.
+            request_id: Makes a repeat return the first count; a new one is made when unset.
+
+        Returns:
+            The batch, and how many items are tried again.
+
+        Raises:
+            WrongStateError: The batch is not over, or all of it succeeded.
+            FailedPreconditionError: NOTHING_MATCHES, no item matches.
+        """
+        request = messages.RetryBatchRequest(
+            request_id=request_id or new_request_id(),
+            batch_id=batch_id,
+            states=states,
+            user_id=user_id,
+            error_reason=error_reason,
+            item_ids=item_ids,
+        )
+        return await self._calls.unary(self._stub.RetryBatch, request)
+
+    async def cancel_batch(
+        self,
+        batch_id: str,
+        *,
+        stop_in_flight: bool = False,
+        note: str = "",
+        request_id: str | None = None,
+    ) -> Batch:
+        """Cancels a batch and returns it; what is done stays done.
+
+        Cancelling it again changes nothing, but ``stop_in_flight`` stops what was left to finish.
+
+        Args:
+            batch_id: The batch.
+            stop_in_flight: Stops the items in flight; else they finish and count.
+            note: Says why, for people; at most 500 characters.
+            request_id: Makes a repeat change nothing; a new one is made when unset.
 
         Raises:
             WrongStateError: The batch is done.
         """
-        response = await self._calls.unary(
-            self._stub.CancelBatch,
-            messages.CancelBatchRequest(
+        request = messages.CancelBatchRequest(
+            request_id=request_id or new_request_id(),
+            batch_id=batch_id,
+            mode=_cancel_mode(stop_in_flight=stop_in_flight),
+            note=note,
+        )
+        response = await self._calls.unary(self._stub.CancelBatch, request)
+        return response.batch
+
+    async def delete_batch(self, batch_id: str, *, request_id: str | None = None) -> None:
+        """Deletes a batch that is over, with its items and results.
+
+        Raises:
+            NotFoundError: There is no such batch, or it was deleted before.
+            WrongStateError: The batch is not over.
+        """
+        await self._calls.unary(
+            self._stub.DeleteBatch,
+            messages.DeleteBatchRequest(
                 request_id=request_id or new_request_id(), batch_id=batch_id
             ),
         )
-        return response.batch
+
+    async def purge_batches(
+        self,
+        *,
+        older_than_days: int,
+        states: Sequence[BatchState.ValueType] = (),
+        force: bool = False,
+        request_id: str | None = None,
+    ) -> PurgeBatchesResponse:
+        """Counts the batches that were over so long ago, or deletes them with ``force``.
+
+        A purge of very many can take longer than the deadline of a call. What was deleted by then
+        stays deleted; the same ``request_id`` again goes on, and counts all of it.
+
+        Args:
+            older_than_days: 0 means all that are over.
+            states: Final states; empty means any of them.
+            force: Deletes.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+        """
+        return await self._calls.unary(
+            self._stub.PurgeBatches,
+            messages.PurgeBatchesRequest(
+                request_id=request_id or new_request_id(),
+                older_than_days=older_than_days,
+                states=states,
+                force=force,
+            ),
+        )
 
 
 def item_input(item_id: str, data: Any, *, user_id: str = "") -> ItemInput:
@@ -320,6 +616,12 @@ def item_input(item_id: str, data: Any, *, user_id: str = "") -> ItemInput:
     """
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return ItemInput(item_id=item_id, user_id=user_id, data_json=text)
+
+
+def _cancel_mode(*, stop_in_flight: bool) -> messages.CancelMode.ValueType:
+    if stop_in_flight:
+        return messages.CANCEL_MODE_STOP_IN_FLIGHT
+    return messages.CANCEL_MODE_FINISH_IN_FLIGHT
 
 
 async def _final_batch(events: AsyncIterator[BatchEvent]) -> Batch:
@@ -344,6 +646,7 @@ def _create_request(items: Items, fields: BatchFields) -> CreateBatchRequest:
         description=fields.get("description", ""),
         source=fields.get("source", ""),
         purpose_id=fields.get("purpose_id", ""),
+        draft=fields.get("draft", False),
     )
     if "filters" in fields:
         request.filters.CopyFrom(_struct(fields["filters"]))
@@ -355,6 +658,17 @@ def _create_request(items: Items, fields: BatchFields) -> CreateBatchRequest:
 def _inputs(items: Items) -> Iterator[ItemInput]:
     for item in items.items() if isinstance(items, Mapping) else items:
         yield item if isinstance(item, ItemInput) else item_input(*item)
+
+
+async def _any_inputs(
+    items: Items | AsyncIterable[ItemInput | tuple[str, Any]],
+) -> AsyncIterator[ItemInput]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item if isinstance(item, ItemInput) else item_input(*item)
+    else:
+        for item in _inputs(items):
+            yield item
 
 
 def _struct(values: Mapping[str, Any]) -> Struct:

@@ -22,8 +22,8 @@ from batchwork_client.validation import Validation
 DEFAULT_TIMEOUT = timedelta(seconds=30)
 
 # Every changing call carries a request id, so that a repetition returns the first answer.
-# UNAVAILABLE is the only code that says "nothing happened, come again". A watch is not repeated
-# here: it resumes, from where it stopped.
+# UNAVAILABLE is the only code that says "nothing happened, come again". Streams are not repeated
+# here: they resume, from where they stopped.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -38,7 +38,10 @@ _SERVICE_CONFIG = {
         }
         for service in ("BatchService", "JobService", "PreferenceService", "ValidationService")
     ]
-    + [{"name": [{"service": "batchwork.v1.BatchService", "method": "WatchBatch"}]}],
+    + [
+        {"name": [{"service": "batchwork.v1.BatchService", "method": method}]}
+        for method in ("WatchBatch", "WatchBatches", "StreamResults", "UploadItems")
+    ],
 }
 
 _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (

@@ -2,15 +2,18 @@
 
     BatchworkError                  a call was answered with a status that is not OK
     ├── InvalidArgumentError        the request is wrong; carries every violation
-    │   └── PayloadTooLargeError    an item or the whole message is too large
+    │   ├── PayloadTooLargeError    an item or the whole message is too large
+    │   └── OffsetGapError          items of an upload before these are missing
     ├── NotFoundError               not there, or not the caller's to see
     ├── AlreadyExistsError          the id is taken
     │   └── RequestIdReusedError    same request id, other content
     ├── AbortedError                what was read is out of date; read it again
     │   └── EtagMismatchError       somebody changed it in between
     ├── FailedPreconditionError     the server is not in a condition to do this
-    │   └── WrongStateError         the verb does not fit the state
+    │   ├── WrongStateError         the verb does not fit the state
+    │   └── CountMismatchError      a draft holds another number of items than expected
     ├── ResourceExhaustedError      too much at once; come back after ``retry_after``
+    │   └── StorageFullError        the server has no space for more
     ├── OutOfRangeError             past the end of what is kept
     │   └── ResumeTokenExpiredError the token is older than the events that are kept
     ├── UnauthenticatedError        no or bad credentials
@@ -134,6 +137,10 @@ class PayloadTooLargeError(InvalidArgumentError):
     """An item, or the whole message, is larger than the limit."""
 
 
+class OffsetGapError(InvalidArgumentError):
+    """Items of an upload before these are missing; ``metadata["next_offset"]`` says where."""
+
+
 class NotFoundError(BatchworkError):
     """A thing is not there, or is not the caller's to see."""
 
@@ -162,8 +169,16 @@ class WrongStateError(FailedPreconditionError):
     """The verb does not fit the state, which stands in ``metadata["state"]``."""
 
 
+class CountMismatchError(FailedPreconditionError):
+    """A draft holds another number of items than expected, which is ``metadata["found"]``."""
+
+
 class ResourceExhaustedError(BatchworkError):
     """Too much at once."""
+
+
+class StorageFullError(ResourceExhaustedError):
+    """The server has no space for more; what it has accepted goes on."""
 
 
 class OutOfRangeError(BatchworkError):
@@ -203,10 +218,13 @@ class InternalError(BatchworkError):
 
 ERROR_BY_REASON: Mapping[str, type[BatchworkError]] = {
     "PAYLOAD_TOO_LARGE": PayloadTooLargeError,
+    "OFFSET_GAP": OffsetGapError,
+    "COUNT_MISMATCH": CountMismatchError,
     "REQUEST_ID_REUSED": RequestIdReusedError,
     "ETAG_MISMATCH": EtagMismatchError,
     "WRONG_STATE": WrongStateError,
     "RESUME_TOKEN_EXPIRED": ResumeTokenExpiredError,
+    "QUOTA_STORAGE": StorageFullError,
 }
 
 ERROR_BY_CODE: Mapping[grpc.StatusCode, type[BatchworkError]] = {

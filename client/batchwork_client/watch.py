@@ -1,4 +1,4 @@
-"""Watching a batch to its end, over connections that do not last as long as the batch.
+"""Watching one batch to its end, or many, over connections that do not last as long.
 
 A watch is a row of streams. Each one starts after the newest token of the one before, so that
 nothing is lost; what comes twice nevertheless is dropped by its sequence.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 import grpc
 from batchwork.v1.batch_service_pb2 import (
@@ -23,11 +24,13 @@ from batchwork.v1.batch_service_pb2 import (
     BATCH_EVENT_KIND_SNAPSHOT,
     BatchEvent,
     BatchEventKind,
+    WatchBatchesRequest,
+    WatchBatchesResponse,
     WatchBatchRequest,
     WatchBatchResponse,
 )
 
-from batchwork_client.calls import Calls
+from batchwork_client.calls import Calls, Metadata
 from batchwork_client.errors import (
     BatchworkError,
     InternalError,
@@ -36,6 +39,12 @@ from batchwork_client.errors import (
     UnavailableError,
     error_of,
 )
+
+Stream: TypeAlias = (
+    "grpc.aio.UnaryStreamCall[WatchBatchRequest, WatchBatchResponse]"
+    " | grpc.aio.UnaryStreamCall[WatchBatchesRequest, WatchBatchesResponse]"
+)
+OpenStream: TypeAlias = Callable[[str, Metadata], Stream]
 
 
 class Timer(Protocol):
@@ -104,13 +113,32 @@ DEFAULT_PATIENCE = Patience()
 
 
 class WatchStub(Protocol):
-    """The one call that a watch needs."""
+    """The calls that watches need."""
 
     WatchBatch: grpc.aio.UnaryStreamMultiCallable[WatchBatchRequest, WatchBatchResponse]
+    WatchBatches: grpc.aio.UnaryStreamMultiCallable[WatchBatchesRequest, WatchBatchesResponse]
 
 
-class Position:
-    """Where a watch stands: what the next stream is to start after, and what was seen.
+class Position(Protocol):
+    """Where a watch stands.
+
+    Attributes:
+        resume_token: What the next stream is to start after.
+    """
+
+    resume_token: str
+
+    def forget(self) -> None:
+        """Makes the next stream start with a snapshot."""
+        ...
+
+    def accept(self, event: BatchEvent) -> bool:
+        """Takes the token of ``event`` and tells whether the event is new."""
+        ...
+
+
+class BatchPosition:
+    """Where the watch of a batch stands.
 
     Several ITEM_FINISHED share a sequence, so that a sequence alone does not tell whether an
     event is new: at the newest one, its kind and its item do. What is older than the newest
@@ -151,6 +179,50 @@ class Position:
         self._seen.clear()
 
 
+class ManyPosition:
+    """Where a watch of many batches stands.
+
+    Each event of a batch has a sequence of its own; one that is not newer than the newest of its
+    batch was seen. A batch that is over is remembered for a while, because a stream that goes on
+    may tell of its end again.
+    """
+
+    _MOST_OVER = 10_000
+
+    def __init__(self, resume_token: str) -> None:
+        self.resume_token = resume_token
+        self._open: dict[tuple[str, str], int] = {}
+        self._over: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def forget(self) -> None:
+        """Makes the next stream start with snapshots."""
+        self.resume_token = ""
+        self._open.clear()
+        self._over.clear()
+
+    def accept(self, event: BatchEvent) -> bool:
+        """Takes the token of ``event`` and tells whether the event is new."""
+        self.resume_token = event.resume_token or self.resume_token
+        if event.kind in (BATCH_EVENT_KIND_HEARTBEAT, BATCH_EVENT_KIND_GOING_AWAY):
+            return True
+        batch = (event.tenant_id, event.batch_id)
+        seen = max(self._open.get(batch, 0), self._over.get(batch, 0))
+        if event.sequence <= seen and event.kind != BATCH_EVENT_KIND_SNAPSHOT:
+            return False
+        self._note(batch, event)
+        return True
+
+    def _note(self, batch: tuple[str, str], event: BatchEvent) -> None:
+        self._over.pop(batch, None)
+        if event.kind != BATCH_EVENT_KIND_END:
+            self._open[batch] = event.sequence
+            return
+        self._open.pop(batch, None)
+        self._over[batch] = event.sequence
+        if len(self._over) > self._MOST_OVER:
+            self._over.popitem(last=False)
+
+
 class Attempts:
     """Counts the streams in a row that brought nothing new, and says when it is enough."""
 
@@ -182,23 +254,55 @@ class Attempts:
         await self._patience.timer.sleep(pause)
 
 
-async def watch(
+def watch(
     stub: WatchStub, request: WatchBatchRequest, *, calls: Calls, patience: Patience
 ) -> AsyncGenerator[BatchEvent, None]:
     """Yields the events of one batch until END; ``Batches.watch_batch`` has the promises."""
-    position = Position(request.resume_token)
+
+    def open_stream(resume_token: str, metadata: Metadata) -> Stream:
+        resumed = WatchBatchRequest()
+        resumed.CopyFrom(request)
+        resumed.resume_token = resume_token
+        return stub.WatchBatch(resumed, metadata=metadata)
+
+    position = BatchPosition(request.resume_token)
+    return _watch(open_stream, position, calls=calls, patience=patience, ends=True)
+
+
+def watch_many(
+    stub: WatchStub, request: WatchBatchesRequest, *, calls: Calls, patience: Patience
+) -> AsyncGenerator[BatchEvent, None]:
+    """Yields the events of many batches for ever; ``Batches.watch_batches`` has the promises."""
+
+    def open_stream(resume_token: str, metadata: Metadata) -> Stream:
+        resumed = WatchBatchesRequest()
+        resumed.CopyFrom(request)
+        resumed.resume_token = resume_token
+        return stub.WatchBatches(resumed, metadata=metadata)
+
+    position = ManyPosition(request.resume_token)
+    return _watch(open_stream, position, calls=calls, patience=patience, ends=False)
+
+
+async def _watch(
+    open_stream: OpenStream, position: Position, *, calls: Calls, patience: Patience, ends: bool
+) -> AsyncGenerator[BatchEvent, None]:
+    """Yields the events of one stream after the other.
+
+    Args:
+        open_stream: Starts a stream after a token.
+        position: Where the watch stands.
+        calls: Who calls.
+        patience: How long to wait for what.
+        ends: END is the last event.
+    """
     attempts = Attempts(patience)
     correlation_id = calls.next_correlation_id()
     while True:
         try:
+            stream = open_stream(position.resume_token, calls.metadata(correlation_id))
             async with aclosing(
-                _one_stream(
-                    stub,
-                    _starting_at(position, request),
-                    metadata=calls.metadata(correlation_id),
-                    correlation_id=correlation_id,
-                    patience=patience,
-                )
+                _one_stream(stream, correlation_id=correlation_id, patience=patience)
             ) as events:
                 async for event in events:
                     if not position.accept(event):
@@ -208,55 +312,40 @@ async def watch(
                     attempts.heard()
                     if event.kind != BATCH_EVENT_KIND_HEARTBEAT:
                         yield event
-                    if event.kind == BATCH_EVENT_KIND_END:
+                    if ends and event.kind == BATCH_EVENT_KIND_END:
                         return
         except ResumeTokenExpiredError:
             if not position.resume_token:
                 raise
             position.forget()
         except BatchworkError as failure:
-            if not _another_stream_may_do(failure):
+            if not another_stream_may_do(failure):
                 raise
             await attempts.pause_after(failure)
 
 
-def _starting_at(position: Position, request: WatchBatchRequest) -> WatchBatchRequest:
-    resumed = WatchBatchRequest()
-    resumed.CopyFrom(request)
-    resumed.resume_token = position.resume_token
-    return resumed
-
-
 async def _one_stream(
-    stub: WatchStub,
-    request: WatchBatchRequest,
-    *,
-    metadata: tuple[tuple[str, str], ...],
-    correlation_id: str,
-    patience: Patience,
+    stream: Stream, *, correlation_id: str, patience: Patience
 ) -> AsyncGenerator[BatchEvent, None]:
-    """Yields the events of one stream; the stream's end is an error, because END comes first."""
-    call = stub.WatchBatch(request, metadata=metadata)
+    """Yields the events of one stream; its end is an error, because END comes first."""
     try:
-        while (event := await _next_event(call, patience)) is not None:
+        while (event := await _next_event(stream, patience)) is not None:
             yield event
-        raise _lost("The stream ended before the batch did.", correlation_id)
+        raise _lost("The stream ended before the watch did.", correlation_id)
     except TimeoutError as error:
         raise _lost(f"The server was silent for {patience.silence}.", correlation_id) from error
     except grpc.aio.AioRpcError as failure:
         raise error_of(failure, correlation_id=correlation_id) from failure
     finally:
-        call.cancel()
+        stream.cancel()
 
 
-async def _next_event(
-    call: grpc.aio.UnaryStreamCall[WatchBatchRequest, WatchBatchResponse], patience: Patience
-) -> BatchEvent | None:
+async def _next_event(stream: Stream, patience: Patience) -> BatchEvent | None:
     async with patience.timer.timeout(patience.silence):
-        message = await call.read()
+        message = await stream.read()
     if message is grpc.aio.EOF:
         return None
-    return cast("WatchBatchResponse", message).event
+    return cast("WatchBatchResponse | WatchBatchesResponse", message).event
 
 
 def _lost(message: str, correlation_id: str) -> UnavailableError:
@@ -265,7 +354,8 @@ def _lost(message: str, correlation_id: str) -> UnavailableError:
     )
 
 
-def _another_stream_may_do(failure: BatchworkError) -> bool:
+def another_stream_may_do(failure: BatchworkError) -> bool:
+    """Tells whether a stream ended for a reason that the next one may not meet."""
     if isinstance(failure, UnavailableError):
         return True
     if isinstance(failure, ResourceExhaustedError):

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import grpc
-from batchwork.v1 import batch_service_pb2 as messages
 from batchwork.v1.batch_pb2 import Batch, BatchCounts, BatchState
 from batchwork.v1.batch_service_pb2 import BatchEvent, BatchEventKind, WatchBatchResponse
 from batchwork.v1.item_pb2 import Item
@@ -98,7 +97,7 @@ class Streams:
 
     def __init__(self, *scripts: Iterable[BatchEvent | Refusal | str]) -> None:
         self._scripts = list(scripts)
-        self.requests: list[messages.WatchBatchRequest] = []
+        self.requests: list[Any] = []
         self.correlation_ids: list[str] = []
 
     @property

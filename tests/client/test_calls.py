@@ -13,7 +13,7 @@ from batchwork.v1 import (
 )
 from batchwork.v1.batch_pb2 import Batch, BatchOptions, BatchPlan, BatchState
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
-from batchwork.v1.item_pb2 import Item, ItemInput
+from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
 from batchwork.v1.job_pb2 import Job
 from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 from batchwork.v1.preference_pb2 import Preference
@@ -210,6 +210,47 @@ async def test_batches_and_items_are_read_and_cancelled(client_of):
     assert (batch.batch_id, item.item_id, cancelled.batch_id) == ("bat-1", "a", "bat-1")
     assert get_batch.requests[0].tenant_id == "acme"
     assert cancel_batch.requests[0].request_id
+
+
+async def test_a_batch_is_paused_resumed_and_stopped_with_a_note(client_of):
+    batch = Batch(batch_id="bat-1")
+    pause = Unary(batch_service_pb2.PauseBatchResponse(batch=batch))
+    resume = Unary(batch_service_pb2.ResumeBatchResponse(batch=batch))
+    cancel = Unary(batch_service_pb2.CancelBatchResponse(batch=batch))
+    client = await client_of(
+        servicer(BatchServiceServicer, PauseBatch=pause, ResumeBatch=resume, CancelBatch=cancel)
+    )
+
+    await client.batches.pause_batch("bat-1", note="Lunch.")
+    await client.batches.resume_batch("bat-1", request_id="mine")
+    await client.batches.cancel_batch("bat-1", stop_in_flight=True, note="Wrong list.")
+
+    assert (pause.requests[0].batch_id, pause.requests[0].note) == ("bat-1", "Lunch.")
+    assert pause.requests[0].request_id
+    assert resume.requests[0].request_id == "mine"
+    assert cancel.requests[0].mode == batch_service_pb2.CANCEL_MODE_STOP_IN_FLIGHT
+    assert cancel.requests[0].note == "Wrong list."
+
+
+async def test_a_retry_sends_its_filter_and_tells_how_many_items_it_reopened(client_of):
+    retry = Unary(
+        batch_service_pb2.RetryBatchResponse(batch=Batch(batch_id="bat-1"), retried_count=2)
+    )
+    client = await client_of(servicer(BatchServiceServicer, RetryBatch=retry))
+
+    response = await client.batches.retry_batch(
+        "bat-1",
+        states=[ItemState.ITEM_STATE_FAILED, ItemState.ITEM_STATE_EXPIRED],
+        user_id="u1",
+        error_reason="BUSY",
+        item_ids=["a", "b"],
+    )
+
+    assert (response.batch.batch_id, response.retried_count) == ("bat-1", 2)
+    [sent] = retry.requests
+    assert list(sent.states) == [ItemState.ITEM_STATE_FAILED, ItemState.ITEM_STATE_EXPIRED]
+    assert (sent.user_id, sent.error_reason, list(sent.item_ids)) == ("u1", "BUSY", ["a", "b"])
+    assert sent.request_id
 
 
 async def test_jobs_are_imported_from_text_or_a_file(client_of, tmp_path):

@@ -22,14 +22,22 @@ from batchwork.v1 import (
     preference_service_pb2,
     validation_service_pb2,
 )
-from batchwork.v1.batch_pb2 import Batch, BatchCounts, BatchPlan, BatchState
+from batchwork.v1.batch_pb2 import (
+    Batch,
+    BatchCounts,
+    BatchOptions,
+    BatchPlan,
+    BatchState,
+    WaitReason,
+)
 from batchwork.v1.batch_pb2 import Warning as BatchWarning
-from batchwork.v1.batch_service_pb2 import BatchEvent, WatchBatchResponse
+from batchwork.v1.batch_service_pb2 import BatchEvent, WatchBatchesResponse, WatchBatchResponse
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 from batchwork.v1.item_pb2 import Item, ItemAttempt, ItemError, ItemState
 from batchwork.v1.job_pb2 import Job, JobShape, Priority
 from batchwork.v1.job_service_pb2 import JobChange, JobChangeKind
 from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
+from batchwork.v1.policy_pb2 import FailureAction, FailurePolicy, RetryPolicy
 from batchwork.v1.preference_pb2 import Preference
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
 from batchwork.v1.schedule_pb2 import Weekday
@@ -38,6 +46,7 @@ from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
 from batchwork_client import cli, connect
 from batchwork_client.cli import following, session
 from batchwork_client.cli.app import app
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import BadRequest
 from typer.testing import CliRunner
@@ -167,6 +176,39 @@ class TestSubmit:
         assert (item.item_id, item.user_id) == ("p1", "u1")
         assert json.loads(item.data_json) == {"post": "p1", "author": "u1", "text": "hello"}
 
+    def test_sends_policies_by_their_parts(self, batchwork, server):
+        result = batchwork(
+            *("submit", "--category", "users", "--option", "batch_timeout=3600s"),
+            *("--option", "failure_policy.max_failed=0"),
+            *("--option", "failure_policy.max_failed_ratio=0.1"),
+            *("--option", "failure_policy.action=fail"),
+            *("--option", "retry_policy.initial_backoff=0.5s"),
+            *("--option", "retry_policy.non_retryable_reasons=ACCOUNT_GONE,TIMEOUT"),
+        )
+
+        assert result.exit_code == 0, result.stderr
+        assert server.sent("CreateBatch").options == BatchOptions(
+            batch_timeout=Duration(seconds=3600),
+            failure_policy=FailurePolicy(
+                max_failed=0, max_failed_ratio=0.1, action=FailureAction.FAILURE_ACTION_FAIL
+            ),
+            retry_policy=RetryPolicy(
+                initial_backoff=Duration(nanos=500_000_000),
+                non_retryable_reasons=["ACCOUNT_GONE", "TIMEOUT"],
+            ),
+        )
+
+    @pytest.mark.parametrize(
+        "option",
+        ["failure_policy.action=stop", "failure_policy.max_failed=few", "batch_timeout=1h"],
+    )
+    def test_a_value_that_an_option_cannot_have_is_refused(self, batchwork, server, option):
+        result = batchwork("submit", "--category", "users", "--option", option)
+
+        assert result.exit_code == 2
+        assert option.partition("=")[0] in result.stderr
+        assert not server.requests
+
     def test_selects_from_a_category(self, batchwork, server):
         result = batchwork(
             *("submit", "--category", "users", "--limit", "5"),
@@ -227,6 +269,7 @@ class TestSubmit:
 
         assert result.exit_code == 2
         assert "chunk_size" in result.stderr
+        assert "failure_policy.max_failed" in result.stderr
 
     def test_dry_run_shows_the_plan(self, batchwork, server):
         server.answers["CreateBatch"] = batch_service_pb2.CreateBatchResponse(
@@ -321,6 +364,30 @@ class TestWatch:
         result = batchwork("watch", "x")
 
         assert (result.exit_code, result.stderr) == (4, "error: There is no batch 'x'.\n")
+
+    def test_all_batches_are_a_line_each_time(self, batchwork, server):
+        def told(context):
+            for batch_id, each in (("a", snapshot(1)), ("b", progress(2, succeeded=4))):
+                each.batch_id = batch_id
+                each.event_type = "batch:progress"
+                yield WatchBatchesResponse(event=each)
+            context.abort(Code.PERMISSION_DENIED, "enough")
+
+        server.answers["WatchBatches"] = told
+
+        result = batchwork("watch", "--operation", "annotate", "--label", "team=blue")
+
+        first, second = result.stdout.splitlines()
+        assert first.startswith("a progress: ")
+        assert second == "b progress: 10 of 10 done"
+        assert server.sent("WatchBatches").operation == "annotate"
+        assert dict(server.sent("WatchBatches").labels) == {"team": "blue"}
+
+    def test_a_batch_and_filters_do_not_go_together(self, batchwork, server):
+        result = batchwork("watch", "bat-1", "--job", "job-1")
+
+        assert result.exit_code == 2
+        assert "not both" in result.stderr
 
 
 class TestReading:
@@ -441,6 +508,131 @@ class TestReading:
         )
 
         assert batchwork("cancel", "bat-1").stdout == "bat-1 CANCELLING\n"
+
+    def test_cancel_stops_what_is_in_flight_when_it_is_told_to(self, batchwork, server):
+        server.answers["CancelBatch"] = batch_service_pb2.CancelBatchResponse(
+            batch=Batch(batch_id="bat-1", state=BatchState.BATCH_STATE_CANCELLING)
+        )
+
+        batchwork("cancel", "bat-1", "--stop", "--note", "Wrong list.")
+
+        sent = server.sent("CancelBatch")
+        assert sent.mode == batch_service_pb2.CANCEL_MODE_STOP_IN_FLIGHT
+        assert sent.note == "Wrong list."
+
+    def test_pause_and_resume_tell_the_new_state(self, batchwork, server):
+        server.answers["PauseBatch"] = batch_service_pb2.PauseBatchResponse(
+            batch=Batch(batch_id="bat-1", state=BatchState.BATCH_STATE_PAUSED)
+        )
+        server.answers["ResumeBatch"] = batch_service_pb2.ResumeBatchResponse(
+            batch=Batch(batch_id="bat-1", state=BatchState.BATCH_STATE_RUNNING)
+        )
+
+        paused = batchwork("pause", "bat-1", "--note", "Lunch.", "--request-id", "r1")
+        resumed = batchwork("resume", "bat-1")
+
+        assert (paused.stdout, resumed.stdout) == ("bat-1 PAUSED\n", "bat-1 RUNNING\n")
+        sent = server.sent("PauseBatch")
+        assert (sent.note, sent.request_id) == ("Lunch.", "r1")
+
+    def test_retry_tells_how_many_items_are_tried_again(self, batchwork, server):
+        server.answers["RetryBatch"] = batch_service_pb2.RetryBatchResponse(
+            batch=Batch(batch_id="bat-1", state=BatchState.BATCH_STATE_PENDING), retried_count=3
+        )
+
+        result = batchwork(
+            *("retry", "bat-1", "--state", "failed", "--state", "expired"),
+            *("--item", "a", "--item", "b", "--user", "u1", "--error-reason", "BUSY"),
+        )
+
+        assert result.stdout == "bat-1 PENDING, items to try again: 3\n"
+        sent = server.sent("RetryBatch")
+        assert list(sent.states) == [ItemState.ITEM_STATE_FAILED, ItemState.ITEM_STATE_EXPIRED]
+        assert (sent.user_id, sent.error_reason) == ("u1", "BUSY")
+        assert list(sent.item_ids) == ["a", "b"]
+
+    def test_retry_can_watch_the_batch_to_its_end(self, batchwork, server):
+        server.answers["RetryBatch"] = batch_service_pb2.RetryBatchResponse(retried_count=3)
+        server.answers["WatchBatch"] = events(ended(BatchState.BATCH_STATE_PARTIALLY_SUCCEEDED))
+
+        result = batchwork("retry", "bat-1", "--watch")
+
+        assert result.exit_code == 1
+        assert "items to try again: 3" in result.stderr
+        assert "PARTIALLY_SUCCEEDED" in result.stdout
+
+    def test_show_tells_why_a_batch_does_not_go_on(self, batchwork, server):
+        batch = Batch(
+            batch_id="bat-1",
+            state=BatchState.BATCH_STATE_PAUSED,
+            state_reason="PROVIDER_DOWN",
+            state_message="No answer.",
+            attempt_number=2,
+            wait_reasons=[
+                WaitReason(reason="PROVIDER_DOWN", message="No answer."),
+                WaitReason(reason="RETRY_BACKOFF", message="It waits."),
+            ],
+        )
+        batch.resume_time.FromSeconds(1_000)
+        batch.expire_time.FromSeconds(2_000)
+        batch.wait_reasons[1].until.FromSeconds(3_000)
+        server.answers["GetBatch"] = batch_service_pb2.GetBatchResponse(batch=batch)
+
+        facts = [line.split(maxsplit=1) for line in batchwork("show", "bat-1").stdout.splitlines()]
+
+        shown = {line[0]: line[1].strip() for line in facts if len(line) == 2}
+        assert shown["reason"] == "PROVIDER_DOWN: No answer."
+        assert shown["resumes"] == "1970-01-01 00:16:40Z"
+        assert shown["waits"] == "for  RETRY_BACKOFF: It waits. Until 1970-01-01 00:50:00Z."
+        assert shown["attempt"] == "2"
+        assert shown["expires"] == "1970-01-01 00:33:20Z"
+
+
+class TestDeletion:
+    @pytest.fixture(autouse=True)
+    def answers(self, server):
+        server.answers["DeleteBatch"] = batch_service_pb2.DeleteBatchResponse()
+        server.answers["PurgeBatches"] = batch_service_pb2.PurgeBatchesResponse(
+            batch_count=2, item_count=30, sample_batch_ids=["bat-1", "bat-2"]
+        )
+
+    def test_delete_says_what_is_gone(self, batchwork, server):
+        result = batchwork("delete", "bat-1", "--request-id", "r1")
+
+        assert (result.exit_code, result.stdout) == (0, "bat-1 deleted\n")
+        request = server.sent("DeleteBatch")
+        assert (request.batch_id, request.request_id) == ("bat-1", "r1")
+
+    def test_purge_shows_what_it_would_delete(self, batchwork, server):
+        result = batchwork("purge", "--older-than-days", "30", "--state", "failed")
+
+        assert result.exit_code == 0, result.stderr
+        assert "would delete  2 batches with 30 items" in result.stdout
+        assert "bat-1, bat-2" in result.stdout
+        assert "--force" in result.stderr
+        request = server.sent("PurgeBatches")
+        assert (request.older_than_days, request.force) == (30, False)
+        assert list(request.states) == [BatchState.BATCH_STATE_FAILED]
+
+    def test_purge_deletes_when_it_is_told_to(self, batchwork, server):
+        text = batchwork("purge", "--older-than-days", "0", "--force")
+        as_json = batchwork("purge", "--older-than-days", "0", "--force", "--json")
+
+        assert "deleted     2 batches with 30 items" in text.stdout
+        assert text.stderr == ""
+        assert json.loads(as_json.stdout)["batch_count"] == 2
+        request = server.requests["PurgeBatches"][0]
+        assert (request.HasField("older_than_days"), request.force) == (True, True)
+
+    def test_purge_wants_to_know_how_old(self, batchwork, server):
+        assert batchwork("purge", "--force").exit_code == 2
+        assert not server.requests
+
+    def test_purge_leaves_other_tenants_alone(self, batchwork, server):
+        result = batchwork("--tenant", "acme", "purge", "--older-than-days", "0", "--force")
+
+        assert result.exit_code == 2
+        assert not server.requests
 
 
 class TestJobs:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from batchwork.v1.batch_service_pb2 import WatchBatchResponse
+from batchwork.v1.batch_service_pb2 import BatchEvent, WatchBatchesResponse, WatchBatchResponse
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 from batchwork_client import (
     DeadlineExceededError,
@@ -342,3 +342,117 @@ async def test_waiting_too_long_says_that_the_batch_goes_on(watched):
         await client.batches.wait_for_batch(
             "bat-1", timeout=timedelta(minutes=1), patience=patience
         )
+
+
+# Many batches
+
+
+def of(batch_id: str, made: BatchEvent, token: str = "") -> BatchEvent:
+    """Makes an event as a watch of many batches tells it."""
+    made.batch_id = batch_id
+    made.resume_token = token or f"{batch_id}-{made.sequence}"
+    return made
+
+
+@pytest.fixture
+def watched_many(client_of):
+    """Starts a server whose watches of many go by a script, and returns a client of it."""
+
+    async def start(streams):
+        async def answer(request, context):
+            async for response in streams.answer(request, context):
+                yield WatchBatchesResponse(event=response.event)
+
+        return await client_of(servicer(BatchServiceServicer, WatchBatches=answer))
+
+    return start
+
+
+async def told_until_end_of(batch_id, events):
+    told = []
+    async with aclosing(events):
+        async for each in events:
+            told.append((each.batch_id, each.kind))
+            if told[-1] == (batch_id, END):
+                break
+    return told
+
+
+async def test_watch_of_many_goes_on_after_the_end_of_one(watched_many):
+    streams = Streams(
+        [of("a", snapshot(1)), of("b", snapshot(1)), of("a", end(2)), of("b", end(2))]
+    )
+    client = await watched_many(streams)
+
+    told = await told_until_end_of("b", client.batches.watch_batches())
+
+    assert told == [("a", SNAPSHOT), ("b", SNAPSHOT), ("a", END), ("b", END)]
+
+
+async def test_watch_of_many_resumes_and_drops_what_comes_twice(watched_many, patience):
+    streams = Streams(
+        [of("a", snapshot(1)), of("b", snapshot(4)), of("a", end(2)), UNAVAILABLE],
+        [of("a", end(2)), of("b", progress(4)), of("b", progress(5)), event(GOING_AWAY, 0)],
+        [of("b", progress(5)), of("b", end(6))],
+    )
+    client = await watched_many(streams)
+
+    told = await told_until_end_of("b", client.batches.watch_batches(patience=patience))
+
+    assert told == [("a", SNAPSHOT), ("b", SNAPSHOT), ("a", END), ("b", PROGRESS), ("b", END)]
+    assert streams.tokens == ["", "a-2", "t0"]
+
+
+async def test_same_sequence_of_another_tenant_s_batch_is_new(watched_many):
+    other = of("a", snapshot(1), token="other")
+    other.tenant_id = "green"
+    client = await watched_many(Streams([of("a", snapshot(1)), other, of("a", end(2))]))
+
+    told = await told_until_end_of("a", client.batches.watch_batches(tenant_id="-"))
+
+    assert told == [("a", SNAPSHOT), ("a", SNAPSHOT), ("a", END)]
+
+
+async def test_retried_batch_ends_twice(watched_many):
+    streams = Streams(
+        [of("a", end(2)), of("a", event(STATE_CHANGED, 3)), of("a", end(4)), of("b", end(2))]
+    )
+    client = await watched_many(streams)
+
+    told = await told_until_end_of("b", client.batches.watch_batches())
+
+    assert told == [("a", END), ("a", STATE_CHANGED), ("a", END), ("b", END)]
+
+
+async def test_watch_of_many_starts_with_snapshots_after_an_expired_token(watched_many, patience):
+    streams = Streams([TOKEN_EXPIRED], [of("a", snapshot(1)), of("a", end(2))])
+    client = await watched_many(streams)
+
+    told = await told_until_end_of(
+        "a", client.batches.watch_batches(resume_token="old", patience=patience)
+    )
+
+    assert told == [("a", SNAPSHOT), ("a", END)]
+    assert streams.tokens == ["old", ""]
+
+
+async def test_resumed_watch_of_many_asks_for_the_same_batches(watched_many, patience):
+    streams = Streams([UNAVAILABLE], [of("a", end(1))])
+    client = await watched_many(streams)
+
+    events = client.batches.watch_batches(
+        operation="annotate",
+        job_id="job-1",
+        labels={"team": "blue"},
+        feature_type="digest",
+        without_progress=True,
+        min_interval=timedelta(seconds=2),
+        tenant_id="-",
+        patience=patience,
+    )
+    await told_until_end_of("a", events)
+
+    first, second = streams.requests
+    assert first == second
+    assert dict(second.labels) == {"team": "blue"}
+    assert second.min_interval.ToTimedelta() == timedelta(seconds=2)

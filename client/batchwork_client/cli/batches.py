@@ -1,7 +1,9 @@
-"""The commands about batches: submit, watch, list, show, results, cancel."""
+"""The commands about batches, from submit to cancel."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated
 
@@ -10,7 +12,7 @@ from batchwork.v1.batch_pb2 import Batch, BatchState
 from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
 
 from batchwork_client.batches import BatchFields
-from batchwork_client.cli.following import follow
+from batchwork_client.cli.following import PATIENCE, follow, follow_many
 from batchwork_client.cli.inputs import (
     InputError,
     enum_values_from,
@@ -24,6 +26,7 @@ from batchwork_client.cli.output import (
     batch_facts,
     counts_in_words,
     note,
+    printable,
     seconds_in_words,
     state_name,
     time_in_words,
@@ -31,7 +34,7 @@ from batchwork_client.cli.output import (
     write_message,
     write_table,
 )
-from batchwork_client.cli.parameters import AsJson, BatchId, Limit, RequestId, Watch
+from batchwork_client.cli.parameters import AsJson, BatchId, Limit, Note, RequestId, Watch
 from batchwork_client.cli.session import command, session_of
 from batchwork_client.connection import Batchwork
 
@@ -45,6 +48,9 @@ def add_to(app: typer.Typer) -> None:
     command(app, "list")(list_batches)
     command(app, "show")(show)
     command(app, "results")(results)
+    command(app, "pause")(pause)
+    command(app, "resume")(resume)
+    command(app, "retry")(retry)
     command(app, "cancel")(cancel)
 
 
@@ -68,7 +74,11 @@ async def submit(
             "--option",
             metavar="NAME=VALUE",
             help="How to process: model, chunk_size, retry_limit, item_timeout (30s), priority "
-            "(low, medium, high, critical), max_concurrent_items; repeatable.",
+            "(low, medium, high, critical), max_concurrent_items, batch_timeout, "
+            "failure_policy.max_failed, failure_policy.max_failed_ratio (0 to 1), "
+            "failure_policy.min_sample, failure_policy.action (pause, fail, continue), "
+            "retry_policy.initial_backoff, retry_policy.max_backoff, retry_policy.multiplier, "
+            "retry_policy.non_retryable_reasons (REASON,REASON); repeatable.",
         ),
     ] = None,
     labels: Annotated[
@@ -170,12 +180,39 @@ def _show_warnings(batch: Batch) -> None:
         note(f"warning: {warning.path}: {warning.message}")
 
 
-async def watch(context: typer.Context, batch: BatchId, as_json: AsJson = False) -> None:
-    """Shows a batch until it is done.
+async def watch(
+    context: typer.Context,
+    batch: Annotated[
+        str, typer.Argument(metavar="[BATCH]", help="The id of the batch; unset means all.")
+    ] = "",
+    operation: Annotated[str, typer.Option(help="Of all: only of this operation.")] = "",
+    job: Annotated[str, typer.Option(help="Of all: only of this job.")] = "",
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="NAME=VALUE", help="Of all: only with it; repeatable."),
+    ] = None,
+    feature: Annotated[str, typer.Option(help="Of all: only of this feature.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Shows a batch until it is done, or all batches until it is interrupted.
 
-    Interrupting it leaves the batch alone. --json writes the events.
+    Interrupting it leaves the batches alone. --json writes the events.
     """
     session = session_of(context)
+    if not batch:
+        async with session.connect() as batchwork:
+            events = batchwork.batches.watch_batches(
+                operation=operation,
+                job_id=job,
+                labels=pairs_from("--label", labels or ()),
+                feature_type=feature,
+                tenant_id=session.tenant_id,
+                patience=PATIENCE,
+            )
+            await follow_many(events, as_json=as_json)
+        return
+    if operation or job or labels or feature:
+        raise InputError(["give either the id of a batch or filters, not both"])
     async with session.connect() as batchwork:
         # A server that is not there, or a wrong id, is told at once instead of being waited for.
         await batchwork.batches.get_batch(batch, tenant_id=session.tenant_id)
@@ -260,19 +297,35 @@ async def results(
     error_reason: Annotated[str, typer.Option(help="Only failed for this reason.")] = "",
     skip_reason: Annotated[str, typer.Option(help="Only skipped for this reason.")] = "",
     limit: Annotated[int | None, typer.Option(min=0, help="Shows at most so many.")] = None,
+    follow_it: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Shows items as they finish, until the batch is done; a line each."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Shows the items of a batch, also while it runs."""
     session = session_of(context)
+    if follow_it and (item or user or error_reason or skip_reason):
+        raise InputError(["--follow goes with --state, --failed, --limit and --json only"])
+    wanted = enum_values_from(
+        "--state", ItemState.DESCRIPTOR, (states or []) + ([_FAILED] if failed else [])
+    )
     async with session.connect() as batchwork:
+        if follow_it:
+            finished = batchwork.batches.stream_results(
+                batch, follow=True, states=wanted, tenant_id=session.tenant_id
+            )
+            await _follow_results(finished, limit=limit, as_json=as_json)
+            return
         if item:
             one = await batchwork.batches.get_item(batch, item_id=item, tenant_id=session.tenant_id)
             _show_item(one, as_json=as_json)
             return
-        wanted = (states or []) + ([_FAILED] if failed else [])
         found = batchwork.batches.list_items(
             batch,
-            states=enum_values_from("--state", ItemState.DESCRIPTOR, wanted),
+            states=wanted,
             user_id=user,
             error_reason=error_reason,
             skip_reason=skip_reason,
@@ -287,6 +340,21 @@ async def results(
             ("ITEM", "USER", "STATE", "ATTEMPTS", "RESULT"),
             [_item_row(each) async for each in found],
         )
+
+
+async def _follow_results(
+    items: AsyncGenerator[Item, None], *, limit: int | None, as_json: bool
+) -> None:
+    shown = 0
+    async with aclosing(items):
+        async for item in items:
+            if shown == limit:
+                return
+            if as_json:
+                write_message(item)
+            else:
+                typer.echo("  ".join(printable(cell) for cell in _item_row(item)))
+            shown += 1
 
 
 def _item_row(item: Item) -> tuple[str, ...]:
@@ -333,21 +401,103 @@ def _show_item(item: Item, *, as_json: bool) -> None:
     write_facts(facts)
 
 
+async def pause(
+    context: typer.Context,
+    batch: BatchId,
+    why: Note = "",
+    request_id: RequestId = "",
+    as_json: AsJson = False,
+) -> None:
+    """Pauses a batch.
+
+    Items in flight finish, no other starts until it is resumed.
+    """
+    session = session_of(context)
+    session.require_own_tenant("pause")
+    async with session.connect() as batchwork:
+        paused = await batchwork.batches.pause_batch(batch, note=why, request_id=request_id or None)
+    _show_changed(paused, as_json=as_json)
+
+
+async def resume(
+    context: typer.Context, batch: BatchId, request_id: RequestId = "", as_json: AsJson = False
+) -> None:
+    """Goes on with a paused batch."""
+    session = session_of(context)
+    session.require_own_tenant("resume")
+    async with session.connect() as batchwork:
+        resumed = await batchwork.batches.resume_batch(batch, request_id=request_id or None)
+    _show_changed(resumed, as_json=as_json)
+
+
+async def retry(
+    context: typer.Context,
+    batch: BatchId,
+    states: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state", help="failed, cancelled or expired; unset means failed; repeatable."
+        ),
+    ] = None,
+    items: Annotated[
+        list[str] | None, typer.Option("--item", help="Only this item; repeatable.")
+    ] = None,
+    user: Annotated[str, typer.Option(help="Only of this user.")] = "",
+    error_reason: Annotated[str, typer.Option(help="Only failed for this reason.")] = "",
+    request_id: RequestId = "",
+    watch: Watch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Runs failed items of a batch that is over once more.
+
+    What succeeded is untouched.
+    """
+    session = session_of(context)
+    session.require_own_tenant("retry")
+    async with session.connect() as batchwork:
+        retried = await batchwork.batches.retry_batch(
+            batch,
+            states=enum_values_from("--state", ItemState.DESCRIPTOR, states or ()),
+            user_id=user,
+            error_reason=error_reason,
+            item_ids=items or (),
+            request_id=request_id or None,
+        )
+        count = retried.retried_count
+        if watch:
+            note(f"items to try again: {count}")
+            await follow(batchwork, batch, tenant_id="", as_json=as_json)
+        elif as_json:
+            write_message(retried)
+        else:
+            typer.echo(
+                f"{retried.batch.batch_id} {state_name(retried.batch)}, items to try again: {count}"
+            )
+
+
 async def cancel(
     context: typer.Context,
     batch: BatchId,
+    stop: Annotated[bool, typer.Option("--stop", help="Stops the items in flight, too.")] = False,
+    why: Note = "",
     request_id: RequestId = "",
     as_json: AsJson = False,
 ) -> None:
     """Cancels a batch.
 
-    Items in flight finish, what is done stays done.
+    Items in flight finish unless --stop is given, what is done stays done.
     """
     session = session_of(context)
     session.require_own_tenant("cancel")
     async with session.connect() as batchwork:
-        cancelled = await batchwork.batches.cancel_batch(batch, request_id=request_id or None)
+        cancelled = await batchwork.batches.cancel_batch(
+            batch, stop_in_flight=stop, note=why, request_id=request_id or None
+        )
+    _show_changed(cancelled, as_json=as_json)
+
+
+def _show_changed(batch: Batch, *, as_json: bool) -> None:
     if as_json:
-        write_message(cancelled)
+        write_message(batch)
     else:
-        typer.echo(f"{cancelled.batch_id} {state_name(cancelled)}")
+        typer.echo(f"{batch.batch_id} {state_name(batch)}")

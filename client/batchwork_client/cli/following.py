@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import timedelta
 from typing import Protocol
 
 import typer
 from batchwork.v1.batch_pb2 import Batch, BatchCounts, BatchState
-from batchwork.v1.batch_service_pb2 import BATCH_EVENT_KIND_PROGRESS, BatchEvent
+from batchwork.v1.batch_service_pb2 import (
+    BATCH_EVENT_KIND_END,
+    BATCH_EVENT_KIND_PROGRESS,
+    BatchEvent,
+)
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -30,7 +34,7 @@ from batchwork_client.connection import Batchwork
 from batchwork_client.watch import Patience
 
 # Somebody waits in front of it, or a script with a time limit of its own.
-_PATIENCE = Patience(give_up_after=timedelta(minutes=2))
+PATIENCE = Patience(give_up_after=timedelta(minutes=2))
 
 
 class View(Protocol):
@@ -87,6 +91,30 @@ async def follow(batchwork: Batchwork, batch_id: str, *, tenant_id: str, as_json
         raise typer.Exit(ExitCode.FAILURES)
 
 
+async def follow_many(events: AsyncGenerator[BatchEvent, None], *, as_json: bool) -> None:
+    """Writes a line for whatever happens to any of the batches, until it is interrupted."""
+    counts: dict[tuple[str, str], BatchCounts] = {}
+    async with aclosing(events):
+        async for event in events:
+            batch = (event.tenant_id, event.batch_id)
+            if event.HasField("batch"):
+                counts[batch] = event.batch.counts
+            elif event.HasField("counts"):
+                counts[batch] = event.counts
+            if as_json:
+                write_message(event)
+            else:
+                typer.echo(_line(event, counts.get(batch, BatchCounts())))
+            if event.kind == BATCH_EVENT_KIND_END:
+                del counts[batch]
+
+
+def _line(event: BatchEvent, counts: BatchCounts) -> str:
+    what = event.event_type.removeprefix("batch:")
+    when = time_in_words(event, "event_time")
+    return f"{when} {event.batch_id} {what}: {counts_in_words(counts)}".strip()
+
+
 async def _shown_to_the_end(
     batchwork: Batchwork, batch_id: str, *, tenant_id: str, as_json: bool, view: View
 ) -> Batch:
@@ -94,7 +122,7 @@ async def _shown_to_the_end(
         batch_id,
         tenant_id=tenant_id,
         min_interval=None if stderr_is_terminal() else timedelta(seconds=1),
-        patience=_PATIENCE,
+        patience=PATIENCE,
     )
     latest = Batch(batch_id=batch_id)
     async with aclosing(events):

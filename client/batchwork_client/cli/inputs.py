@@ -6,20 +6,25 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from batchwork.v1.batch_pb2 import BatchOptions
 from batchwork.v1.item_pb2 import ItemInput
 from batchwork.v1.schedule_pb2 import Schedule, Weekday
-from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict, ParseError
 
 from batchwork_client.batches import item_input
 
 STANDARD_INPUT = "-"
+_JSON_LINES = (".jsonl", ".ndjson")
+_MOST_PROBLEMS = 100
+_DURATION = Duration.DESCRIPTOR.full_name
 SCHEDULE_FORMS = (
     "'hourly MM', 'daily HH:MM', 'weekly DAY[,DAY] HH:MM', 'biweekly DAY[,DAY] HH:MM' or "
     "'monthly 1..31|last HH:MM'"
@@ -85,6 +90,62 @@ def items_from(path: str, *, id_field: str = "", user_field: str = "") -> list[I
     return items
 
 
+def check_items(path: str, *, id_field: str = "", user_field: str = "") -> None:
+    """Reads a file of any size, of JSON lines or CSV, for what is wrong with it.
+
+    Raises:
+        InputError: Names the first hundred things that are wrong with their lines.
+    """
+    problems: list[str] = []
+    with _opened(path) as lines:
+        for record in _line_records(path, lines, problems):
+            _item(record, id_field=id_field, user_field=user_field, problems=problems)
+            if len(problems) >= _MOST_PROBLEMS:
+                break
+    if problems:
+        raise InputError(problems)
+
+
+def each_item_from(path: str, *, id_field: str = "", user_field: str = "") -> Iterator[ItemInput]:
+    """Yields the items of a file of any size, of JSON lines or CSV, as ``items_from`` reads them.
+
+    Raises:
+        InputError: At the first line that is wrong.
+    """
+    problems: list[str] = []
+    with _opened(path) as lines:
+        for record in _line_records(path, lines, problems):
+            item = _item(record, id_field=id_field, user_field=user_field, problems=problems)
+            if problems or item is None:
+                break
+            yield item
+    if problems:
+        raise InputError(problems)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[TextIO]:
+    if path == STANDARD_INPUT:
+        yield sys.stdin
+        return
+    # Only "\n" ends a line of JSON; the CSV reader wants to see line ends as they are.
+    newline = "" if Path(path).suffix.lower() == ".csv" else "\n"
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline=newline) as lines:
+            yield lines
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError([f"{path}: {error}"]) from error
+
+
+def _line_records(path: str, lines: Iterable[str], problems: list[str]) -> Iterator[Record]:
+    suffix = Path(path).suffix.lower()
+    if path == STANDARD_INPUT or suffix in _JSON_LINES:
+        return _json_lines(path, lines, problems)
+    if suffix == ".csv":
+        return _csv_rows(path, lines, problems)
+    raise InputError([f"{path}: the name must end in .jsonl, .ndjson or .csv"])
+
+
 def pairs_from(option: str, texts: Iterable[str]) -> dict[str, str]:
     """Returns ``name=value`` texts as a mapping.
 
@@ -114,24 +175,49 @@ def values_from(option: str, texts: Iterable[str]) -> dict[str, Any]:
 def options_from(texts: Iterable[str]) -> BatchOptions:
     """Returns ``--option`` texts as a message, such as ``priority=high`` or ``item_timeout=30s``.
 
+    A dot leads into a policy, as in ``failure_policy.max_failed=10``; commas part a list.
+
     Raises:
         InputError: An unknown name, or a value of another type.
     """
     options = BatchOptions()
     problems: list[str] = []
+    known = dict(_option_fields(BatchOptions.DESCRIPTOR))
     for name, value in pairs_from("--option", texts).items():
-        full = f"PRIORITY_{value.upper()}" if name == "priority" else value
-        if name not in BatchOptions.DESCRIPTOR.fields_by_name:
-            known = ", ".join(BatchOptions.DESCRIPTOR.fields_by_name)
-            problems.append(f"--option {name}={value}: there is no such option; there are {known}")
+        field = known.get(name)
+        if field is None:
+            names = ", ".join(known)
+            problems.append(f"--option {name}={value}: there is no such option; there are {names}")
             continue
         try:
-            ParseDict({name: full}, options)
+            ParseDict(_nested(name, _option_value(field, value)), options)
         except ParseError:
             problems.append(f"--option {name}={value}: {value!r} is no value for {name}")
     if problems:
         raise InputError(problems)
     return options
+
+
+def _option_fields(message: Descriptor, prefix: str = "") -> Iterator[tuple[str, FieldDescriptor]]:
+    """Names every option; those of a policy with its name before a dot."""
+    for field in message.fields:
+        nested = field.message_type
+        if nested is None or nested.full_name == _DURATION:
+            yield prefix + field.name, field
+        else:
+            yield from _option_fields(nested, f"{prefix}{field.name}.")
+
+
+def _option_value(field: FieldDescriptor, text: str) -> Any:
+    if field.enum_type is not None:
+        unset = field.enum_type.values_by_number[0].name
+        return unset.removesuffix("UNSPECIFIED") + text.upper()
+    return text.split(",") if field.is_repeated else text
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    outer, dot, inner = name.partition(".")
+    return {outer: _nested(inner, value) if dot else value}
 
 
 def enum_values_from(option: str, enum: EnumDescriptor, texts: Iterable[str]) -> list[Any]:
@@ -220,18 +306,18 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _records(path: str, text: str, problems: list[str]) -> Iterator[Record]:
     suffix = Path(path).suffix.lower()
-    if path == STANDARD_INPUT or suffix in (".jsonl", ".ndjson"):
-        return _json_lines(path, text, problems)
+    if path == STANDARD_INPUT or suffix in _JSON_LINES:
+        # Only "\n" ends a line: `splitlines` would cut JSON texts at U+2028 and its like.
+        return _json_lines(path, text.split("\n"), problems)
     if suffix == ".json":
         return _json_document(path, text, problems)
     if suffix == ".csv":
-        return _csv_rows(path, text, problems)
+        return _csv_rows(path, StringIO(text, newline=""), problems)
     raise InputError([f"{path}: the name must end in .json, .jsonl, .ndjson or .csv"])
 
 
-def _json_lines(path: str, text: str, problems: list[str]) -> Iterator[Record]:
-    # Only "\n" ends a line: `splitlines` would cut JSON texts at U+2028 and its like.
-    for number, line in enumerate(text.split("\n"), start=1):
+def _json_lines(path: str, lines: Iterable[str], problems: list[str]) -> Iterator[Record]:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -254,8 +340,8 @@ def _json_document(path: str, text: str, problems: list[str]) -> Iterator[Record
         yield Record(place=f"{path}: items[{index}]", value=entry)
 
 
-def _csv_rows(path: str, text: str, problems: list[str]) -> Iterator[Record]:
-    reader = csv.DictReader(StringIO(text, newline=""), strict=True)
+def _csv_rows(path: str, lines: Iterable[str], problems: list[str]) -> Iterator[Record]:
+    reader = csv.DictReader(lines, strict=True)
     try:
         for row in reader:
             # DictReader files surplus cells under None and missing ones as None.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import typer
-from batchwork.v1.batch_pb2 import Batch, BatchCounts, BatchState
+from batchwork.v1.batch_pb2 import Batch, BatchCounts, BatchState, WaitReason
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
@@ -113,6 +113,10 @@ def batch_facts(batch: Batch) -> list[tuple[str, str]]:
         ("batch", batch.batch_id),
         ("name", batch.display_name),
         ("state", state_name(batch)),
+        ("reason", _joined(batch.state_reason, batch.state_message)),
+        ("resumes", time_in_words(batch, "resume_time")),
+        *(("waits for", _wait_in_words(wait)) for wait in _more_waits(batch)),
+        ("attempt", str(batch.attempt_number) if batch.attempt_number > 1 else ""),
         ("items", counts_in_words(batch.counts)),
         ("operation", batch.operation),
         ("template", batch.template_id),
@@ -120,8 +124,23 @@ def batch_facts(batch: Batch) -> list[tuple[str, str]]:
         ("categories", ", ".join(batch.categories)),
         ("created", time_in_words(batch, "create_time")),
         ("started", time_in_words(batch, "start_time")),
+        ("expires", time_in_words(batch, "expire_time")),
         ("ended", time_in_words(batch, "end_time")),
     ]
+
+
+def _more_waits(batch: Batch) -> list[WaitReason]:
+    """Returns what a batch waits for besides what its state says already."""
+    return [wait for wait in batch.wait_reasons if wait.reason != batch.state_reason]
+
+
+def _wait_in_words(wait: WaitReason) -> str:
+    until = time_in_words(wait, "until")
+    return _joined(wait.reason, wait.message) + (f" Until {until}." if until else "")
+
+
+def _joined(code: str, message: str) -> str:
+    return f"{code}: {message}" if code and message else code or message
 
 
 def counts_in_words(counts: BatchCounts) -> str:

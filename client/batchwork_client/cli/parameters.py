@@ -9,6 +9,7 @@ import typer
 AsJson = Annotated[bool, typer.Option("--json", help="Writes JSON instead of text.")]
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The id of the batch.")]
 Limit = Annotated[int, typer.Option(min=0, help="Shows at most so many.")]
+Note = Annotated[str, typer.Option("--note", help="Says why, for people.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Shows the batch until it is done.")]
 RequestId = Annotated[
     str,
