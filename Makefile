@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EXTRA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve check lint types contract proto proto-check client-check bench bench-full clean
+.PHONY: help demo test serve check lint types contract proto proto-check client-check bench bench-full soak clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ bench: $(VENV)/.dev  ## measure against the limits of this machine, small sizes
 
 bench-full: $(VENV)/.dev  ## the same on the sizes of the targets
 	$(BIN)/python -m bench --full
+
+soak: $(VENV)/.dev  ## load one server for MINUTES (10) on DATABASE (sqlite), and tell whether it stays well
+	$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),10) --database $(or $(DATABASE),sqlite)
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) .demo .client-check dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

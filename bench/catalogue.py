@@ -6,10 +6,13 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from bench.committing import synchronous_full
 from bench.creating import inline_items
 from bench.measuring import Scale, Verdict
+from bench.memory import stored_items
 from bench.processing import noop_items, waiting_items
 from bench.reading import running_batch, stored_batch
+from bench.watching import many_watchers, one_watcher
 from bench.workplace import Workplace
 
 Benchmark = Callable[[Workplace, Scale], Coroutine[Any, Any, list[Verdict]]]
@@ -19,11 +22,18 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "p1-postgresql": partial(noop_items, kind="postgresql"),
     "p2-sqlite": partial(waiting_items, kind="sqlite"),
     "p2-postgresql": partial(waiting_items, kind="postgresql"),
+    "p3-sqlite": synchronous_full,
     "p4-running-sqlite": partial(running_batch, kind="sqlite"),
     "p4-stored-sqlite": partial(stored_batch, kind="sqlite", target=0.7),
     "p4-stored-postgresql": partial(stored_batch, kind="postgresql", target=0.6),
+    "p5-sqlite": partial(many_watchers, kind="sqlite"),
+    "p5-postgresql": partial(many_watchers, kind="postgresql"),
+    "p5-one-watcher-sqlite": partial(one_watcher, kind="sqlite"),
+    "p5-one-watcher-postgresql": partial(one_watcher, kind="postgresql"),
     "p6-sqlite": partial(inline_items, kind="sqlite"),
     "p6-postgresql": partial(inline_items, kind="postgresql"),
+    "p8-sqlite": partial(stored_items, kind="sqlite"),
+    "p8-postgresql": partial(stored_items, kind="postgresql"),
 }
 
 

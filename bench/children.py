@@ -43,6 +43,10 @@ class Child:
         return await self.line()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def cpu_seconds(self) -> float:
         """What all its threads have used so far."""
         times = self._usage.cpu_times()

@@ -19,6 +19,8 @@ class Scale:
         waiting_items: In a batch whose items wait.
         inline_items: In a batch of which only the creation is measured.
         calls: Of one measurement with many calls in flight; one at a time, a fifth of them.
+        stored_items: In all batches together, where it is measured what they leave in memory.
+        memory_runs: Servers whose memory is measured, one after the other.
     """
 
     runs: int
@@ -26,10 +28,28 @@ class Scale:
     waiting_items: int
     inline_items: int
     calls: int
+    stored_items: int
+    memory_runs: int
 
 
-SMALL = Scale(runs=3, items=20_000, waiting_items=10_000, inline_items=10_000, calls=2_000)
-FULL = Scale(runs=7, items=50_000, waiting_items=50_000, inline_items=10_000, calls=10_000)
+SMALL = Scale(
+    runs=3,
+    items=20_000,
+    waiting_items=10_000,
+    inline_items=10_000,
+    calls=2_000,
+    stored_items=120_000,
+    memory_runs=1,
+)
+FULL = Scale(
+    runs=7,
+    items=50_000,
+    waiting_items=50_000,
+    inline_items=10_000,
+    calls=10_000,
+    stored_items=1_000_000,
+    memory_runs=3,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +66,11 @@ class Verdict:
 
     Attributes:
         name: Such as ``P1 sqlite``.
-        target: A ratio that is to be reached; with ``lower_is_better`` a value of our own that is
+        target: A ratio that is to be reached; with ``target_is_ours`` a value of our own that is
             not to be exceeded.
         pairs: A measurement each, in ``unit``.
+        lower_is_better: Less of ``unit`` is better; the ratio is then the limit through ours, so
+            that a larger ratio is the better one everywhere.
         details: Further figures, by name.
     """
 
@@ -57,6 +79,7 @@ class Verdict:
     unit: str
     pairs: Sequence[Pair]
     lower_is_better: bool = False
+    target_is_ours: bool = False
     details: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -72,15 +95,25 @@ class Verdict:
         )
 
     @property
+    def ours(self) -> float:
+        return median(pair.ours for pair in self.pairs)
+
+    @property
+    def is_met(self) -> bool:
+        """Tells whether the target is reached, on the sizes that were measured."""
+        return self.ours <= self.target if self.target_is_ours else self.ratio >= self.target
+
+    @property
     def line(self) -> str:
         """The line that a program can read."""
         fields = {
             "ratio": f"{self.ratio:.2f}",
-            "target": f"{self.target:g}" if self.lower_is_better else f"{self.target:.2f}",
-            "ours": number(median(pair.ours for pair in self.pairs)),
+            "target": f"{self.target:g}" if self.target_is_ours else f"{self.target:.2f}",
+            "ours": number(self.ours),
             "limit": number(median(pair.limit for pair in self.pairs)),
             "unit": self.unit,
             "runs": str(len(self.pairs)),
+            "met": "yes" if self.is_met else "no",
             **{name: number(value) for name, value in self.details.items()},
         }
         return " ".join([self.name, *(f"{name}={value}" for name, value in fields.items())])

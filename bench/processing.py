@@ -38,17 +38,17 @@ async def noop_items(place: Workplace, scale: Scale, kind: DatabaseKind) -> list
         plain_rates: list[float] = []
 
         async def ours() -> float:
-            return await _rate(service, items, template="noop", chunk_size=CHUNK)
+            return await rate(service, items, template="noop", chunk_size=CHUNK)
 
         async def limit() -> float:
             plain_rates.append(await _rate_of(plain, len(items)))
             return await _rate_of(tuned, len(items))
 
-        await _rate(service, items[:_WARM_UP], template="noop", chunk_size=CHUNK)
+        await rate(service, items[:_WARM_UP], template="noop", chunk_size=CHUNK)
         for engine in (tuned, plain):
             await _rate_of(engine, _WARM_UP)
         pairs = await alternate(name, runs=scale.runs, unit="items/s", ours=ours, limit=limit)
-        by_default = await _rate(service, items, template="noop")
+        by_default = await rate(service, items, template="noop")
         tell(name, chunk_size="default", ours=by_default, unit="items/s")
     details = {
         "ratio_core": median(p.ours / rate for p, rate in zip(pairs, plain_rates, strict=True)),
@@ -64,12 +64,12 @@ async def waiting_items(place: Workplace, scale: Scale, kind: DatabaseKind) -> l
     async with place.service(kind, BATCH_MAX_CONCURRENT_ITEMS=str(_IN_FLIGHT)) as service:
 
         async def ours() -> float:
-            return await _rate(service, items, template="wait", chunk_size=CHUNK)
+            return await rate(service, items, template="wait", chunk_size=CHUNK)
 
         async def limit() -> float:
             return ideal_rate(in_flight=_IN_FLIGHT, wait=_WAIT)
 
-        await _rate(service, items[:_WARM_UP], template="wait", chunk_size=CHUNK)
+        await rate(service, items[:_WARM_UP], template="wait", chunk_size=CHUNK)
         pairs = await alternate(name, runs=scale.runs, unit="items/s", ours=ours, limit=limit)
         bare = await asyncio_rate(items=len(items), in_flight=_IN_FLIGHT, wait=_WAIT)
         tell(name, asyncio_alone=bare, unit="items/s")
@@ -86,9 +86,10 @@ async def _rate_of(engine: Child, items: int) -> float:
     return items / float(await engine.ask(str(items)))
 
 
-async def _rate(
+async def rate(
     service: Service, items: Sequence[ItemInput], *, template: str, chunk_size: int = 0
 ) -> float:
+    """Returns items per second from the call of CreateBatch to END."""
     options = BatchOptions(chunk_size=chunk_size)
     begin = time.perf_counter()
     batch = await service.client.batches.create_batch(items, template_id=template, options=options)

@@ -23,6 +23,8 @@ _TEMPLATES = {
     "noop.yaml": "template_id: noop\nprocessor: noop\n",
     "wait.yaml": "template_id: wait\nprocessor: wait\nparameters: {seconds: 0.01}\n",
     "slow.yaml": "template_id: slow\nprocessor: wait\nparameters: {seconds: 1}\n",
+    "gated.yaml": "template_id: gated\nprocessor: gated\n",
+    "fated.yaml": "template_id: fated\nprocessor: fated\n",
 }
 
 
