@@ -154,16 +154,67 @@ def test_every_arrow_of_the_lifecycle_has_a_test_that_exists():
         assert function in defined, name
 
 
-@pytest.mark.parametrize("title", ["Batch", "Item"])
-def test_every_arrow_that_is_drawn_has_a_row(title: str):
+def section_of_the_lifecycle(title: str) -> str:
     [section] = re.findall(
         rf"^## {title}\n(.*?)(?=^## |\Z)", text_of("docs/lifecycle.md"), re.M | re.S
     )
+    return str(section)
 
-    drawn = re.findall(r"--> \w+: ([A-Z, ]+)$", section, re.MULTILINE)
-    rows = re.findall(r"^\| ([A-Z]) \| .+ \| `tests/.+::test_\w+` \|$", section, re.MULTILINE)
 
-    assert ", ".join(drawn).split(", ") == rows
+def rows_of_the_lifecycle(title: str) -> list[tuple[str, str]]:
+    """Returns each arrow's letter and the test that its row names."""
+    return re.findall(
+        r"^\| ([A-Z]) \| .+ \| `(tests/.+::test_\w+)` \|$", section_of_the_lifecycle(title), re.M
+    )
+
+
+@pytest.mark.parametrize("title", ["Batch", "Item"])
+def test_every_arrow_that_is_drawn_has_a_row(title: str):
+    drawn = re.findall(r"--> .+?(?:: ([A-Z, ]+))?$", section_of_the_lifecycle(title), re.MULTILINE)
+    letters = dict.fromkeys(", ".join(filter(None, drawn)).split(", "))
+
+    assert list(letters) == [letter for letter, _ in rows_of_the_lifecycle(title)]
+
+
+def test_every_arrow_that_is_drawn_has_a_letter():
+    arrows = re.findall(r"^ +(\S+) --> (\S+?)(:.*)?$", text_of("docs/lifecycle.md"), re.M)
+
+    assert [(old, new) for old, new, letter in arrows if new != "[*]" and not letter] == []
+
+
+def arrows_that_tests_carry() -> dict[str, set[str]]:
+    """Returns the tests that carry a mark, each with what the mark says."""
+    carried: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                said = [
+                    str(ast.literal_eval(argument))
+                    for mark in node.decorator_list
+                    if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.arrow"
+                    for argument in mark.args
+                ]
+                carried[f"{path.relative_to(ROOT).as_posix()}::{node.name}"] = set(said)
+    return carried
+
+
+def test_every_test_that_the_lifecycle_names_carries_the_arrow():
+    carried = arrows_that_tests_carry()
+
+    for title in ("Batch", "Item"):
+        for letter, name in rows_of_the_lifecycle(title):
+            assert f"{title.lower()} {letter}" in carried[name], name
+
+
+def test_every_arrow_that_a_test_carries_is_in_the_lifecycle():
+    known = {
+        f"{title.lower()} {letter}"
+        for title in ("Batch", "Item")
+        for letter, _ in rows_of_the_lifecycle(title)
+    }
+
+    for name, arrows in arrows_that_tests_carry().items():
+        assert arrows <= known, name
 
 
 # The README
@@ -198,3 +249,16 @@ async def test_the_readmes_client_prints_what_is_said(sqlite_url: str):
     assert here != code
     assert printed.decode() == said
     assert process.returncode == 0
+
+
+def test_every_fault_has_a_test_that_exists():
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/faults.md").read_text())
+
+    missing = [
+        (file, test)
+        for file, test in named
+        if not (ROOT / file).is_file() or (test and f"def {test}(" not in (ROOT / file).read_text())
+    ]
+
+    assert named
+    assert missing == []

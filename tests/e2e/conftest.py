@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -14,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+_UNLIMITED = resource.RLIM_INFINITY
+
 
 class ServerProcess:
     """A server in a process of its own.
@@ -22,9 +25,10 @@ class ServerProcess:
         processed: The keys that the processor has told so far, in order, each as often as it came.
     """
 
-    def __init__(self, process: Process, log: Path) -> None:
+    def __init__(self, process: Process, log: Path, *, read: int) -> None:
         self._process = process
         self._log = log
+        self._read = read  # bytes of the log, which servers of one test share
         self.port = 0
         self.processed: list[str] = []
 
@@ -38,12 +42,15 @@ class ServerProcess:
         self.port = int(line.split()[1])
 
     async def until_processed(self, count: int) -> bool:
-        """Reads until so many items more were processed; false when the process ended first."""
-        for _ in range(count):
-            line = await self._line()
-            if not line:
-                return False
-            self._take(line)
+        """Waits until so many items more were processed; false when the process ended first."""
+        wanted = len(self.processed) + count
+        async with asyncio.timeout(120):
+            while len(self.processed) < wanted:
+                self._take_told()
+                if len(self.processed) < wanted:
+                    if self._process.returncode is not None:
+                        return False
+                    await asyncio.sleep(0.005)
         return True
 
     async def kill(self) -> None:
@@ -56,20 +63,52 @@ class ServerProcess:
         self._process.send_signal(signal.SIGTERM)
         return await self._end()
 
+    async def ended(self) -> int:
+        """Waits until the process has ended by itself, and returns its exit code."""
+        async with asyncio.timeout(60):
+            return await self._end()
+
+    def freeze(self) -> None:
+        """Stops the process where it is; it does not know."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def limit_file_size(self, most_bytes: int) -> None:
+        """Makes every write beyond such a size fail, as on a disk that is full."""
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (most_bytes, _UNLIMITED))
+
+    def lift_file_size(self) -> None:
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (_UNLIMITED, _UNLIMITED))
+
+    async def until_logged(self, text: str) -> None:
+        """Waits until a server of this test has logged ``text``."""
+        async with asyncio.timeout(60):
+            while text not in self._log.read_text():
+                await asyncio.sleep(0.02)
+
     async def _end(self) -> int:
         assert self._process.stdout is not None
-        for line in (await self._process.stdout.read()).decode().splitlines():
-            self._take(line)
-        return await self._process.wait()
+        await self._process.stdout.read()
+        code = await self._process.wait()
+        self._take_told()
+        return code
 
     async def _line(self) -> str:
         assert self._process.stdout is not None
         return (await self._process.stdout.readline()).decode().strip()
 
-    def _take(self, line: str) -> None:
-        word, _, key = line.partition(" ")
-        if word == "processed" and key:  # a line that the kill cut short names nothing
-            self.processed.append(key)
+    def _take_told(self) -> None:
+        """Takes what was told since the last look; child processes tell it there, too."""
+        with self._log.open("rb") as log:
+            log.seek(self._read)
+            told, _, _rest = log.read().rpartition(b"\n")
+        self._read += len(told) + 1 if told else 0
+        for line in told.decode().splitlines():
+            word, _, key = line.partition(" ")
+            if word == "processed" and key:
+                self.processed.append(key)
 
     @property
     def is_running(self) -> bool:
@@ -87,6 +126,10 @@ async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
     (templates / "telling.json").write_text(
         '{"template_id": "telling", "processor": "telling", "parameters": {"seconds": 0.005}}'
     )
+    (templates / "paced.json").write_text(
+        '{"template_id": "paced", "processor": "telling", "parameters": {"seconds": 0.02}}'
+    )
+    (templates / "faulty.json").write_text('{"template_id": "faulty", "processor": "faulty"}')
     (templates / "slow.json").write_text(
         '{"template_id": "slow", "processor": "telling", "parameters": {"seconds": 3600}}'
     )
@@ -95,6 +138,7 @@ async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
 
     async def start(database_url: str, **settings: str) -> ServerProcess:
         with log.open("ab") as stderr:
+            read = stderr.tell()
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -110,7 +154,7 @@ async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
                     **settings,
                 },
             )
-        server = ServerProcess(process, log)
+        server = ServerProcess(process, log, read=read)
         servers.append(server)
         await server.started()
         return server

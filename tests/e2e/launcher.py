@@ -6,42 +6,39 @@ Started as ``python -m tests.e2e.launcher``; settings come from the environment,
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from typing import cast
 
+from batchwork_server import failpoints
 from batchwork_server.bootstrap import serving
 from batchwork_server.config import load_settings
-from batchwork_server.domain.batch import Template
 from batchwork_server.logs import configure_logs
-from batchwork_server.ports import ItemCall, ItemResult
-from batchwork_server.processors.registry import ProcessorRegistry
+from batchwork_server.process import run_to_its_end
+
+from tests.e2e.processors import load
 
 
-class TellingProcessor:
-    """Prints the key of each attempt, after a few milliseconds of work."""
-
-    def check(self, template: Template) -> Sequence[str]:
-        return ()
-
-    async def process(self, call: ItemCall) -> ItemResult:
-        await asyncio.sleep(call.parameters["seconds"])
-        print(f"processed {call.idempotency_key}", flush=True)
-        return ItemResult(value={"item": call.item_id})
+def arm_failpoint(text: str) -> None:
+    """Arms what ``name=fault:after`` says; only this launcher knows the variable."""
+    if text:
+        name, _, rest = text.partition("=")
+        fault, _, after = rest.partition(":")
+        failpoints.arm(name, cast("failpoints.Fault", fault), after=int(after or 0))
 
 
 async def main() -> None:
     settings = load_settings()
     configure_logs(level=settings.log_level)
-    registry = ProcessorRegistry()
-    registry.register("telling", TellingProcessor())
+    arm_failpoint(os.environ.get("TEST_FAILPOINT", ""))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with serving(settings, processors=registry) as server:
+    async with serving(settings, processors=load(), load_processors=load) as server:
         print(f"port {server.port}", flush=True)
         await stop.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run_to_its_end(main())
     sys.exit(0)

@@ -1,0 +1,214 @@
+"""The process dies at each named point: nothing accepted is lost, nothing counts twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from batchwork.v1.batch_pb2 import Batch, BatchOptions, BatchState
+from batchwork_client import Batchwork, BatchworkError, connect
+from batchwork_server.failpoints import POINTS
+
+from tests.e2e.conftest import StartServer
+from tests.e2e.test_kill import assert_counts_are_true
+
+SOURCES = Path(__file__).parents[2] / "server" / "batchwork_server"
+ITEMS = 120
+
+Change = Callable[[Batchwork, str], Awaitable[object]]
+
+IN_THE_WORK = [
+    "create.committed=kill",
+    "claim.committed=kill:1",
+    "processor.succeeded=kill:30",
+    "record.begun=kill:1",
+    "record.committed=kill:1",
+    "record.committed=exit:2",
+]
+CHANGES: dict[str, Change] = {
+    "pause.committed": lambda client, batch_id: client.batches.pause_batch(batch_id),
+    "resume.committed": lambda client, batch_id: client.batches.resume_batch(batch_id),
+    "cancel.committed": lambda client, batch_id: client.batches.cancel_batch(batch_id),
+    "close.committed": lambda client, batch_id: client.batches.cancel_batch(batch_id),
+    "retry.committed": lambda client, batch_id: client.batches.retry_batch(
+        batch_id, item_ids=["error-0"]
+    ),
+    "retention.committed": lambda client, batch_id: client.batches.delete_batch(batch_id),
+}
+
+
+async def submit(client: Batchwork, batch_id: str, *, template_id: str = "telling") -> Batch:
+    items = [(f"item-{n}", {"n": n}) for n in range(ITEMS)]
+    if template_id == "faulty":
+        items.append(("error-0", {}))
+    return await client.batches.create_batch(
+        items,
+        batch_id=batch_id,
+        request_id="the-one-request",
+        template_id=template_id,
+        options=BatchOptions(chunk_size=10, retry_limit=0),
+    )
+
+
+async def until(client: Batchwork, batch_id: str, *states: BatchState.ValueType) -> Batch:
+    async with asyncio.timeout(60):
+        while True:
+            batch = await client.batches.get_batch(batch_id)
+            if batch.state in states:
+                return batch
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("failpoint", IN_THE_WORK)
+async def test_a_death_in_the_work_loses_nothing_and_counts_nothing_twice(
+    start_server: StartServer, sqlite_url: str, failpoint: str
+):
+    server = await start_server(sqlite_url, TEST_FAILPOINT=failpoint)
+    async with connect(server.target) as client:
+        with contextlib.suppress(BatchworkError):  # it may die before it answers
+            await submit(client, "the-batch")
+        code = await server.ended()
+    processed = server.processed
+    await assert_counts_are_true(sqlite_url, "the-batch")
+
+    server = await start_server(sqlite_url)
+    async with connect(server.target) as client:
+        same = await submit(client, "the-batch")
+        batch = await client.batches.wait_for_batch("the-batch")
+        attempts = [item.attempt_count async for item in client.batches.list_items(batch.batch_id)]
+    assert await server.terminate() == 0
+
+    assert code in (-9, 70)
+    assert same.batch_id == "the-batch"
+    assert batch.counts.succeeded == batch.counts.total == ITEMS
+    assert attempts == [1] * ITEMS, "an interrupted attempt is given back"
+    keys = {f"the-batch/item-{n}" for n in range(ITEMS)}
+    assert keys == set(processed + server.processed)
+    await assert_counts_are_true(sqlite_url, "the-batch")
+
+
+async def test_an_item_runs_again_with_its_key_after_a_death_before_its_commit(
+    start_server: StartServer, sqlite_url: str
+):
+    server = await start_server(sqlite_url, TEST_FAILPOINT="processor.succeeded=kill:5")
+    async with connect(server.target) as client:
+        with contextlib.suppress(BatchworkError):
+            await submit(client, "the-batch")
+        await server.ended()
+    first = server.processed
+
+    server = await start_server(sqlite_url)
+    async with connect(server.target) as client:
+        batch = await client.batches.wait_for_batch("the-batch")
+    await server.terminate()
+
+    again = set(first) & set(server.processed)
+    assert again, "what had succeeded and was not committed ran again under the same key"
+    assert batch.counts.succeeded == ITEMS
+
+
+@pytest.mark.parametrize("point", sorted(CHANGES))
+async def test_a_death_after_a_change_of_state_keeps_the_change(
+    start_server: StartServer, sqlite_url: str, point: str
+):
+    over = point in ("retry.committed", "retention.committed")
+    server = await start_server(sqlite_url)
+    async with connect(server.target) as client:
+        await submit(client, "the-batch", template_id="faulty" if over else "slow")
+        if over:
+            await client.batches.wait_for_batch("the-batch")
+        if point == "resume.committed":
+            await client.batches.pause_batch("the-batch")
+    await server.kill()
+
+    server = await start_server(sqlite_url, TEST_FAILPOINT=f"{point}=kill")
+    async with connect(server.target) as client:
+        with contextlib.suppress(BatchworkError):
+            await CHANGES[point](client, "the-batch")
+        assert await server.ended() == -9
+    if point != "retention.committed":
+        await assert_counts_are_true(sqlite_url, "the-batch")
+
+    server = await start_server(sqlite_url)
+    async with connect(server.target) as client:
+        if point == "retention.committed":
+            await _until_no_rows_are_left(sqlite_url)
+        else:
+            batch = await _after(client, point)
+            assert batch.batch_id == "the-batch"
+    await server.kill()
+
+
+async def _after(client: Batchwork, point: str) -> Batch:
+    match point:
+        case "pause.committed":
+            return await until(client, "the-batch", BatchState.BATCH_STATE_PAUSED)
+        case "resume.committed":
+            return await until(
+                client,
+                "the-batch",
+                BatchState.BATCH_STATE_RUNNING,
+                BatchState.BATCH_STATE_PENDING,
+            )
+        case "retry.committed":
+            batch = await client.batches.wait_for_batch("the-batch")
+            assert (batch.attempt_number, batch.counts.failed) == (2, 1)
+            assert batch.counts.succeeded == ITEMS
+            return batch
+        case _:
+            batch = await until(client, "the-batch", BatchState.BATCH_STATE_CANCELLED)
+            assert batch.counts.cancelled == ITEMS
+            return batch
+
+
+async def _until_no_rows_are_left(sqlite_url: str) -> None:
+    path = sqlite_url.removeprefix("sqlite:///")
+    async with asyncio.timeout(60):
+        while True:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+                counts = [
+                    connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
+                    for table in ("batches", "items", "outcomes", "attempts", "chunks", "events")
+                ]
+            if not any(counts):
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_loops_go_on_when_a_point_raises(start_server: StartServer, sqlite_url: str):
+    server = await start_server(sqlite_url, TEST_FAILPOINT="record.begun=raise:1")
+    async with connect(server.target) as client:
+        await submit(client, "the-batch")
+        # The point goes on raising: what is done is kept, and nothing of it is lost meanwhile.
+        await server.until_logged("loop.failed")
+        batch = await client.batches.get_batch("the-batch")
+    await server.kill()
+
+    server = await start_server(sqlite_url)
+    async with connect(server.target) as client:
+        done = await client.batches.wait_for_batch("the-batch")
+    await server.terminate()
+
+    assert batch.counts.failed == 0
+    assert done.counts.succeeded == ITEMS
+
+
+def test_every_point_is_reached_by_the_server_and_used_by_a_test():
+    used = {text.partition("=")[0] for text in IN_THE_WORK} | CHANGES.keys()
+    source = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
+    reached = set(re.findall(r"reach\(\"([a-z.]+)\"\)", source))
+
+    assert used == POINTS
+    assert reached == POINTS
+
+
+def test_no_code_of_the_server_arms_a_point():
+    armed = [path for path in SOURCES.rglob("*.py") if "failpoints.arm" in path.read_text()]
+
+    assert armed == []
