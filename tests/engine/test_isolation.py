@@ -8,7 +8,7 @@ import os
 import pickle
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,10 +24,10 @@ from batchwork_server.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from batchwork_server.ports import ItemResult
+from batchwork_server.ports import ItemCall, ItemResult
 
 from tests.engine.child_processors import call_for, load, load_nothing
-from tests.fakes import FakeProcessor
+from tests.fakes import FakeClock, FakeProcessor
 
 ROOT = Path(__file__).parents[2]
 LONG = timedelta(minutes=2)
@@ -238,6 +238,43 @@ async def test_items_of_a_cpu_bound_processor_are_done_apart_while_the_loop_goes
     assert os.getpid() not in pids
     assert work.calls == []
     assert lap > 100
+
+
+class LateChildren(ChildProcesses):
+    """Has no child free at first, and does no work."""
+
+    def __init__(self) -> None:
+        super().__init__(load=load_nothing, workers=1)
+        self.asked, self.free = asyncio.Event(), asyncio.Event()
+
+    async def process(
+        self,
+        processor_name: str,
+        call: ItemCall,
+        *,
+        limit: timedelta,
+        begun: Callable[[], None] = lambda: None,
+    ) -> ItemResult:
+        self.asked.set()
+        await self.free.wait()
+        begun()
+        return ItemResult(value={})
+
+
+async def test_the_time_of_an_attempt_begins_when_there_is_a_child_for_it(start_worker):
+    clock, children = FakeClock(), LateChildren()
+    worker = await start_worker(BusyProcessor(), clock=clock, children=children)
+    batch = await worker.submit([], items=busy_items("tell", 1), options=within(SHORT))
+    await children.asked.wait()
+
+    clock.advance(timedelta(seconds=20))
+    assert worker.processor.give_up_overdue() == []
+    children.free.set()
+    batch = await worker.end_of(batch)
+
+    (item,) = await worker.items(batch)
+    assert batch.counts.succeeded == 1
+    assert item.start_time == item.end_time == clock.now()
 
 
 def busy_items(what: str, count: int) -> tuple[SelectedItem, ...]:

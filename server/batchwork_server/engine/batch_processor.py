@@ -55,7 +55,7 @@ class BatchProcessor:
         self._lease = lease
         self._feed = Feed()
         self._runs = Runs(self._feed)
-        self._hands = Hands(clock)
+        self._hands = Hands(clock, isolates=executor.isolates)
         self._rate = _Rate(clock)
         self._turns = _Turns(clock)
         self._low_water = slots

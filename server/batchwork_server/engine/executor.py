@@ -30,7 +30,6 @@ LONGEST_DELAY = timedelta(days=7)
 """The longest time that a provider can make an item wait for its next attempt."""
 
 _LONGEST_MESSAGE = 1000
-_KILL_GRACE = timedelta(seconds=2)  # in which a child process is killed for its own time limit
 
 
 class Processors(Protocol):
@@ -133,7 +132,7 @@ class Executor:
         outcome.start_micros = start = self._clock.micros()
         outcome.is_new = item.is_new
         try:
-            result = await self._process(running, item, isolated=isolated)
+            result = await self._process(running, item, outcome, isolated=isolated)
             reach("processor.succeeded")
             outcome.result_json = _result_json(result)
             outcome.quality_score = result.quality_score
@@ -152,13 +151,13 @@ class Executor:
         return outcome
 
     async def _process(
-        self, running: RunningBatch, item: PendingItem, *, isolated: bool
+        self, running: RunningBatch, item: PendingItem, outcome: Outcome, *, isolated: bool
     ) -> ItemResult:
         request = running.batch.request
         call = _call_of(running.batch, item)
         processor = self._processor(request.template.processor)
         if self._children is not None and (isolated or is_cpu_bound(processor)):
-            return await self._process_apart(running, call, isolated=isolated)
+            return await self._process_apart(running, call, outcome, isolated=isolated)
         steps = processor.process(call).__await__()
         try:
             waits_for = next(steps)
@@ -169,18 +168,25 @@ class Executor:
         return await _finish_in_time(_Rest(steps, waits_for), running)
 
     async def _process_apart(
-        self, running: RunningBatch, call: ItemCall, *, isolated: bool
+        self, running: RunningBatch, call: ItemCall, outcome: Outcome, *, isolated: bool
     ) -> ItemResult:
-        """Has the processor work in a process that can be killed."""
+        """Has the processor work in a process that can be killed.
+
+        The attempt begins, and its time runs, when there is a process for it.
+        """
         assert self._children is not None  # noqa: S101  the caller has looked
         request = running.batch.request
         if not isolated:
             running.processes = self._children.workers
+
+        def begun() -> None:
+            outcome.start_micros = self._clock.micros()
+
         apart = self._children.process(
-            request.template.processor, call, limit=request.options.item_timeout
+            request.template.processor, call, limit=request.options.item_timeout, begun=begun
         )
         try:
-            return await _finish_in_time(apart, running, grace=_KILL_GRACE)
+            return await _unless_stopped(apart, running)
         except ChildDied as death:
             raise ItemFailed(
                 "POISON" if isolated else "PROCESS_DIED", death.message, retryable=not isolated
@@ -255,26 +261,36 @@ class _Stopped(Exception):
     """The attempt was stopped because its batch was; nobody outside of this module sees it."""
 
 
-async def _finish_in_time(
-    rest: Awaitable[ItemResult], running: RunningBatch, *, grace: timedelta = timedelta(0)
-) -> ItemResult:
+async def _finish_in_time(rest: Awaitable[ItemResult], running: RunningBatch) -> ItemResult:
     """Goes on with a processor that waits for something, for as long as an attempt may take."""
-    limit = running.batch.request.options.item_timeout
-    deadline = asyncio.timeout((limit + grace).total_seconds())
+    limit = running.batch.request.options.item_timeout.total_seconds()
+    deadline = asyncio.timeout(limit)
+    try:
+        return await _until(deadline, rest, running)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise ItemFailed(
+            "ITEM_TIMEOUT", f"The attempt took longer than {limit:g} s.", retryable=True
+        ) from error
+
+
+async def _unless_stopped(rest: Awaitable[ItemResult], running: RunningBatch) -> ItemResult:
+    """Goes on with what keeps its time limit itself."""
+    return await _until(asyncio.timeout(None), rest, running)
+
+
+async def _until(
+    deadline: asyncio.Timeout, rest: Awaitable[ItemResult], running: RunningBatch
+) -> ItemResult:
     running.deadlines.add(deadline)
     try:
         async with deadline:
             return await rest
     except TimeoutError as error:
-        if not deadline.expired():
-            raise
-        if running.batch.stop_in_flight:
+        if deadline.expired() and running.batch.stop_in_flight:
             raise _Stopped from error
-        raise ItemFailed(
-            "ITEM_TIMEOUT",
-            f"The attempt took longer than {limit.total_seconds():g} s.",
-            retryable=True,
-        ) from error
+        raise
     finally:
         running.deadlines.discard(deadline)
 

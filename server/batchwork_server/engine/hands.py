@@ -32,10 +32,15 @@ class Hand:
 
 
 class Hands:
-    """The hands of all workers that were not given up."""
+    """The hands of all workers that were not given up.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        isolates: Whether items that may bring their process down have one of their own.
+    """
+
+    def __init__(self, clock: Clock, *, isolates: bool) -> None:
         self._clock = clock
+        self._isolates = isolates
         self._hands: set[Hand] = set()
 
     def open(self) -> Hand:
@@ -51,7 +56,7 @@ class Hands:
     def give_up_overdue(self) -> list[Hand]:
         """Gives up the attempts that did not end when they were cancelled, and returns them."""
         now = self._clock.monotonic()
-        return [self._give_up(hand) for hand in list(self._hands) if _is_overdue(hand, now)]
+        return [self._give_up(hand) for hand in list(self._hands) if self._is_overdue(hand, now)]
 
     def give_up_all(self) -> list[Hand]:
         """Gives up every attempt that goes on, and returns them."""
@@ -62,9 +67,11 @@ class Hands:
         self._hands.discard(hand)
         return hand
 
-
-def _is_overdue(hand: Hand, now: float) -> bool:
-    if hand.held is None:
-        return False
-    limit = hand.held[0].running.batch.request.options.item_timeout + GRACE
-    return now - hand.since > limit.total_seconds()
+    def _is_overdue(self, hand: Hand, now: float) -> bool:
+        if hand.held is None:
+            return False
+        run, _ = hand.held
+        if run.running.processes or (run.isolated and self._isolates):
+            return False  # it may wait for a process, and ends with that
+        limit = run.running.batch.request.options.item_timeout + GRACE
+        return now - hand.since > limit.total_seconds()

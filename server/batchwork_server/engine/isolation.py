@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
 
@@ -59,13 +60,21 @@ class ChildProcesses:
         self._starts: set[asyncio.Task[ProcessPool]] = set()
         self._closed = False
 
-    async def process(self, processor_name: str, call: ItemCall, *, limit: timedelta) -> ItemResult:
+    async def process(
+        self,
+        processor_name: str,
+        call: ItemCall,
+        *,
+        limit: timedelta,
+        begun: Callable[[], None] = lambda: None,
+    ) -> ItemResult:
         """Has a processor work on one item in a child process.
 
         A caller that is cancelled has the child killed.
 
         Args:
             limit: For the attempt, from when a child has it; then the child is killed.
+            begun: Is called when a child is free for it.
 
         Raises:
             ItemFailed: ITEM_TIMEOUT when the child was killed for its time.
@@ -78,6 +87,7 @@ class ChildProcesses:
             for _ in range(_STARTS):
                 try:
                     pool = await self._running()
+                    begun()
                     written = await self._ask(pool, processor_name, call, limit)
                 except BrokenProcessPool:
                     # A child died that had nothing in hand; the pool gives up all that is queued.
