@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import chain, repeat
 from statistics import median
-from typing import Any
 
 from batchwork.v1.batch_pb2 import Batch, BatchOptions
 
@@ -89,7 +87,7 @@ async def _course(place: Workplace, scale: Scale, kind: DatabaseKind) -> Course:
     async with _watched_service(place, kind) as (service, sampler):
         looks = [await _look(sampler)]
         stored = 0
-        for count in _portions(scale.stored_items, largest=_largest(service)):
+        for count in (_FIRST, scale.stored_items - _FIRST):
             await _process(service, count)
             stored += count
             looks.append(await _look(sampler))
@@ -119,18 +117,6 @@ async def _watched_service(
         yield service, sampler
 
 
-def _largest(service: Service) -> int | None:
-    """Returns how many items the client gets into one batch; None means any number."""
-    return None if hasattr(service.client.batches, "upload_items") else _LARGEST_REQUEST
-
-
-def _portions(total: int, *, largest: int | None) -> list[int]:
-    """Returns the sizes of the batches: the first alone, the rest as large as they may be."""
-    left = total - _FIRST
-    whole, rest = divmod(left, largest or left)
-    return [size for size in chain((_FIRST,), repeat(largest or left, whole), (rest,)) if size]
-
-
 async def _process(service: Service, count: int) -> None:
     create = _create_inline if count <= _LARGEST_REQUEST else _upload
     await service.finish(await create(service, count))
@@ -143,14 +129,13 @@ async def _create_inline(service: Service, count: int) -> Batch:
 
 
 async def _upload(service: Service, count: int) -> Batch:
-    """Fills a draft and starts it. The client is Any: not every one can do this yet."""
-    batches: Any = service.client.batches
+    """Fills a draft and starts it."""
+    batches = service.client.batches
     draft = await batches.create_batch(
         template_id="noop", options=BatchOptions(chunk_size=CHUNK), draft=True
     )
     await batches.upload_items(draft.batch_id, stream_of_inputs(count))
-    batch: Batch = await batches.seal_batch(draft.batch_id, expected_count=count)
-    return batch
+    return await batches.seal_batch(draft.batch_id, expected_count=count)
 
 
 async def _look(sampler: Child) -> Memory:

@@ -1,7 +1,4 @@
-"""Everybody who uses the server during a soak: each kind is one endless round.
-
-What the client package cannot do yet is left out, and begins by itself once it can.
-"""
+"""Everybody who uses the server during a soak: each kind is one endless round."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -51,7 +47,6 @@ class Visitors:
         self, client: Batchwork, channel: grpc.aio.Channel, target: str, ledger: Ledger
     ) -> None:
         self._client = client
-        self._batches: Any = client.batches  # Any: for what only later versions have
         self._stub = BatchServiceStub(channel)
         self._target = target
         self._ledger = ledger
@@ -63,23 +58,17 @@ class Visitors:
     @property
     def rounds(self) -> Sequence[Round]:
         """What goes on side by side, again and again."""
-        known: list[Round] = [
+        return [
             *[self.process_small_batch] * 3,
             self.process_large_batch,
             self.cancel_batch,
             *[self.watch_for_a_while] * 2,
             self.list_and_read,
+            self.pause_and_resume,
+            self.retry_failed,
+            self.delete_old,
+            self.upload,
         ]
-        optional: dict[Round, Sequence[str]] = {
-            self.pause_and_resume: ("pause_batch", "resume_batch"),
-            self.retry_failed: ("retry_batch",),
-            self.delete_old: ("delete_batch",),
-            self.upload: ("upload_items", "seal_batch"),
-        }
-        for round_, needed in optional.items():
-            if all(hasattr(self._batches, name) for name in needed):
-                known.append(round_)
-        return known
 
     async def process_small_batch(self) -> None:
         """Creates a batch, now and then twice with one request id, and waits for its end."""
@@ -87,7 +76,7 @@ class Visitors:
         request_id = uuid4().hex
         batch = await self._create(fates, request_id=request_id)
         if self._random.random() < 0.1:
-            again = await self._batches.create_batch(
+            again = await self._client.batches.create_batch(
                 _items(fates), template_id="fated", request_id=request_id
             )
             if again.batch_id != batch.batch_id:
@@ -111,7 +100,7 @@ class Visitors:
         """Cancels a batch that has begun."""
         batch = await self._create([Fate.WAIT] * _SLOW, may_be_cancelled=True)
         await self._see_progress(batch)
-        await self._unless_over(self._batches.cancel_batch(batch.batch_id))
+        await self._unless_over(self._client.batches.cancel_batch(batch.batch_id))
         await self._wait(batch)
         await asyncio.sleep(_PAUSE)
 
@@ -142,9 +131,9 @@ class Visitors:
     async def pause_and_resume(self) -> None:
         batch = await self._create([Fate.WAIT] * _SLOW)
         await self._see_progress(batch)
-        if await self._unless_over(self._batches.pause_batch(batch.batch_id)):
+        if await self._unless_over(self._client.batches.pause_batch(batch.batch_id)):
             await asyncio.sleep(_PAUSE)
-            await self._unless_over(self._batches.resume_batch(batch.batch_id))
+            await self._unless_over(self._client.batches.resume_batch(batch.batch_id))
         await self._wait(batch)
         await asyncio.sleep(_PAUSE)
 
@@ -152,8 +141,8 @@ class Visitors:
         """Runs what failed again; it was made to fail, and does."""
         batch = await self._create([Fate.FAIL, Fate.SUCCEED] * _SMALL)
         await self._wait(batch)
-        await self._batches.retry_batch(batch.batch_id)
-        self._ledger.done(await self._batches.wait_for_batch(batch.batch_id))
+        await self._client.batches.retry_batch(batch.batch_id)
+        self._ledger.done(await self._client.batches.wait_for_batch(batch.batch_id))
         await asyncio.sleep(_PAUSE)
 
     async def delete_old(self) -> None:
@@ -161,15 +150,17 @@ class Visitors:
         while len(self._over) > _KEPT:
             batch_id = self._over.popleft()
             self._ledger.deleted(batch_id)
-            await self._batches.delete_batch(batch_id)
+            await self._client.batches.delete_batch(batch_id)
         await asyncio.sleep(_PAUSE)
 
     async def upload(self) -> None:
         fates = self._fates(_LARGE)
-        draft = await self._batches.create_batch(template_id="fated", draft=True)
+        draft = await self._client.batches.create_batch(template_id="fated", draft=True)
         self._ledger.created(draft.batch_id, Expected(fates=Counter(fates)))
-        await self._batches.upload_items(draft.batch_id, _items(fates))
-        await self._wait(await self._batches.seal_batch(draft.batch_id, expected_count=len(fates)))
+        await self._client.batches.upload_items(draft.batch_id, _items(fates))
+        await self._wait(
+            await self._client.batches.seal_batch(draft.batch_id, expected_count=len(fates))
+        )
         await asyncio.sleep(5 * _PAUSE)
 
     async def close(self) -> None:

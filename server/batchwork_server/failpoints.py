@@ -16,6 +16,8 @@ Fault = Literal["kill", "exit", "raise"]
 POINTS = frozenset(
     {
         "create.committed",
+        "upload.committed",
+        "seal.committed",
         "claim.committed",
         "processor.succeeded",
         "record.begun",

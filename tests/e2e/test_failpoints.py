@@ -8,11 +8,12 @@ import re
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from batchwork.v1.batch_pb2 import Batch, BatchOptions, BatchState
-from batchwork_client import Batchwork, BatchworkError, connect
+from batchwork_client import Batchwork, BatchworkError, Patience, connect
 from batchwork_server.failpoints import POINTS
 
 from tests.e2e.conftest import StartServer
@@ -31,6 +32,7 @@ IN_THE_WORK = [
     "record.committed=kill:1",
     "record.committed=exit:2",
 ]
+IN_AN_UPLOAD = ["upload.committed", "seal.committed"]
 CHANGES: dict[str, Change] = {
     "pause.committed": lambda client, batch_id: client.batches.pause_batch(batch_id),
     "resume.committed": lambda client, batch_id: client.batches.resume_batch(batch_id),
@@ -199,8 +201,41 @@ async def test_loops_go_on_when_a_point_raises(start_server: StartServer, sqlite
     assert done.counts.succeeded == ITEMS
 
 
+@pytest.mark.parametrize("point", IN_AN_UPLOAD)
+async def test_a_death_in_an_upload_costs_no_item_and_doubles_none(
+    start_server: StartServer, sqlite_url: str, point: str
+):
+    items = [(f"item-{n}", {"n": n}) for n in range(ITEMS)]
+    hurry = Patience(give_up_after=timedelta(seconds=0.1))
+    server = await start_server(sqlite_url, TEST_FAILPOINT=f"{point}=kill")
+    async with connect(server.target) as client:
+        await client.batches.create_batch(batch_id="the-batch", template_id="telling", draft=True)
+        with contextlib.suppress(BatchworkError):
+            await client.batches.upload_items("the-batch", items, patience=hurry)
+            await client.batches.seal_batch(
+                "the-batch", expected_count=ITEMS, request_id="the-one-request"
+            )
+        assert await server.ended() == -9
+
+    server = await start_server(sqlite_url)
+    async with connect(server.target) as client:
+        draft = await client.batches.get_batch("the-batch")
+        if point == "upload.committed":
+            answer = await client.batches.upload_items("the-batch", items, offset=0)
+            assert (answer.accepted_count, answer.deduplicated_count) == (0, ITEMS)
+        await client.batches.seal_batch(
+            "the-batch", expected_count=ITEMS, request_id="the-one-request"
+        )
+        done = await client.batches.wait_for_batch("the-batch")
+    await server.terminate()
+
+    assert draft.upload_offset == ITEMS
+    assert done.counts.succeeded == done.counts.total == ITEMS
+    await assert_counts_are_true(sqlite_url, "the-batch")
+
+
 def test_every_point_is_reached_by_the_server_and_used_by_a_test():
-    used = {text.partition("=")[0] for text in IN_THE_WORK} | CHANGES.keys()
+    used = {text.partition("=")[0] for text in IN_THE_WORK} | CHANGES.keys() | set(IN_AN_UPLOAD)
     source = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
     reached = set(re.findall(r"reach\(\"([a-z.]+)\"\)", source))
 

@@ -26,6 +26,7 @@ from batchwork_server.errors import (
     Violation,
     WrongState,
 )
+from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
 from batchwork_server.planners import Selected, plan
 from batchwork_server.planners.selected import INLINE
@@ -169,6 +170,7 @@ class Uploads:
             )
             new = [planned[item.item_id] for item in sorted_out.new]
             changed = await self._append(tx, draft, new, next_offset=uploaded.next_offset)
+        reach("upload.committed")
         if changed is not None:
             self._wakeups.batch_changed(changed)
         if sorted_out.taken < len(owned):
@@ -236,6 +238,7 @@ class Uploads:
                 )
             sealed = await self._store.changes.seal(tx, draft, now=now)
             await self._remember(tx, idempotency, batch_id, tenant_id=tenant_id)
+        reach("seal.committed")
         sealed = sealed or draft
         self._wakeups.batch_changed(sealed)
         self._dispatcher.enqueued()
