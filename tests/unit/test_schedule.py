@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import date, time
+from datetime import date, time, timedelta
 from typing import Any
 
 import pytest
+from batchwork.v1.schedule_pb2 import CronCadence
+from batchwork.v1.schedule_pb2 import Schedule as ScheduleMessage
 from batchwork_server.domain.schedule import (
     LAST_DAY_OF_MONTH,
     UNKNOWN_TIME_ZONE,
     Biweekly,
     Cadence,
+    Cron,
     Daily,
     Hourly,
+    MonthEnd,
     Monthly,
+    OnFold,
+    OnGap,
     Schedule,
     Weekday,
     Weekly,
     parse_schedule,
     render_schedule,
 )
+from batchwork_server.errors import InvalidArgument
+from batchwork_server.rpc.checks import Checks
+from batchwork_server.rpc.schedule_conversion import schedule_from, schedule_to
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,10 +41,24 @@ cadences: st.SearchStrategy[Cadence] = st.one_of(
     st.builds(Daily, at=times),
     st.builds(Weekly, days=days, at=times),
     st.builds(Biweekly, days=days, at=times, anchor_date=st.none() | st.dates()),
-    st.builds(Monthly, day_of_month=st.integers(1, 31) | st.just(LAST_DAY_OF_MONTH), at=times),
+    st.builds(
+        Monthly,
+        day_of_month=st.integers(1, 31) | st.just(LAST_DAY_OF_MONTH),
+        at=times,
+        month_end=st.sampled_from(MonthEnd),
+    ),
+    st.builds(Cron, expression=st.sampled_from(["30 2 * * 1-5", "*/5 * 1 jan sun"])),
 )
 schedules = st.builds(
-    Schedule, cadence=cadences, time_zone=st.sampled_from([None, "UTC", "Europe/Berlin"])
+    Schedule,
+    cadence=cadences,
+    time_zone=st.sampled_from([None, "UTC", "Europe/Berlin"]),
+    on_gap=st.sampled_from(OnGap),
+    on_fold=st.sampled_from(OnFold),
+    start_date=st.none() | st.dates(max_value=date(2026, 1, 1)),
+    end_date=st.none() | st.dates(min_value=date(2026, 1, 1)),
+    excluded_dates=st.sets(st.dates(), max_size=3).map(lambda some: tuple(sorted(some))),
+    jitter=st.timedeltas(timedelta(0), timedelta(hours=24)),
 )
 
 
@@ -44,6 +67,40 @@ def test_a_written_schedule_is_read_as_an_equal_one(schedule: Schedule) -> None:
     document = render_schedule(schedule)
 
     assert parse_schedule(document, path=PATH) == (schedule, [])
+
+
+@given(schedules)
+def test_a_schedule_that_is_sent_is_read_as_an_equal_one(schedule: Schedule) -> None:
+    checks = Checks()
+
+    received = schedule_from("job.schedule", schedule_to(schedule), checks=checks)
+
+    checks.done()
+    assert received == schedule
+
+
+def test_what_is_wrong_with_a_message_is_told_with_the_path_of_its_field() -> None:
+    checks = Checks()
+    message = ScheduleMessage(
+        cron=CronCadence(expression="60 * * * *"),
+        time_zone="Mars",
+        on_gap=17,  # type: ignore[arg-type]
+        start_date="2026-02-01",
+        end_date="2026-01-01",
+        excluded_dates=["soon"],
+    )
+
+    assert schedule_from("job.schedule", message, checks=checks) is None
+    with pytest.raises(InvalidArgument) as refused:
+        checks.done()
+
+    assert {violation.path for violation in refused.value.violations} == {
+        "job.schedule.cron.expression",
+        "job.schedule.time_zone",
+        "job.schedule.on_gap",
+        "job.schedule.end_date",
+        "job.schedule.excluded_dates",
+    }
 
 
 @pytest.mark.parametrize(
@@ -81,6 +138,16 @@ def test_a_written_schedule_is_read_as_an_equal_one(schedule: Schedule) -> None:
             {"frequency": "monthly", "day_of_month": -1, "at": "00:15"},
             Monthly(day_of_month=LAST_DAY_OF_MONTH, at=time(0, 15)),
             id="last day of the month",
+        ),
+        pytest.param(
+            {"frequency": "monthly", "day_of_month": 31, "at": "00:15", "month_end": "skip"},
+            Monthly(day_of_month=31, at=time(0, 15), month_end=MonthEnd.SKIP),
+            id="short months are skipped",
+        ),
+        pytest.param(
+            {"frequency": "cron", "expression": " 30  2 * * mon "},
+            Cron(expression="30 2 * * mon"),
+            id="cron",
         ),
         pytest.param(
             {"frequency": "daily", "at": "03:00", "days": None, "day_of_month": None},
@@ -151,6 +218,30 @@ def test_both_spellings_of_the_zone_are_read(spelling: str) -> None:
             },
             f"{PATH}.anchor_date",
             id="a date that no calendar has",
+        ),
+        pytest.param({"frequency": "cron"}, f"{PATH}.expression", id="no expression"),
+        pytest.param(
+            {"frequency": "cron", "expression": "0 0 30 2 *"},
+            f"{PATH}.expression",
+            id="a day that never comes",
+        ),
+        pytest.param({"frequency": "hourly", "on_gap": "jump"}, f"{PATH}.on_gap", id="gap"),
+        pytest.param({"frequency": "hourly", "on_fold": 1}, f"{PATH}.on_fold", id="fold"),
+        pytest.param({"frequency": "hourly", "jitter": 86_401}, f"{PATH}.jitter", id="jitter"),
+        pytest.param(
+            {"frequency": "hourly", "start_date": "2026-01-02", "end_date": "2026-01-01"},
+            f"{PATH}.end_date",
+            id="an end before the start",
+        ),
+        pytest.param(
+            {"frequency": "hourly", "excluded_dates": ["2026-01-01", "2026-13-01"]},
+            f"{PATH}.excluded_dates",
+            id="a date among others that is none",
+        ),
+        pytest.param(
+            {"frequency": "daily", "at": "09:00", "month_end": "skip"},
+            f"{PATH}.month_end",
+            id="the end of a month without a month",
         ),
         pytest.param(
             {"frequency": "daily", "at": "09:00", "days": ["Monday"]},

@@ -22,27 +22,36 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62\x61tchwork/v1/schedule.proto\x12\x0c\x62\x61tchwork.v1\"\x97\x02\n\x08Schedule\x12-\n\x06hourly\x18\x01 \x01(\x0b\x32\x1b.batchwork.v1.HourlyCadenceH\x00\x12+\n\x05\x64\x61ily\x18\x02 \x01(\x0b\x32\x1a.batchwork.v1.DailyCadenceH\x00\x12-\n\x06weekly\x18\x03 \x01(\x0b\x32\x1b.batchwork.v1.WeeklyCadenceH\x00\x12\x31\n\x08\x62iweekly\x18\x04 \x01(\x0b\x32\x1d.batchwork.v1.BiweeklyCadenceH\x00\x12/\n\x07monthly\x18\x05 \x01(\x0b\x32\x1c.batchwork.v1.MonthlyCadenceH\x00\x12\x11\n\ttime_zone\x18\x06 \x01(\tB\t\n\x07\x63\x61\x64\x65nce\"\x1f\n\rHourlyCadence\x12\x0e\n\x06minute\x18\x01 \x01(\x05\"\x1a\n\x0c\x44\x61ilyCadence\x12\n\n\x02\x61t\x18\x01 \x01(\t\"@\n\rWeeklyCadence\x12#\n\x04\x64\x61ys\x18\x01 \x03(\x0e\x32\x15.batchwork.v1.Weekday\x12\n\n\x02\x61t\x18\x02 \x01(\t\"W\n\x0f\x42iweeklyCadence\x12#\n\x04\x64\x61ys\x18\x01 \x03(\x0e\x32\x15.batchwork.v1.Weekday\x12\n\n\x02\x61t\x18\x02 \x01(\t\x12\x13\n\x0b\x61nchor_date\x18\x03 \x01(\t\"2\n\x0eMonthlyCadence\x12\x14\n\x0c\x64\x61y_of_month\x18\x01 \x01(\x05\x12\n\n\x02\x61t\x18\x02 \x01(\t*\xb6\x01\n\x07Weekday\x12\x17\n\x13WEEKDAY_UNSPECIFIED\x10\x00\x12\x12\n\x0eWEEKDAY_MONDAY\x10\x01\x12\x13\n\x0fWEEKDAY_TUESDAY\x10\x02\x12\x15\n\x11WEEKDAY_WEDNESDAY\x10\x03\x12\x14\n\x10WEEKDAY_THURSDAY\x10\x04\x12\x12\n\x0eWEEKDAY_FRIDAY\x10\x05\x12\x14\n\x10WEEKDAY_SATURDAY\x10\x06\x12\x12\n\x0eWEEKDAY_SUNDAY\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62\x61tchwork/v1/schedule.proto\x12\x0c\x62\x61tchwork.v1\x1a\x1egoogle/protobuf/duration.proto\"\xf7\x03\n\x08Schedule\x12-\n\x06hourly\x18\x01 \x01(\x0b\x32\x1b.batchwork.v1.HourlyCadenceH\x00\x12+\n\x05\x64\x61ily\x18\x02 \x01(\x0b\x32\x1a.batchwork.v1.DailyCadenceH\x00\x12-\n\x06weekly\x18\x03 \x01(\x0b\x32\x1b.batchwork.v1.WeeklyCadenceH\x00\x12\x31\n\x08\x62iweekly\x18\x04 \x01(\x0b\x32\x1d.batchwork.v1.BiweeklyCadenceH\x00\x12/\n\x07monthly\x18\x05 \x01(\x0b\x32\x1c.batchwork.v1.MonthlyCadenceH\x00\x12)\n\x04\x63ron\x18\x07 \x01(\x0b\x32\x19.batchwork.v1.CronCadenceH\x00\x12\x11\n\ttime_zone\x18\x06 \x01(\t\x12#\n\x06on_gap\x18\x08 \x01(\x0e\x32\x13.batchwork.v1.OnGap\x12%\n\x07on_fold\x18\t \x01(\x0e\x32\x14.batchwork.v1.OnFold\x12\x12\n\nstart_date\x18\n \x01(\t\x12\x10\n\x08\x65nd_date\x18\x0b \x01(\t\x12\x16\n\x0e\x65xcluded_dates\x18\x0c \x03(\t\x12)\n\x06jitter\x18\r \x01(\x0b\x32\x19.google.protobuf.DurationB\t\n\x07\x63\x61\x64\x65nce\"\x1f\n\rHourlyCadence\x12\x0e\n\x06minute\x18\x01 \x01(\x05\"\x1a\n\x0c\x44\x61ilyCadence\x12\n\n\x02\x61t\x18\x01 \x01(\t\"@\n\rWeeklyCadence\x12#\n\x04\x64\x61ys\x18\x01 \x03(\x0e\x32\x15.batchwork.v1.Weekday\x12\n\n\x02\x61t\x18\x02 \x01(\t\"W\n\x0f\x42iweeklyCadence\x12#\n\x04\x64\x61ys\x18\x01 \x03(\x0e\x32\x15.batchwork.v1.Weekday\x12\n\n\x02\x61t\x18\x02 \x01(\t\x12\x13\n\x0b\x61nchor_date\x18\x03 \x01(\t\"]\n\x0eMonthlyCadence\x12\x14\n\x0c\x64\x61y_of_month\x18\x01 \x01(\x05\x12\n\n\x02\x61t\x18\x02 \x01(\t\x12)\n\tmonth_end\x18\x03 \x01(\x0e\x32\x16.batchwork.v1.MonthEnd\"!\n\x0b\x43ronCadence\x12\x12\n\nexpression\x18\x01 \x01(\t*\xb6\x01\n\x07Weekday\x12\x17\n\x13WEEKDAY_UNSPECIFIED\x10\x00\x12\x12\n\x0eWEEKDAY_MONDAY\x10\x01\x12\x13\n\x0fWEEKDAY_TUESDAY\x10\x02\x12\x15\n\x11WEEKDAY_WEDNESDAY\x10\x03\x12\x14\n\x10WEEKDAY_THURSDAY\x10\x04\x12\x12\n\x0eWEEKDAY_FRIDAY\x10\x05\x12\x14\n\x10WEEKDAY_SATURDAY\x10\x06\x12\x12\n\x0eWEEKDAY_SUNDAY\x10\x07*J\n\x05OnGap\x12\x16\n\x12ON_GAP_UNSPECIFIED\x10\x00\x12\x18\n\x14ON_GAP_SHIFT_FORWARD\x10\x01\x12\x0f\n\x0bON_GAP_SKIP\x10\x02*Z\n\x06OnFold\x12\x17\n\x13ON_FOLD_UNSPECIFIED\x10\x00\x12\x11\n\rON_FOLD_FIRST\x10\x01\x12\x12\n\x0eON_FOLD_SECOND\x10\x02\x12\x10\n\x0cON_FOLD_BOTH\x10\x03*N\n\x08MonthEnd\x12\x19\n\x15MONTH_END_UNSPECIFIED\x10\x00\x12\x13\n\x0fMONTH_END_CLAMP\x10\x01\x12\x12\n\x0eMONTH_END_SKIP\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'batchwork.v1.schedule_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WEEKDAY']._serialized_start=596
-  _globals['_WEEKDAY']._serialized_end=778
-  _globals['_SCHEDULE']._serialized_start=46
-  _globals['_SCHEDULE']._serialized_end=325
-  _globals['_HOURLYCADENCE']._serialized_start=327
-  _globals['_HOURLYCADENCE']._serialized_end=358
-  _globals['_DAILYCADENCE']._serialized_start=360
-  _globals['_DAILYCADENCE']._serialized_end=386
-  _globals['_WEEKLYCADENCE']._serialized_start=388
-  _globals['_WEEKLYCADENCE']._serialized_end=452
-  _globals['_BIWEEKLYCADENCE']._serialized_start=454
-  _globals['_BIWEEKLYCADENCE']._serialized_end=541
-  _globals['_MONTHLYCADENCE']._serialized_start=543
-  _globals['_MONTHLYCADENCE']._serialized_end=593
+  _globals['_WEEKDAY']._serialized_start=930
+  _globals['_WEEKDAY']._serialized_end=1112
+  _globals['_ONGAP']._serialized_start=1114
+  _globals['_ONGAP']._serialized_end=1188
+  _globals['_ONFOLD']._serialized_start=1190
+  _globals['_ONFOLD']._serialized_end=1280
+  _globals['_MONTHEND']._serialized_start=1282
+  _globals['_MONTHEND']._serialized_end=1360
+  _globals['_SCHEDULE']._serialized_start=78
+  _globals['_SCHEDULE']._serialized_end=581
+  _globals['_HOURLYCADENCE']._serialized_start=583
+  _globals['_HOURLYCADENCE']._serialized_end=614
+  _globals['_DAILYCADENCE']._serialized_start=616
+  _globals['_DAILYCADENCE']._serialized_end=642
+  _globals['_WEEKLYCADENCE']._serialized_start=644
+  _globals['_WEEKLYCADENCE']._serialized_end=708
+  _globals['_BIWEEKLYCADENCE']._serialized_start=710
+  _globals['_BIWEEKLYCADENCE']._serialized_end=797
+  _globals['_MONTHLYCADENCE']._serialized_start=799
+  _globals['_MONTHLYCADENCE']._serialized_end=892
+  _globals['_CRONCADENCE']._serialized_start=894
+  _globals['_CRONCADENCE']._serialized_end=927
 # @@protoc_insertion_point(module_scope)

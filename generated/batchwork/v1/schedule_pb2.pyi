@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -63,6 +64,82 @@ WEEKDAY_SUNDAY: Weekday.ValueType  # 7
 """The last day."""
 Global___Weekday: _TypeAlias = Weekday  # noqa: Y015
 
+class _OnGap:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnGapEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnGap.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_GAP_UNSPECIFIED: _OnGap.ValueType  # 0
+    """Unset: SHIFT_FORWARD."""
+    ON_GAP_SHIFT_FORWARD: _OnGap.ValueType  # 1
+    """Due at the first instant after the gap."""
+    ON_GAP_SKIP: _OnGap.ValueType  # 2
+    """Not due on that day."""
+
+class OnGap(_OnGap, metaclass=_OnGapEnumTypeWrapper):
+    """Says what is done about a local time that the clock leaves out."""
+
+ON_GAP_UNSPECIFIED: OnGap.ValueType  # 0
+"""Unset: SHIFT_FORWARD."""
+ON_GAP_SHIFT_FORWARD: OnGap.ValueType  # 1
+"""Due at the first instant after the gap."""
+ON_GAP_SKIP: OnGap.ValueType  # 2
+"""Not due on that day."""
+Global___OnGap: _TypeAlias = OnGap  # noqa: Y015
+
+class _OnFold:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnFoldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnFold.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_FOLD_UNSPECIFIED: _OnFold.ValueType  # 0
+    """Unset: FIRST."""
+    ON_FOLD_FIRST: _OnFold.ValueType  # 1
+    """Due the first time."""
+    ON_FOLD_SECOND: _OnFold.ValueType  # 2
+    """Due the second time."""
+    ON_FOLD_BOTH: _OnFold.ValueType  # 3
+    """Due both times."""
+
+class OnFold(_OnFold, metaclass=_OnFoldEnumTypeWrapper):
+    """Says what is done about a local time that the clock shows twice."""
+
+ON_FOLD_UNSPECIFIED: OnFold.ValueType  # 0
+"""Unset: FIRST."""
+ON_FOLD_FIRST: OnFold.ValueType  # 1
+"""Due the first time."""
+ON_FOLD_SECOND: OnFold.ValueType  # 2
+"""Due the second time."""
+ON_FOLD_BOTH: OnFold.ValueType  # 3
+"""Due both times."""
+Global___OnFold: _TypeAlias = OnFold  # noqa: Y015
+
+class _MonthEnd:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MonthEndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MonthEnd.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MONTH_END_UNSPECIFIED: _MonthEnd.ValueType  # 0
+    """Unset: CLAMP."""
+    MONTH_END_CLAMP: _MonthEnd.ValueType  # 1
+    """Due on the last day of that month."""
+    MONTH_END_SKIP: _MonthEnd.ValueType  # 2
+    """Not due in that month."""
+
+class MonthEnd(_MonthEnd, metaclass=_MonthEndEnumTypeWrapper):
+    """Says what is done about a day that a month does not have."""
+
+MONTH_END_UNSPECIFIED: MonthEnd.ValueType  # 0
+"""Unset: CLAMP."""
+MONTH_END_CLAMP: MonthEnd.ValueType  # 1
+"""Due on the last day of that month."""
+MONTH_END_SKIP: MonthEnd.ValueType  # 2
+"""Not due in that month."""
+Global___MonthEnd: _TypeAlias = MonthEnd  # noqa: Y015
+
 @_typing.final
 class Schedule(_message.Message):
     """Says when something is due, in local time."""
@@ -74,11 +151,36 @@ class Schedule(_message.Message):
     WEEKLY_FIELD_NUMBER: _builtins.int
     BIWEEKLY_FIELD_NUMBER: _builtins.int
     MONTHLY_FIELD_NUMBER: _builtins.int
+    CRON_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
+    ON_GAP_FIELD_NUMBER: _builtins.int
+    ON_FOLD_FIELD_NUMBER: _builtins.int
+    START_DATE_FIELD_NUMBER: _builtins.int
+    END_DATE_FIELD_NUMBER: _builtins.int
+    EXCLUDED_DATES_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
     time_zone: _builtins.str
     """Names the IANA time zone in which the times are meant, such as
     `Europe/Berlin`. Optional; unset means that of the job for a preference,
-    and `UTC` for a job. An unknown zone is refused.
+    and `UTC` for a job. An unknown zone is
+    refused.
+    """
+    on_gap: Global___OnGap.ValueType
+    """Says what is done about a local time that the clock leaves out in spring.
+    Cadences that go by the hours that pass do not need it: an hourly one, and
+    a cron expression whose hour is `*`.
+    """
+    on_fold: Global___OnFold.ValueType
+    """Says what is done about a local time that the clock shows twice in autumn.
+    Cadences that go by the hours that pass do not need it.
+    """
+    start_date: _builtins.str
+    """Sets the first local day on which something can be due, `YYYY-MM-DD`.
+    Optional.
+    """
+    end_date: _builtins.str
+    """Sets the last local day on which something can be due, `YYYY-MM-DD`.
+    Optional; not before `start_date`.
     """
     @_builtins.property
     def hourly(self) -> Global___HourlyCadence:
@@ -100,6 +202,21 @@ class Schedule(_message.Message):
     def monthly(self) -> Global___MonthlyCadence:
         """On the same day of every month."""
 
+    @_builtins.property
+    def cron(self) -> Global___CronCadence:
+        """When a cron expression says so."""
+
+    @_builtins.property
+    def excluded_dates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists local days on which nothing is due, `YYYY-MM-DD`; at most 366."""
+
+    @_builtins.property
+    def jitter(self) -> _duration_pb2.Duration:
+        """Spreads runs: each begins up to this much after its due time, 0 s to 24 h.
+        How much depends on the job and the due time alone. Optional; unset means
+        that a run begins when it is due.
+        """
+
     def __init__(
         self,
         *,
@@ -108,13 +225,20 @@ class Schedule(_message.Message):
         weekly: Global___WeeklyCadence | None = ...,
         biweekly: Global___BiweeklyCadence | None = ...,
         monthly: Global___MonthlyCadence | None = ...,
+        cron: Global___CronCadence | None = ...,
         time_zone: _builtins.str = ...,
+        on_gap: Global___OnGap.ValueType = ...,
+        on_fold: Global___OnFold.ValueType = ...,
+        start_date: _builtins.str = ...,
+        end_date: _builtins.str = ...,
+        excluded_dates: _abc.Iterable[_builtins.str] | None = ...,
+        jitter: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["biweekly", b"biweekly", "cadence", b"cadence", "daily", b"daily", "hourly", b"hourly", "monthly", b"monthly", "weekly", b"weekly"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["biweekly", b"biweekly", "cadence", b"cadence", "cron", b"cron", "daily", b"daily", "hourly", b"hourly", "jitter", b"jitter", "monthly", b"monthly", "weekly", b"weekly"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["biweekly", b"biweekly", "cadence", b"cadence", "daily", b"daily", "hourly", b"hourly", "monthly", b"monthly", "time_zone", b"time_zone", "weekly", b"weekly"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["biweekly", b"biweekly", "cadence", b"cadence", "cron", b"cron", "daily", b"daily", "end_date", b"end_date", "excluded_dates", b"excluded_dates", "hourly", b"hourly", "jitter", b"jitter", "monthly", b"monthly", "on_fold", b"on_fold", "on_gap", b"on_gap", "start_date", b"start_date", "time_zone", b"time_zone", "weekly", b"weekly"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_cadence: _TypeAlias = _typing.Literal["hourly", "daily", "weekly", "biweekly", "monthly"]  # noqa: Y015
+    _WhichOneofReturnType_cadence: _TypeAlias = _typing.Literal["hourly", "daily", "weekly", "biweekly", "monthly", "cron"]  # noqa: Y015
     _WhichOneofArgType_cadence: _TypeAlias = _typing.Literal["cadence", b"cadence"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_cadence) -> _WhichOneofReturnType_cadence | None: ...
 
@@ -234,20 +358,50 @@ class MonthlyCadence(_message.Message):
 
     DAY_OF_MONTH_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
+    MONTH_END_FIELD_NUMBER: _builtins.int
     day_of_month: _builtins.int
     """Sets the day, 1 to 31, or -1 for the last day of the month."""
     at: _builtins.str
     """Sets the local time, `HH:MM`, 00:00 to 23:59."""
+    month_end: Global___MonthEnd.ValueType
+    """Says what is done about a day that a month does not have."""
     def __init__(
         self,
         *,
         day_of_month: _builtins.int = ...,
         at: _builtins.str = ...,
+        month_end: Global___MonthEnd.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "day_of_month", b"day_of_month"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "day_of_month", b"day_of_month", "month_end", b"month_end"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MonthlyCadence: _TypeAlias = MonthlyCadence  # noqa: Y015
+
+@_typing.final
+class CronCadence(_message.Message):
+    """Means when a cron expression says so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    """Holds the five fields of a crontab: minute, hour, day of month, month, day
+    of week, with `*`, lists, ranges, steps, and English names of months and
+    days; at most 256 characters. When both kinds of day are restricted, one
+    of them is enough (POSIX).
+    """
+    def __init__(
+        self,
+        *,
+        expression: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CronCadence: _TypeAlias = CronCadence  # noqa: Y015

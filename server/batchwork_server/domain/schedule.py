@@ -5,19 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, time
+from datetime import date, time, timedelta
 from difflib import get_close_matches
-from enum import IntEnum
-from functools import cache
+from enum import IntEnum, StrEnum
+from functools import cache, lru_cache
 from typing import Any, assert_never
 from zoneinfo import available_timezones
 
-from batchwork_server.domain.json_object import FieldReader, listed, quoted, whole_number
+from batchwork_server.domain.cron import CronExpression, parse_cron
+from batchwork_server.domain.json_object import (
+    FieldReader,
+    listed,
+    quoted,
+    seconds_of,
+    whole_number,
+)
 from batchwork_server.errors import Violation
 
 UNKNOWN_TIME_ZONE = "UNKNOWN_TIME_ZONE"
 
 LAST_DAY_OF_MONTH = -1
+
+LONGEST_JITTER = timedelta(hours=24)
+
+MOST_EXCLUDED_DATES = 366
+
+_LONGEST_CRON = 256
 
 
 class Weekday(IntEnum):
@@ -67,23 +80,77 @@ class Biweekly:
     anchor_date: date | None = None
 
 
+class MonthEnd(StrEnum):
+    """What is done about a day that a month does not have."""
+
+    CLAMP = "CLAMP"  # due on the last day of that month
+    SKIP = "SKIP"  # not due in that month
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Monthly:
     """On the same day of every month, 1 to 31, or ``LAST_DAY_OF_MONTH``."""
 
     day_of_month: int
     at: time
+    month_end: MonthEnd = MonthEnd.CLAMP
 
 
-Cadence = Hourly | Daily | Weekly | Biweekly | Monthly
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cron:
+    """When a cron expression says so."""
+
+    expression: str
+
+    @property
+    def fields(self) -> CronExpression:
+        """What the expression allows."""
+        return _parsed_cron(self.expression)
+
+
+_parsed_cron = lru_cache(maxsize=1024)(parse_cron)
+
+Cadence = Hourly | Daily | Weekly | Biweekly | Monthly | Cron
+
+
+class OnGap(StrEnum):
+    """What is done about a local time that the clock leaves out."""
+
+    SHIFT_FORWARD = "SHIFT_FORWARD"  # due at the first instant after the gap
+    SKIP = "SKIP"  # not due on that day
+
+
+class OnFold(StrEnum):
+    """What is done about a local time that the clock shows twice."""
+
+    FIRST = "FIRST"
+    SECOND = "SECOND"
+    BOTH = "BOTH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A cadence and its IANA zone; without a zone, that of the job or of the server."""
+    """A cadence, its IANA zone, and what is done about times that are not there once.
+
+    Attributes:
+        time_zone: None means that of the job or of the server.
+        on_gap: Not for a cadence that goes by the hours that pass: an hourly one, and a cron
+            expression for every hour.
+        on_fold: Likewise.
+        start_date: Nothing is due before this local day.
+        end_date: Nothing is due after this local day.
+        excluded_dates: Local days on which nothing is due, sorted.
+        jitter: The run of each due time begins later by up to so much.
+    """
 
     cadence: Cadence
     time_zone: str | None = None
+    on_gap: OnGap = OnGap.SHIFT_FORWARD
+    on_fold: OnFold = OnFold.FIRST
+    start_date: date | None = None
+    end_date: date | None = None
+    excluded_dates: tuple[date, ...] = ()
+    jitter: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +164,13 @@ class ScheduleSpelling:
     @property
     def names(self) -> tuple[str, ...]:
         """Every field that some frequency has."""
-        return ("minute", self.at, self.days, self.day_of_month, "anchor_date")
+        return (
+            *("minute", self.at, self.days, self.day_of_month, "anchor_date", "month_end"),
+            "expression",
+        )
+
+
+_OPTIONS = ("on_gap", "on_fold", "start_date", "end_date", "excluded_dates", "jitter")
 
 
 _JOB_SPELLING = ScheduleSpelling()
@@ -131,10 +204,11 @@ def read_schedule(
         read_cadence = None
     time_zone = _read_time_zone(fields)
     if read_cadence is None:
-        fields.know(*spelling.names)
+        fields.know(*spelling.names, *_OPTIONS)
         return None
     cadence = read_cadence(fields, spelling)
-    return None if cadence is None else Schedule(cadence=cadence, time_zone=time_zone)
+    options = _read_options(fields)
+    return None if cadence is None else Schedule(cadence=cadence, time_zone=time_zone, **options)
 
 
 def render_schedule(schedule: Schedule) -> dict[str, Any]:
@@ -142,6 +216,24 @@ def render_schedule(schedule: Schedule) -> dict[str, Any]:
     document = _render_cadence(schedule.cadence)
     if schedule.time_zone is not None:
         document["time_zone"] = schedule.time_zone
+    return document | _render_options(schedule)
+
+
+def _render_options(schedule: Schedule) -> dict[str, Any]:
+    """Writes what is not as it is by default."""
+    document: dict[str, Any] = {}
+    if schedule.on_gap is not OnGap.SHIFT_FORWARD:
+        document["on_gap"] = schedule.on_gap.lower()
+    if schedule.on_fold is not OnFold.FIRST:
+        document["on_fold"] = schedule.on_fold.lower()
+    for name in ("start_date", "end_date"):
+        day: date | None = getattr(schedule, name)
+        if day is not None:
+            document[name] = day.isoformat()
+    if schedule.excluded_dates:
+        document["excluded_dates"] = [day.isoformat() for day in schedule.excluded_dates]
+    if schedule.jitter:
+        document["jitter"] = seconds_of(schedule.jitter)
     return document
 
 
@@ -161,8 +253,16 @@ def _render_cadence(cadence: Cadence) -> dict[str, Any]:
                 "at": _render_at(at),
                 **anchored,
             }
-        case Monthly(day_of_month=day, at=at):
-            return {"frequency": "monthly", "day_of_month": day, "at": _render_at(at)}
+        case Monthly(day_of_month=day, at=at, month_end=month_end):
+            skipping = {} if month_end is MonthEnd.CLAMP else {"month_end": month_end.lower()}
+            return {
+                "frequency": "monthly",
+                "day_of_month": day,
+                "at": _render_at(at),
+                **skipping,
+            }
+        case Cron(expression=expression):
+            return {"frequency": "cron", "expression": expression}
         case _:
             assert_never(cadence)
 
@@ -191,7 +291,7 @@ def _read_weekly(fields: FieldReader, spelling: ScheduleSpelling) -> Weekly | No
 
 def _read_biweekly(fields: FieldReader, spelling: ScheduleSpelling) -> Biweekly | None:
     days, at = _read_days(fields, spelling.days), _read_at(fields, spelling.at)
-    anchor_date = _read_anchor_date(fields)
+    anchor_date = _read_date(fields, "anchor_date")
     if not days or at is None:
         return None
     return Biweekly(days=days, at=at, anchor_date=anchor_date)
@@ -199,7 +299,24 @@ def _read_biweekly(fields: FieldReader, spelling: ScheduleSpelling) -> Biweekly 
 
 def _read_monthly(fields: FieldReader, spelling: ScheduleSpelling) -> Monthly | None:
     day, at = _read_day_of_month(fields, spelling.day_of_month), _read_at(fields, spelling.at)
-    return Monthly(day_of_month=day, at=at) if day is not None and at is not None else None
+    month_end = fields.choice("month_end", _MONTH_ENDS) or MonthEnd.CLAMP
+    if day is None or at is None:
+        return None
+    return Monthly(day_of_month=day, at=at, month_end=month_end)
+
+
+def _read_cron(fields: FieldReader, _spelling: ScheduleSpelling) -> Cron | None:
+    if not fields.require("expression"):
+        return None
+    text = fields.line("expression", longest=_LONGEST_CRON)
+    if not text:
+        return None
+    try:
+        parse_cron(text)
+    except ValueError as error:
+        fields.refuse("expression", f"{quoted(text)} is no cron expression: {error}.")
+        return None
+    return Cron(expression=" ".join(text.split()))
 
 
 _CADENCE_READERS: dict[str, Callable[[FieldReader, ScheduleSpelling], Cadence | None]] = {
@@ -208,7 +325,25 @@ _CADENCE_READERS: dict[str, Callable[[FieldReader, ScheduleSpelling], Cadence | 
     "weekly": _read_weekly,
     "biweekly": _read_biweekly,
     "monthly": _read_monthly,
+    "cron": _read_cron,
 }
+
+
+def _read_options(fields: FieldReader) -> dict[str, Any]:
+    """Takes what goes with every cadence, by the names of ``Schedule``."""
+    start_date, end_date = _read_date(fields, "start_date"), _read_date(fields, "end_date")
+    if start_date is not None and end_date is not None and end_date < start_date:
+        message = f'"{end_date}" is before the start date "{start_date}"; nothing is ever due.'
+        fields.refuse("end_date", message)
+    jitter = fields.duration("jitter", least=timedelta(0), most=LONGEST_JITTER)
+    return {
+        "on_gap": fields.choice("on_gap", _ON_GAP) or OnGap.SHIFT_FORWARD,
+        "on_fold": fields.choice("on_fold", _ON_FOLD) or OnFold.FIRST,
+        "start_date": start_date,
+        "end_date": end_date,
+        "excluded_dates": _read_dates(fields, "excluded_dates"),
+        "jitter": jitter or timedelta(0),
+    }
 
 
 def _read_at(fields: FieldReader, name: str) -> time | None:
@@ -239,16 +374,36 @@ def _read_days(fields: FieldReader, name: str) -> tuple[Weekday, ...]:
     return ()
 
 
-def _read_anchor_date(fields: FieldReader) -> date | None:
-    value = fields.take("anchor_date")
+def _read_date(fields: FieldReader, name: str) -> date | None:
+    value = fields.take(name)
     if value is None:
         return None
+    day = _date_of(value)
+    if day is None:
+        fields.refuse(name, f"{quoted(value)} is no date; write YYYY-MM-DD.")
+    return day
+
+
+def _read_dates(fields: FieldReader, name: str) -> tuple[date, ...]:
+    values = fields.take(name)
+    if values is None:
+        return ()
+    if not isinstance(values, list) or len(values) > MOST_EXCLUDED_DATES:
+        fields.refuse(name, f"write a list of at most {MOST_EXCLUDED_DATES} dates, YYYY-MM-DD.")
+        return ()
+    days = [_date_of(value) for value in values]
+    wrong = [quoted(value) for value, day in zip(values, days, strict=True) if day is None]
+    if wrong:
+        fields.refuse(name, f"{', '.join(wrong[:5])}: no date; write YYYY-MM-DD.")
+    return tuple(sorted({day for day in days if day is not None}))
+
+
+def _date_of(value: Any) -> date | None:
     try:
         if isinstance(value, str) and _DATE.fullmatch(value):
             return date.fromisoformat(value)
     except ValueError:
-        pass  # a date that no calendar has is reported like text that is no date
-    fields.refuse("anchor_date", f"{quoted(value)} is no date; write YYYY-MM-DD.")
+        pass  # a date that no calendar has is like text that is no date
     return None
 
 
@@ -282,5 +437,8 @@ def _time_zones() -> frozenset[str]:
 
 _TIME_OF_DAY = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_MONTH_ENDS = {rule.lower(): rule for rule in MonthEnd}
+_ON_GAP = {rule.lower(): rule for rule in OnGap}
+_ON_FOLD = {rule.lower(): rule for rule in OnFold}
 _DAY_NAMES = tuple(day.name.capitalize() for day in Weekday)
 _WEEKDAYS = {day.name.lower(): day for day in Weekday}
