@@ -29,10 +29,10 @@ from batchwork.v1.batch_service_pb2 import (
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceStub
 from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
 from google.protobuf.struct_pb2 import Struct
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from batchwork_client.calls import Calls, new_request_id
 from batchwork_client.errors import DeadlineExceededError
+from batchwork_client.instants import timestamp_of
 from batchwork_client.results import stream_results
 from batchwork_client.uploading import Upload
 from batchwork_client.watch import DEFAULT_PATIENCE, Patience, watch, watch_many
@@ -162,8 +162,8 @@ class Batches:
         Raises:
             ValueError: An instant has no time zone.
         """
-        after = _timestamp("created_after", created_after)
-        before = _timestamp("created_before", created_before)
+        after = timestamp_of("created_after", created_after)
+        before = timestamp_of("created_before", created_before)
 
         def request_for(size: int, token: str) -> messages.ListBatchesRequest:
             return messages.ListBatchesRequest(
@@ -675,13 +675,3 @@ def _struct(values: Mapping[str, Any]) -> Struct:
     struct = Struct()
     struct.update(values)
     return struct
-
-
-def _timestamp(name: str, instant: datetime | None) -> Timestamp | None:
-    if instant is None:
-        return None
-    if instant.tzinfo is None:
-        raise ValueError(f"{name} is {instant}, which has no time zone; give it one")
-    timestamp = Timestamp()
-    timestamp.FromDatetime(instant)
-    return timestamp

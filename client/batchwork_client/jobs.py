@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from batchwork.v1 import job_service_pb2 as messages
 from batchwork.v1.batch_pb2 import Batch
 from batchwork.v1.job_pb2 import Job, JobShape
 from batchwork.v1.job_service_pb2_grpc import JobServiceStub
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from batchwork_client.calls import Calls, new_request_id
+from batchwork_client.instants import timestamp_of
 
 
 class Jobs:
@@ -32,14 +35,16 @@ class Jobs:
         *,
         source: str = "",
         validate_only: bool = False,
+        prune: bool = False,
         request_id: str | None = None,
     ) -> messages.ImportJobsResponse:
         """Imports a job file, all of it or nothing.
 
         Args:
             jobs: The JSON text itself, or the path of a file as a ``Path``.
-            source: Where the jobs come from; kept with them.
+            source: Where the jobs come from, to which they belong from then on.
             validate_only: Answers with the difference and stores nothing.
+            prune: Deletes the jobs that belong to ``source`` and are not in the file.
             request_id: Makes a repeat return the first answer; a new one is made when unset.
 
         Raises:
@@ -54,6 +59,7 @@ class Jobs:
                 jobs_json=text,
                 source=source,
                 validate_only=validate_only,
+                prune=prune,
             ),
         )
 
@@ -64,6 +70,88 @@ class Jobs:
             messages.ExportJobsRequest(job_ids=job_ids, tenant_id=tenant_id),
         )
         return response.jobs_json
+
+    async def create_job(
+        self, job: Job, *, validate_only: bool = False, request_id: str | None = None
+    ) -> messages.CreateJobResponse:
+        """Creates a job and returns it, with what may not be meant about it.
+
+        Args:
+            job: ``job_id`` and ``shape`` are required, and what the shape needs.
+            validate_only: Answers with the job as it would be, and stores nothing.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+
+        Raises:
+            InvalidArgumentError: Carries every violation.
+            AlreadyExistsError: The id is taken.
+        """
+        return await self._calls.unary(
+            self._stub.CreateJob,
+            messages.CreateJobRequest(
+                request_id=request_id or new_request_id(), job=job, validate_only=validate_only
+            ),
+        )
+
+    async def update_job(
+        self,
+        job: Job,
+        *,
+        update_mask: Sequence[str] = (),
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str | None = None,
+    ) -> messages.UpdateJobResponse:
+        """Changes fields of a job and returns it, with what may not be meant about it.
+
+        Args:
+            job: ``job_id`` names it; the other fields are the new values.
+            update_mask: The fields to change, ``*`` for all; empty means those that are set.
+            etag: Must be that of the stored job; unset changes it whatever it is.
+            validate_only: Answers with the job as it would be, and stores nothing.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+
+        Raises:
+            InvalidArgumentError: Carries every violation.
+            EtagMismatchError: Somebody changed it; read it again.
+        """
+        request = messages.UpdateJobRequest(
+            request_id=request_id or new_request_id(),
+            job=job,
+            etag=etag,
+            validate_only=validate_only,
+        )
+        if update_mask:
+            request.update_mask.CopyFrom(FieldMask(paths=update_mask))
+        return await self._calls.unary(self._stub.UpdateJob, request)
+
+    async def delete_job(
+        self,
+        job_id: str,
+        *,
+        etag: str = "",
+        allow_missing: bool = False,
+        request_id: str | None = None,
+    ) -> None:
+        """Deletes a job; its batches stay.
+
+        Args:
+            job_id: The job.
+            etag: Must be that of the stored job; unset deletes it whatever it is.
+            allow_missing: Takes a job that is not there for one that is deleted already.
+            request_id: Makes a repeat delete nothing more; a new one is made when unset.
+
+        Raises:
+            EtagMismatchError: Somebody changed it; read it again.
+        """
+        await self._calls.unary(
+            self._stub.DeleteJob,
+            messages.DeleteJobRequest(
+                request_id=request_id or new_request_id(),
+                job_id=job_id,
+                etag=etag,
+                allow_missing=allow_missing,
+            ),
+        )
 
     async def get_job(self, job_id: str, *, tenant_id: str = "") -> Job:
         """Returns one job."""
@@ -95,6 +183,46 @@ class Jobs:
 
         return self._calls.paged(
             self._stub.ListJobs, request_for, lambda page: page.jobs, limit=limit
+        )
+
+    def list_upcoming_runs(
+        self,
+        job_ids: Sequence[str] = (),
+        *,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        tenant_id: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[messages.UpcomingRun]:
+        """Yields when jobs are due, in the order of their due times; at most ``limit``.
+
+        Without a ``limit`` and an ``end_time`` that goes on for as long as it is read.
+
+        Args:
+            job_ids: The jobs, at most 100; empty means every job that has a schedule.
+            start_time: The first instant that counts; unset means now.
+            end_time: The first instant that does not count any more.
+            tenant_id: Another tenant; operators only.
+            limit: The most runs.
+
+        Raises:
+            ValueError: A time knows no zone.
+        """
+        start = timestamp_of("start_time", start_time)
+        end = timestamp_of("end_time", end_time)
+
+        def request_for(size: int, token: str) -> messages.ListUpcomingRunsRequest:
+            return messages.ListUpcomingRunsRequest(
+                page_size=size,
+                page_token=token,
+                job_ids=job_ids,
+                start_time=start,
+                end_time=end,
+                tenant_id=tenant_id,
+            )
+
+        return self._calls.paged(
+            self._stub.ListUpcomingRuns, request_for, lambda page: page.runs, limit=limit
         )
 
     async def run_job(

@@ -17,6 +17,7 @@ from batchwork_server.application.planning import Planning
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
+from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.validation import Validation
 from batchwork_server.application.watching import Watching
@@ -58,6 +59,7 @@ class Application:
     uploads: Uploads
     results: Results
     jobs: Jobs
+    upcoming: UpcomingRuns
     preferences: Preferences
     validation: Validation
     watching: Watching
@@ -162,6 +164,13 @@ def _put_together(
         batches_are_kept=settings.batches_are_kept,
         events_are_kept=settings.events_are_kept,
     )
+    jobs = Jobs(
+        store=store,
+        categories=store.categories,
+        users=store.users,
+        templates=templates,
+        clock=clock,
+    )
     return Application(
         store=store,
         database=database,
@@ -184,13 +193,8 @@ def _put_together(
             wakeups=wakeups,
         ),
         results=Results(store=store, clock=clock, wakeups=wakeups),
-        jobs=Jobs(
-            store=store,
-            categories=store.categories,
-            users=store.users,
-            templates=templates,
-            clock=clock,
-        ),
+        jobs=jobs,
+        upcoming=UpcomingRuns(jobs=jobs, clock=clock, zone=settings.time_zone),
         preferences=Preferences(store=store, clock=clock),
         validation=validation,
         watching=Watching(
@@ -236,6 +240,7 @@ async def serving(
             uploads=app.uploads,
             results=app.results,
             jobs=app.jobs,
+            upcoming=app.upcoming,
             preferences=app.preferences,
             validation=app.validation,
             watching=app.watching,

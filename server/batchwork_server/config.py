@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batchwork_server.domain.batch import HANDICAPS, BatchOptions, Priority
 from batchwork_server.domain.retry import LARGEST_MULTIPLIER, LEAST_MULTIPLIER, RetryPolicy
+from batchwork_server.domain.schedule import is_time_zone
 from batchwork_server.errors import ConfigurationError
 
 
@@ -145,6 +146,7 @@ class Settings(BaseSettings):
     event_retention_days: int = Field(
         default=7, ge=0, le=36_500, validation_alias="BATCHWORK_EVENT_RETENTION_DAYS"
     )
+    time_zone: str = Field(default="UTC", validation_alias="BATCHWORK_TIME_ZONE")
     log_level: Literal["debug", "info", "warn", "error"] = Field(
         default="info", validation_alias="LOG_LEVEL"
     )
@@ -157,6 +159,13 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             raise ValueError("write host:port, such as 127.0.0.1:50051")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_time_zone(cls, value: str) -> str:
+        if not is_time_zone(value):
+            raise ValueError("write an IANA time zone such as Europe/Berlin")
         return value
 
     @property

@@ -260,11 +260,12 @@ async def test_jobs_are_imported_from_text_or_a_file(client_of, tmp_path):
     file.write_text('{"batch_processing_jobs": ["ü"]}', encoding="utf-8")
 
     await client.jobs.import_jobs('{"batch_processing_jobs": []}', source="deploy")
-    await client.jobs.import_jobs(file, validate_only=True)
+    await client.jobs.import_jobs(file, validate_only=True, prune=True)
 
     from_text, from_file = import_jobs.requests
     assert from_text.jobs_json == '{"batch_processing_jobs": []}'
     assert (from_text.source, from_text.validate_only) == ("deploy", False)
+    assert (from_text.prune, from_file.prune) == (False, True)
     assert from_file.jobs_json == '{"batch_processing_jobs": ["ü"]}'
     assert from_file.validate_only
     assert from_file.request_id
@@ -290,6 +291,34 @@ async def test_jobs_are_read_and_run(client_of):
     assert (job.job_id, listed, exported, batch.batch_id) == ("daily", ["daily"], "{}", "bat-1")
     assert list(run_job.requests[0].user_ids) == ["u1"]
     assert run_job.requests[0].request_id
+
+
+async def test_jobs_are_created_changed_and_deleted(client_of):
+    job = Job(job_id="daily", limit=5, etag="e2")
+    create_job = Unary(job_service_pb2.CreateJobResponse(job=job))
+    update_job = Unary(job_service_pb2.UpdateJobResponse(job=job))
+    delete_job = Unary(job_service_pb2.DeleteJobResponse())
+    client = await client_of(
+        servicer(
+            JobServiceServicer, CreateJob=create_job, UpdateJob=update_job, DeleteJob=delete_job
+        )
+    )
+
+    created = await client.jobs.create_job(job, validate_only=True)
+    updated = await client.jobs.update_job(job, update_mask=["limit"], etag="e1")
+    await client.jobs.update_job(job, request_id="request-1", validate_only=True)
+    await client.jobs.delete_job("daily", etag="e2", allow_missing=True)
+
+    assert (created.job, updated.job) == (job, job)
+    [creation] = create_job.requests
+    assert (creation.job, creation.validate_only) == (job, True)
+    masked, unmasked = update_job.requests
+    assert (masked.job, list(masked.update_mask.paths), masked.etag) == (job, ["limit"], "e1")
+    assert not unmasked.HasField("update_mask")
+    assert (unmasked.request_id, unmasked.validate_only) == ("request-1", True)
+    [deletion] = delete_job.requests
+    assert (deletion.job_id, deletion.etag, deletion.allow_missing) == ("daily", "e2", True)
+    assert all(sent.request_id for sent in (creation, masked, deletion))
 
 
 async def test_preferences_are_read_and_set(client_of):

@@ -35,12 +35,12 @@ from batchwork.v1.batch_service_pb2 import BatchEvent, WatchBatchesResponse, Wat
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 from batchwork.v1.item_pb2 import Item, ItemAttempt, ItemError, ItemState
 from batchwork.v1.job_pb2 import Job, JobShape, Priority
-from batchwork.v1.job_service_pb2 import JobChange, JobChangeKind
+from batchwork.v1.job_service_pb2 import JobChange, JobChangeKind, UpcomingRun
 from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 from batchwork.v1.policy_pb2 import FailureAction, FailurePolicy, RetryPolicy
 from batchwork.v1.preference_pb2 import Preference
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
-from batchwork.v1.schedule_pb2 import Weekday
+from batchwork.v1.schedule_pb2 import DueRule, Weekday
 from batchwork.v1.validation_service_pb2 import UserVerdict
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
 from batchwork_client import cli, connect
@@ -648,6 +648,28 @@ class TestJobs:
         assert json.loads(as_json.stdout)["schedule"]["daily"] == {"at": "09:00"}
         assert server.requests["ListJobs"][0].shape == JobShape.JOB_SHAPE_INDIVIDUAL
 
+    def test_upcoming_runs_are_listed_with_their_rules(self, batchwork, server):
+        run = UpcomingRun(
+            job_id="daily",
+            time_zone="Europe/Berlin",
+            local_time="2026-03-29T03:00:00+02:00",
+            scheduled_local_time="2026-03-29T02:30:00",
+            rules=[DueRule.DUE_RULE_GAP],
+        )
+        run.due_time.FromJsonString("2026-03-29T01:00:00Z")
+        server.answers["ListUpcomingRuns"] = job_service_pb2.ListUpcomingRunsResponse(runs=[run])
+
+        text = batchwork("upcoming", "daily", "--since", "2026-03-28", "--until", "2026-03-30")
+        as_json = batchwork("upcoming", "--json")
+
+        assert "2026-03-29 01:00:00Z  2026-03-29 03:00:00+02:00  Europe/Berlin" in text.stdout
+        assert "02:30 is left out by the clock; at the first instant after" in text.stdout
+        assert json.loads(as_json.stdout)["rules"] == ["DUE_RULE_GAP"]
+        bounded, everything = server.requests["ListUpcomingRuns"]
+        assert list(bounded.job_ids) == ["daily"]
+        assert (bounded.HasField("start_time"), bounded.HasField("end_time")) == (True, True)
+        assert not everything.HasField("start_time")
+
     def test_import_shows_what_changed(self, batchwork, server, tmp_path):
         server.answers["ImportJobs"] = job_service_pb2.ImportJobsResponse(
             changes=[
@@ -670,6 +692,37 @@ class TestJobs:
         assert "warning: $.jobs[0]: no time zone" in result.stderr
         request = server.sent("ImportJobs")
         assert (request.source, request.validate_only) == ("deploy", True)
+        assert not request.prune
+
+    def test_sync_shows_what_was_deleted(self, batchwork, server, tmp_path):
+        server.answers["ImportJobs"] = job_service_pb2.ImportJobsResponse(
+            changes=[
+                JobChange(job_id="daily", kind=JobChangeKind.JOB_CHANGE_KIND_DELETED, revision=2)
+            ]
+        )
+        file = tmp_path / "jobs.json"
+        file.write_text('{"batch_processing_jobs": []}')
+
+        result = batchwork("job-import", str(file), "--prune")
+
+        assert result.exit_code == 0, result.stderr
+        assert "daily  DELETED" in result.stdout
+        assert server.sent("ImportJobs").prune
+
+    def test_job_is_deleted(self, batchwork, server):
+        server.answers["DeleteJob"] = job_service_pb2.DeleteJobResponse()
+
+        result = batchwork("job-delete", "daily", "--etag", "e1", "--allow-missing")
+
+        assert result.stdout == "daily deleted\n"
+        request = server.sent("DeleteJob")
+        assert (request.job_id, request.etag, request.allow_missing) == ("daily", "e1", True)
+
+    def test_job_of_another_tenant_is_not_deleted(self, batchwork, server):
+        result = batchwork("--tenant", "acme", "job-delete", "daily")
+
+        assert result.exit_code == 2
+        assert not server.requests
 
     def test_export_writes_the_job_file(self, batchwork, server, tmp_path):
         server.answers["ExportJobs"] = job_service_pb2.ExportJobsResponse(jobs_json='{"a": "ü"}')

@@ -13,6 +13,7 @@ from batchwork.v1 import (
     preference_service_pb2,
     validation_service_pb2,
 )
+from batchwork.v1.job_pb2 import JOB_SHAPE_INDIVIDUAL, Job
 from batchwork.v1.preference_pb2 import Preference
 from google.protobuf.message import Message
 
@@ -37,6 +38,7 @@ READS: dict[str, Message] = {
 LISTS: dict[str, Message] = {
     "ListBatches": batch_service_pb2.ListBatchesRequest(),
     "ListJobs": job_service_pb2.ListJobsRequest(),
+    "ListUpcomingRuns": job_service_pb2.ListUpcomingRunsRequest(),
     "ListPreferences": preference_service_pb2.ListPreferencesRequest(),
 }
 
@@ -48,9 +50,11 @@ CHANGES: dict[str, Message] = {
     "RetryBatch": batch_service_pb2.RetryBatchRequest(batch_id=BATCH),
     "SealBatch": batch_service_pb2.SealBatchRequest(batch_id=BATCH),
     "RunJob": job_service_pb2.RunJobRequest(job_id=JOB),
+    "UpdateJob": job_service_pb2.UpdateJobRequest(job=Job(job_id=JOB, limit=5)),
+    "DeleteJob": job_service_pb2.DeleteJobRequest(job_id=JOB),
 }
 
-OF_THE_CALLER_ONLY = {"CreateBatch", "ImportJobs", "SetPreference", "ValidateUsers"}
+OF_THE_CALLER_ONLY = {"CreateBatch", "CreateJob", "ImportJobs", "SetPreference", "ValidateUsers"}
 """What names nobody's things; each has a test of its own below."""
 
 TRIED_ELSEWHERE = {"PurgeBatches", "UploadItems", "WatchBatches"}
@@ -79,7 +83,8 @@ def as_operator_of(request: Message, tenant_id: str) -> Message:
 async def things_of_ada(guarded: Api, guarded_server) -> None:
     ada = as_caller(ADA)
     batch = await guarded.create_batch(ITEM, batch_id=BATCH, metadata=ada)
-    await guarded.import_jobs(make_job(JOB), metadata=ada)
+    job = make_job(JOB, schedule={"frequency": "hourly"})
+    await guarded.import_jobs(job, metadata=ada)
     preference = Preference(user_id=USER, feature_type=FEATURE, enabled=True)
     await guarded.preferences.SetPreference(
         preference_service_pb2.SetPreferenceRequest(preference=preference), metadata=ada
@@ -174,6 +179,36 @@ async def test_an_import_leaves_the_jobs_of_others_alone(guarded):
     assert [job["name"] for job in json.loads(ada.jobs_json)["batch_processing_jobs"]] == [
         "Welcome"
     ]
+
+
+@pytest.mark.usefixtures("things_of_ada")
+async def test_a_job_is_created_for_the_own_tenant(guarded):
+    job = Job(
+        job_id=JOB,
+        tenant_id="blue",
+        shape=JOB_SHAPE_INDIVIDUAL,
+        categories=["posts"],
+        operation="echo",
+    )
+
+    request = job_service_pb2.CreateJobRequest(job=job)
+    created = await guarded.jobs.CreateJob(request, metadata=as_caller(BOB))
+
+    assert created.job.tenant_id == "green"
+    ada = await answer_of(guarded, "GetJob", READS["GetJob"], ADA)
+    assert ada.job.display_name == "Welcome"
+
+
+@pytest.mark.usefixtures("things_of_ada")
+async def test_a_sync_prunes_only_jobs_of_the_own_tenant(guarded):
+    request = job_service_pb2.ImportJobsRequest(
+        jobs_json='{"batch_processing_jobs": []}', prune=True
+    )
+
+    await guarded.jobs.ImportJobs(request, metadata=as_caller(BOB))
+
+    ada = await answer_of(guarded, "GetJob", READS["GetJob"], ADA)
+    assert ada.job.job_id == JOB
 
 
 @pytest.mark.usefixtures("things_of_ada")

@@ -34,13 +34,18 @@ def make_definition(job_id: str = "job_posts", **changes: Any) -> JobDefinition:
 
 
 def make_stored(
-    job_id: str = "job_posts", *, tenant_id: str = TENANT, revision: int = 1, **changes: Any
+    job_id: str = "job_posts",
+    *,
+    tenant_id: str = TENANT,
+    revision: int = 1,
+    source: str = "import",
+    **changes: Any,
 ) -> StoredJob:
     return StoredJob(
         definition=make_definition(job_id, **changes),
         tenant_id=tenant_id,
         revision=revision,
-        source="import",
+        source=source,
         create_time=START,
         update_time=START + timedelta(hours=revision - 1),
     )
@@ -200,6 +205,43 @@ async def test_whoever_locks_the_jobs_second_sees_what_the_first_stored(store: S
     _, seen = await asyncio.gather(first(), second())
 
     assert seen == {"job_posts": make_stored()}
+
+
+async def test_deleted_jobs_are_gone_and_those_of_another_tenant_stay(store: Store) -> None:
+    names = [f"job_{number:04}" for number in range(1500)]
+    theirs = make_stored(names[0], tenant_id="other")
+    await put(store, *(make_stored(name) for name in names), theirs)
+
+    async with store.transaction() as tx:
+        await store.jobs.delete(tx, [*names[:-1], "job_lost"], tenant_id=TENANT)
+
+    assert await ids(store, JobFilter(tenant_id=TENANT)) == [names[-1]]
+    assert await store.jobs.get(names[0], tenant_id="other") == theirs
+
+
+async def test_the_jobs_of_a_source_are_told_with_their_revisions(store: Store) -> None:
+    await put(
+        store,
+        make_stored("job_b", source="nightly", revision=3),
+        make_stored("job_a", source="nightly"),
+        make_stored("job_c", source="deploy"),
+        make_stored("job_d", source="nightly", tenant_id="other"),
+    )
+
+    owned = await store.jobs.owned_by("nightly", tenant_id=TENANT)
+
+    assert list(owned.items()) == [("job_a", 1), ("job_b", 3)]
+
+
+async def test_a_transaction_sees_whose_the_jobs_are_that_it_stored(store: Store) -> None:
+    await put(store, make_stored("job_a", source="nightly"))
+
+    async with store.transaction() as tx:
+        await store.jobs.lock(tx, ["job_a"], tenant_id=TENANT)
+        await store.jobs.put(tx, [make_stored("job_a", source="deploy")])
+        owned = await store.jobs.owned_by("nightly", tenant_id=TENANT, tx=tx)
+
+    assert owned == {}
 
 
 async def test_what_a_failed_transaction_stored_is_not_there(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The commands about jobs: jobs, job-import, job-export, run."""
+"""The commands about jobs: jobs, job-import, job-export, job-delete, run."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     command(app, "jobs")(list_jobs)
     command(app, "job-import")(import_jobs)
     command(app, "job-export")(export_jobs)
+    command(app, "job-delete")(delete_job)
     command(app, "run")(run)
 
 
@@ -71,6 +72,10 @@ async def import_jobs(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Shows the difference and stores nothing.")
     ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Deletes jobs of the same source that are not in the file."),
+    ] = False,
     request_id: RequestId = "",
     as_json: AsJson = False,
 ) -> None:
@@ -80,7 +85,11 @@ async def import_jobs(
     text = read_text(file)
     async with session.connect() as batchwork:
         response = await batchwork.jobs.import_jobs(
-            text, source=source, validate_only=dry_run, request_id=request_id or None
+            text,
+            source=source,
+            validate_only=dry_run,
+            prune=prune,
+            request_id=request_id or None,
         )
     if as_json:
         write_message(response)
@@ -122,6 +131,25 @@ async def export_jobs(
         output.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError([f"--output {output}: {error.strerror}"]) from error
+
+
+async def delete_job(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="The id of the job.")],
+    etag: Annotated[str, typer.Option(help="Refuses when the job has another one.")] = "",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Succeeds when there is no such job.")
+    ] = False,
+    request_id: RequestId = "",
+) -> None:
+    """Deletes a job; its batches stay."""
+    session = session_of(context)
+    session.require_own_tenant("job-delete")
+    async with session.connect() as batchwork:
+        await batchwork.jobs.delete_job(
+            job, etag=etag, allow_missing=allow_missing, request_id=request_id or None
+        )
+    typer.echo(f"{job} deleted")
 
 
 async def run(

@@ -166,17 +166,18 @@ class Job(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     FAILURE_POLICY_FIELD_NUMBER: _builtins.int
     BATCH_TIMEOUT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Identifies the job."""
     tenant_id: _builtins.str
-    """Names the tenant who owns the job."""
+    """Names the tenant who owns the job. Set by the server."""
     display_name: _builtins.str
     """Names the job for people."""
     description: _builtins.str
     """Describes the job for people."""
     revision: _builtins.int
     """Counts the changes of the job from 1. A running batch keeps the revision
-    with which it started.
+    with which it started. Set by the server.
     """
     shape: Global___JobShape.ValueType
     """Says how the selected data becomes items."""
@@ -185,7 +186,9 @@ class Job(_message.Message):
     preference_source: Global___PreferenceSource.ValueType
     """Says where the parameters of the work come from."""
     batch_type: _builtins.str
-    """Names the place in the matrix of the three, such as `INDIVIDUAL_USERS`."""
+    """Names the place in the matrix of the three, such as `INDIVIDUAL_USERS`. Set
+    by the server.
+    """
     priority: Global___Priority.ValueType
     """Sets who goes first."""
     template_id: _builtins.str
@@ -207,7 +210,13 @@ class Job(_message.Message):
     feature_type: _builtins.str
     """Names the feature whose preferences drive the job; set when DYNAMIC."""
     source: _builtins.str
-    """Names the source that imported the job last."""
+    """Names the source that imported the job last, to which it belongs; empty when
+    none has. Set by the server.
+    """
+    etag: _builtins.str
+    """Changes with every revision; `UpdateJob` and `DeleteJob` compare it. Set by
+    the server.
+    """
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the categories to select from: one, or several when COMBINED."""
@@ -230,11 +239,11 @@ class Job(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Tells when the job was stored first."""
+        """Tells when the job was stored first. Set by the server."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """Tells when the job changed last."""
+        """Tells when the job changed last. Set by the server."""
 
     @_builtins.property
     def retry_policy(self) -> _policy_pb2.RetryPolicy:
@@ -279,10 +288,11 @@ class Job(_message.Message):
         retry_policy: _policy_pb2.RetryPolicy | None = ...,
         failure_policy: _policy_pb2.FailurePolicy | None = ...,
         batch_timeout: _duration_pb2.Duration | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "create_time", b"create_time", "default_preferences", b"default_preferences", "failure_policy", b"failure_policy", "filters", b"filters", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "schedule", b"schedule", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "batch_type", b"batch_type", "categories", b"categories", "create_time", b"create_time", "data_source", b"data_source", "default_preferences", b"default_preferences", "description", b"description", "display_name", b"display_name", "distribute_results", b"distribute_results", "distribution_user_ids", b"distribution_user_ids", "failure_policy", b"failure_policy", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "limit", b"limit", "operation", b"operation", "preference_source", b"preference_source", "priority", b"priority", "purpose_id", b"purpose_id", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "shape", b"shape", "source", b"source", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "batch_type", b"batch_type", "categories", b"categories", "create_time", b"create_time", "data_source", b"data_source", "default_preferences", b"default_preferences", "description", b"description", "display_name", b"display_name", "distribute_results", b"distribute_results", "distribution_user_ids", b"distribution_user_ids", "etag", b"etag", "failure_policy", b"failure_policy", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "limit", b"limit", "operation", b"operation", "preference_source", b"preference_source", "priority", b"priority", "purpose_id", b"purpose_id", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "shape", b"shape", "source", b"source", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_limit: _TypeAlias = _typing.Literal["retry_limit"]  # noqa: Y015
     _WhichOneofArgType__retry_limit: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit"]  # noqa: Y015

@@ -24,39 +24,60 @@ _sym_db = _symbol_database.Default()
 
 from batchwork.v1 import batch_pb2 as batchwork_dot_v1_dot_batch__pb2
 from batchwork.v1 import job_pb2 as batchwork_dot_v1_dot_job__pb2
+from batchwork.v1 import schedule_pb2 as batchwork_dot_v1_dot_schedule__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x61tchwork/v1/job_service.proto\x12\x0c\x62\x61tchwork.v1\x1a\x18\x62\x61tchwork/v1/batch.proto\x1a\x16\x62\x61tchwork/v1/job.proto\"a\n\x11ImportJobsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tjobs_json\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"p\n\tJobChange\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.batchwork.v1.JobChangeKind\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x16\n\x0e\x63hanged_fields\x18\x04 \x03(\t\"g\n\x12ImportJobsResponse\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.batchwork.v1.JobChange\x12\'\n\x08warnings\x18\x02 \x03(\x0b\x32\x15.batchwork.v1.Warning\"7\n\x11\x45xportJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"\'\n\x12\x45xportJobsResponse\x12\x11\n\tjobs_json\x18\x01 \x01(\t\"2\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\"\x9c\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x05shape\x18\x03 \x01(\x0e\x32\x16.batchwork.v1.JobShape\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x04 \x01(\t\x12\x12\n\npurpose_id\x18\x05 \x01(\t\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.batchwork.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\rRunJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x10\n\x08user_ids\x18\x03 \x03(\t\"4\n\x0eRunJobResponse\x12\"\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x13.batchwork.v1.Batch*\x89\x01\n\rJobChangeKind\x12\x1f\n\x1bJOB_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17JOB_CHANGE_KIND_CREATED\x10\x01\x12\x1b\n\x17JOB_CHANGE_KIND_UPDATED\x10\x02\x12\x1d\n\x19JOB_CHANGE_KIND_UNCHANGED\x10\x03\x32\x83\x03\n\nJobService\x12O\n\nImportJobs\x12\x1f.batchwork.v1.ImportJobsRequest\x1a .batchwork.v1.ImportJobsResponse\x12O\n\nExportJobs\x12\x1f.batchwork.v1.ExportJobsRequest\x1a .batchwork.v1.ExportJobsResponse\x12\x43\n\x06GetJob\x12\x1b.batchwork.v1.GetJobRequest\x1a\x1c.batchwork.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.batchwork.v1.ListJobsRequest\x1a\x1e.batchwork.v1.ListJobsResponse\x12\x43\n\x06RunJob\x12\x1b.batchwork.v1.RunJobRequest\x1a\x1c.batchwork.v1.RunJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x61tchwork/v1/job_service.proto\x12\x0c\x62\x61tchwork.v1\x1a\x18\x62\x61tchwork/v1/batch.proto\x1a\x16\x62\x61tchwork/v1/job.proto\x1a\x1b\x62\x61tchwork/v1/schedule.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"p\n\x11ImportJobsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tjobs_json\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\r\n\x05prune\x18\x05 \x01(\x08\"p\n\tJobChange\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.batchwork.v1.JobChangeKind\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x16\n\x0e\x63hanged_fields\x18\x04 \x03(\t\"g\n\x12ImportJobsResponse\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.batchwork.v1.JobChange\x12\'\n\x08warnings\x18\x02 \x03(\x0b\x32\x15.batchwork.v1.Warning\"7\n\x11\x45xportJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"\'\n\x12\x45xportJobsResponse\x12\x11\n\tjobs_json\x18\x01 \x01(\t\"]\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x11.batchwork.v1.Job\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\\\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\x12\'\n\x08warnings\x18\x02 \x03(\x0b\x32\x15.batchwork.v1.Warning\"\x9c\x01\n\x10UpdateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x11.batchwork.v1.Job\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\\\n\x11UpdateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\x12\'\n\x08warnings\x18\x02 \x03(\x0b\x32\x15.batchwork.v1.Warning\"[\n\x10\x44\x65leteJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"\x13\n\x11\x44\x65leteJobResponse\"2\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\"\x9c\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x05shape\x18\x03 \x01(\x0e\x32\x16.batchwork.v1.JobShape\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x04 \x01(\t\x12\x12\n\npurpose_id\x18\x05 \x01(\t\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.batchwork.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\rRunJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x10\n\x08user_ids\x18\x03 \x03(\t\"4\n\x0eRunJobResponse\x12\"\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x13.batchwork.v1.Batch\"\xc2\x01\n\x17ListUpcomingRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07job_ids\x18\x03 \x03(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"\xe6\x01\n\x0bUpcomingRun\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12,\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x12\n\nlocal_time\x18\x05 \x01(\t\x12\x1c\n\x14scheduled_local_time\x18\x06 \x01(\t\x12$\n\x05rules\x18\x07 \x03(\x0e\x32\x15.batchwork.v1.DueRule\"\\\n\x18ListUpcomingRunsResponse\x12\'\n\x04runs\x18\x01 \x03(\x0b\x32\x19.batchwork.v1.UpcomingRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa6\x01\n\rJobChangeKind\x12\x1f\n\x1bJOB_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17JOB_CHANGE_KIND_CREATED\x10\x01\x12\x1b\n\x17JOB_CHANGE_KIND_UPDATED\x10\x02\x12\x1d\n\x19JOB_CHANGE_KIND_UNCHANGED\x10\x03\x12\x1b\n\x17JOB_CHANGE_KIND_DELETED\x10\x04\x32\xd0\x05\n\nJobService\x12O\n\nImportJobs\x12\x1f.batchwork.v1.ImportJobsRequest\x1a .batchwork.v1.ImportJobsResponse\x12O\n\nExportJobs\x12\x1f.batchwork.v1.ExportJobsRequest\x1a .batchwork.v1.ExportJobsResponse\x12L\n\tCreateJob\x12\x1e.batchwork.v1.CreateJobRequest\x1a\x1f.batchwork.v1.CreateJobResponse\x12L\n\tUpdateJob\x12\x1e.batchwork.v1.UpdateJobRequest\x1a\x1f.batchwork.v1.UpdateJobResponse\x12L\n\tDeleteJob\x12\x1e.batchwork.v1.DeleteJobRequest\x1a\x1f.batchwork.v1.DeleteJobResponse\x12\x43\n\x06GetJob\x12\x1b.batchwork.v1.GetJobRequest\x1a\x1c.batchwork.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.batchwork.v1.ListJobsRequest\x1a\x1e.batchwork.v1.ListJobsResponse\x12\x61\n\x10ListUpcomingRuns\x12%.batchwork.v1.ListUpcomingRunsRequest\x1a&.batchwork.v1.ListUpcomingRunsResponse\x12\x43\n\x06RunJob\x12\x1b.batchwork.v1.RunJobRequest\x1a\x1c.batchwork.v1.RunJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'batchwork.v1.job_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBCHANGEKIND']._serialized_start=979
-  _globals['_JOBCHANGEKIND']._serialized_end=1116
-  _globals['_IMPORTJOBSREQUEST']._serialized_start=98
-  _globals['_IMPORTJOBSREQUEST']._serialized_end=195
-  _globals['_JOBCHANGE']._serialized_start=197
-  _globals['_JOBCHANGE']._serialized_end=309
-  _globals['_IMPORTJOBSRESPONSE']._serialized_start=311
-  _globals['_IMPORTJOBSRESPONSE']._serialized_end=414
-  _globals['_EXPORTJOBSREQUEST']._serialized_start=416
-  _globals['_EXPORTJOBSREQUEST']._serialized_end=471
-  _globals['_EXPORTJOBSRESPONSE']._serialized_start=473
-  _globals['_EXPORTJOBSRESPONSE']._serialized_end=512
-  _globals['_GETJOBREQUEST']._serialized_start=514
-  _globals['_GETJOBREQUEST']._serialized_end=564
-  _globals['_GETJOBRESPONSE']._serialized_start=566
-  _globals['_GETJOBRESPONSE']._serialized_end=614
-  _globals['_LISTJOBSREQUEST']._serialized_start=617
-  _globals['_LISTJOBSREQUEST']._serialized_end=773
-  _globals['_LISTJOBSRESPONSE']._serialized_start=775
-  _globals['_LISTJOBSRESPONSE']._serialized_end=851
-  _globals['_RUNJOBREQUEST']._serialized_start=853
-  _globals['_RUNJOBREQUEST']._serialized_end=922
-  _globals['_RUNJOBRESPONSE']._serialized_start=924
-  _globals['_RUNJOBRESPONSE']._serialized_end=976
-  _globals['_JOBSERVICE']._serialized_start=1119
-  _globals['_JOBSERVICE']._serialized_end=1506
+  _globals['_JOBCHANGEKIND']._serialized_start=2170
+  _globals['_JOBCHANGEKIND']._serialized_end=2336
+  _globals['_IMPORTJOBSREQUEST']._serialized_start=194
+  _globals['_IMPORTJOBSREQUEST']._serialized_end=306
+  _globals['_JOBCHANGE']._serialized_start=308
+  _globals['_JOBCHANGE']._serialized_end=420
+  _globals['_IMPORTJOBSRESPONSE']._serialized_start=422
+  _globals['_IMPORTJOBSRESPONSE']._serialized_end=525
+  _globals['_EXPORTJOBSREQUEST']._serialized_start=527
+  _globals['_EXPORTJOBSREQUEST']._serialized_end=582
+  _globals['_EXPORTJOBSRESPONSE']._serialized_start=584
+  _globals['_EXPORTJOBSRESPONSE']._serialized_end=623
+  _globals['_CREATEJOBREQUEST']._serialized_start=625
+  _globals['_CREATEJOBREQUEST']._serialized_end=718
+  _globals['_CREATEJOBRESPONSE']._serialized_start=720
+  _globals['_CREATEJOBRESPONSE']._serialized_end=812
+  _globals['_UPDATEJOBREQUEST']._serialized_start=815
+  _globals['_UPDATEJOBREQUEST']._serialized_end=971
+  _globals['_UPDATEJOBRESPONSE']._serialized_start=973
+  _globals['_UPDATEJOBRESPONSE']._serialized_end=1065
+  _globals['_DELETEJOBREQUEST']._serialized_start=1067
+  _globals['_DELETEJOBREQUEST']._serialized_end=1158
+  _globals['_DELETEJOBRESPONSE']._serialized_start=1160
+  _globals['_DELETEJOBRESPONSE']._serialized_end=1179
+  _globals['_GETJOBREQUEST']._serialized_start=1181
+  _globals['_GETJOBREQUEST']._serialized_end=1231
+  _globals['_GETJOBRESPONSE']._serialized_start=1233
+  _globals['_GETJOBRESPONSE']._serialized_end=1281
+  _globals['_LISTJOBSREQUEST']._serialized_start=1284
+  _globals['_LISTJOBSREQUEST']._serialized_end=1440
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1442
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1518
+  _globals['_RUNJOBREQUEST']._serialized_start=1520
+  _globals['_RUNJOBREQUEST']._serialized_end=1589
+  _globals['_RUNJOBRESPONSE']._serialized_start=1591
+  _globals['_RUNJOBRESPONSE']._serialized_end=1643
+  _globals['_LISTUPCOMINGRUNSREQUEST']._serialized_start=1646
+  _globals['_LISTUPCOMINGRUNSREQUEST']._serialized_end=1840
+  _globals['_UPCOMINGRUN']._serialized_start=1843
+  _globals['_UPCOMINGRUN']._serialized_end=2073
+  _globals['_LISTUPCOMINGRUNSRESPONSE']._serialized_start=2075
+  _globals['_LISTUPCOMINGRUNSRESPONSE']._serialized_end=2167
+  _globals['_JOBSERVICE']._serialized_start=2339
+  _globals['_JOBSERVICE']._serialized_end=3059
 # @@protoc_insertion_point(module_scope)

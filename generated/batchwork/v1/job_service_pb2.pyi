@@ -5,9 +5,12 @@ isort:skip_file
 
 from batchwork.v1 import batch_pb2 as _batch_pb2
 from batchwork.v1 import job_pb2 as _job_pb2
+from batchwork.v1 import schedule_pb2 as _schedule_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -34,7 +37,9 @@ class _JobChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobChan
     JOB_CHANGE_KIND_UPDATED: _JobChangeKind.ValueType  # 2
     """The job differs and gets a new revision."""
     JOB_CHANGE_KIND_UNCHANGED: _JobChangeKind.ValueType  # 3
-    """The job is as it was."""
+    """The job is as it was; only its source may be another one."""
+    JOB_CHANGE_KIND_DELETED: _JobChangeKind.ValueType  # 4
+    """The job is deleted, because the file does not name it; only with `prune`."""
 
 class JobChangeKind(_JobChangeKind, metaclass=_JobChangeKindEnumTypeWrapper):
     """Names what an import does to a job."""
@@ -46,7 +51,9 @@ JOB_CHANGE_KIND_CREATED: JobChangeKind.ValueType  # 1
 JOB_CHANGE_KIND_UPDATED: JobChangeKind.ValueType  # 2
 """The job differs and gets a new revision."""
 JOB_CHANGE_KIND_UNCHANGED: JobChangeKind.ValueType  # 3
-"""The job is as it was."""
+"""The job is as it was; only its source may be another one."""
+JOB_CHANGE_KIND_DELETED: JobChangeKind.ValueType  # 4
+"""The job is deleted, because the file does not name it; only with `prune`."""
 Global___JobChangeKind: _TypeAlias = JobChangeKind  # noqa: Y015
 
 @_typing.final
@@ -59,6 +66,7 @@ class ImportJobsRequest(_message.Message):
     JOBS_JSON_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PRUNE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent; 1 to 128 characters. Optional."""
     jobs_json: _builtins.str
@@ -71,6 +79,11 @@ class ImportJobsRequest(_message.Message):
     """
     validate_only: _builtins.bool
     """Answers with the difference and stores nothing."""
+    prune: _builtins.bool
+    """Deletes the jobs that belong to `source` and that the file does not name;
+    their batches stay. Jobs of other sources, and jobs that no import stored,
+    are never deleted. A file without jobs deletes all that belong to `source`.
+    """
     def __init__(
         self,
         *,
@@ -78,10 +91,11 @@ class ImportJobsRequest(_message.Message):
         jobs_json: _builtins.str = ...,
         source: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        prune: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs_json", b"jobs_json", "request_id", b"request_id", "source", b"source", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs_json", b"jobs_json", "prune", b"prune", "request_id", b"request_id", "source", b"source", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,7 +116,7 @@ class JobChange(_message.Message):
     kind: Global___JobChangeKind.ValueType
     """Names the change."""
     revision: _builtins.int
-    """Tells the revision after the import."""
+    """Tells the revision after the import; with DELETED the last one there was."""
     @_builtins.property
     def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the fields that differ, sorted; only with UPDATED."""
@@ -133,11 +147,15 @@ class ImportJobsResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobChange]:
-        """Lists the changes in the order of the file."""
+        """Lists the changes in the order of the file, then those that are DELETED by
+        id.
+        """
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Warning]:
-        """Lists what was accepted but may not be meant."""
+        """Lists what was accepted but may not be meant. OWNER_CHANGED names a job that
+        belonged to another source before.
+        """
 
     def __init__(
         self,
@@ -202,6 +220,204 @@ class ExportJobsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportJobsResponse: _TypeAlias = ExportJobsResponse  # noqa: Y015
+
+@_typing.final
+class CreateJobRequest(_message.Message):
+    """Asks to create a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    validate_only: _builtins.bool
+    """Answers with the job as it would be, and stores nothing."""
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """Holds the job. `job_id` and `shape` are required, and what the shape needs.
+        Fields that the server sets are ignored.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        job: _job_pb2.Job | None = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateJobRequest: _TypeAlias = CreateJobRequest  # noqa: Y015
+
+@_typing.final
+class CreateJobResponse(_message.Message):
+    """Answers `CreateJob`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """Holds the job."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Warning]:
+        """Lists what was accepted but may not be meant."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+        warnings: _abc.Iterable[_batch_pb2.Warning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
+
+@_typing.final
+class UpdateJobRequest(_message.Message):
+    """Asks to change a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    etag: _builtins.str
+    """Must be the etag of the stored job. Optional; unset changes the job whatever
+    it is.
+    """
+    validate_only: _builtins.bool
+    """Answers with the job as it would be, and stores nothing."""
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """Holds the new values; `job_id` names the job. Fields that the server sets
+        are ignored.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Names the fields of `job` to change, without those inside of them; one that
+        is named and unset gets its default. Optional; empty means every field that
+        is set in `job`, and `*` all that can be changed. A field that does not
+        exist, `job_id` and fields that the server sets are refused. A `data_source`
+        that is the default goes with the categories.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        job: _job_pb2.Job | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        etag: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "job", b"job", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateJobRequest: _TypeAlias = UpdateJobRequest  # noqa: Y015
+
+@_typing.final
+class UpdateJobResponse(_message.Message):
+    """Answers `UpdateJob`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """Holds the job after the call."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Warning]:
+        """Lists what was accepted but may not be meant."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+        warnings: _abc.Iterable[_batch_pb2.Warning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateJobResponse: _TypeAlias = UpdateJobResponse  # noqa: Y015
+
+@_typing.final
+class DeleteJobRequest(_message.Message):
+    """Asks to delete a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    job_id: _builtins.str
+    """Identifies the job."""
+    etag: _builtins.str
+    """Must be the etag of the stored job. Optional; unset deletes the job whatever
+    it is.
+    """
+    allow_missing: _builtins.bool
+    """Answers OK when there is no such job."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "etag", b"etag", "job_id", b"job_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobRequest: _TypeAlias = DeleteJobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobResponse(_message.Message):
+    """Answers `DeleteJob`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):
@@ -382,3 +598,141 @@ class RunJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunJobResponse: _TypeAlias = RunJobResponse  # noqa: Y015
+
+@_typing.final
+class ListUpcomingRunsRequest(_message.Message):
+    """Asks for a page of upcoming runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
+    page_token: _builtins.str
+    """Continues after a page. All else must be as for the first page."""
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Identifies the jobs, at most 100. Optional; empty means every job of the
+        tenant that has a schedule.
+        """
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the first instant that counts. Optional; unset means now."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the first instant that does not count any more, after `start_time`.
+        Optional.
+        """
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "job_ids", b"job_ids", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUpcomingRunsRequest: _TypeAlias = ListUpcomingRunsRequest  # noqa: Y015
+
+@_typing.final
+class UpcomingRun(_message.Message):
+    """Tells when a job is due."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    LOCAL_TIME_FIELD_NUMBER: _builtins.int
+    SCHEDULED_LOCAL_TIME_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Identifies the job."""
+    time_zone: _builtins.str
+    """Names the IANA time zone in which the schedule is meant."""
+    local_time: _builtins.str
+    """Tells the due time as a clock in that zone shows it then, with the offset:
+    `2026-03-29T03:00:00+02:00`.
+    """
+    scheduled_local_time: _builtins.str
+    """Tells the local time that the schedule means, `2026-03-29T02:30:00`."""
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the job is due."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the run begins: the due time, and what the schedule's `jitter`
+        adds to it.
+        """
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_schedule_pb2.DueRule.ValueType]:
+        """Lists what was done about a local time that is not there once; empty for
+        most.
+        """
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        time_zone: _builtins.str = ...,
+        local_time: _builtins.str = ...,
+        scheduled_local_time: _builtins.str = ...,
+        rules: _abc.Iterable[_schedule_pb2.DueRule.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "job_id", b"job_id", "local_time", b"local_time", "rules", b"rules", "scheduled_local_time", b"scheduled_local_time", "start_time", b"start_time", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpcomingRun: _TypeAlias = UpcomingRun  # noqa: Y015
+
+@_typing.final
+class ListUpcomingRunsResponse(_message.Message):
+    """Answers `ListUpcomingRuns`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Continues after this page; empty when it was the last."""
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpcomingRun]:
+        """Lists the runs by due time, and by job where that is the same."""
+
+    def __init__(
+        self,
+        *,
+        runs: _abc.Iterable[Global___UpcomingRun] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUpcomingRunsResponse: _TypeAlias = ListUpcomingRunsResponse  # noqa: Y015

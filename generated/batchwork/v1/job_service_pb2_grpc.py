@@ -50,6 +50,21 @@ class JobServiceStub:
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.ExportJobsRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_job__service__pb2.ExportJobsResponse.FromString,
                 _registered_method=True)
+        self.CreateJob = channel.unary_unary(
+                '/batchwork.v1.JobService/CreateJob',
+                request_serializer=batchwork_dot_v1_dot_job__service__pb2.CreateJobRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_job__service__pb2.CreateJobResponse.FromString,
+                _registered_method=True)
+        self.UpdateJob = channel.unary_unary(
+                '/batchwork.v1.JobService/UpdateJob',
+                request_serializer=batchwork_dot_v1_dot_job__service__pb2.UpdateJobRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_job__service__pb2.UpdateJobResponse.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/batchwork.v1.JobService/DeleteJob',
+                request_serializer=batchwork_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/batchwork.v1.JobService/GetJob',
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
@@ -59,6 +74,11 @@ class JobServiceStub:
                 '/batchwork.v1.JobService/ListJobs',
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.ListUpcomingRuns = channel.unary_unary(
+                '/batchwork.v1.JobService/ListUpcomingRuns',
+                request_serializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsResponse.FromString,
                 _registered_method=True)
         self.RunJob = channel.unary_unary(
                 '/batchwork.v1.JobService/RunJob',
@@ -79,9 +99,10 @@ class JobServiceServicer:
     def ImportJobs(self, request, context):
         """Imports a job file, all of it or nothing.
 
-        A job that exists under the same id is updated when it differs. A file with
-        any violation changes nothing, and every violation is listed with its JSON
-        path.
+        A job that exists under the same id is updated when it differs, and belongs
+        to the file's source from then on. With `prune` the jobs of that source that
+        the file does not name are deleted. A file with any violation changes
+        nothing, and every violation is listed with its JSON path.
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION with every violation at once;
@@ -98,6 +119,59 @@ class JobServiceServicer:
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
         NOT_FOUND         A named job does not exist. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateJob(self, request, context):
+        """Creates a job and returns it.
+
+        The job is read by the rules of job files. The same `request_id` again
+        returns the job as the first call created it.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+        UNKNOWN_TIME_ZONE; every violation at once. Do not
+        retry.
+        ALREADY_EXISTS    RESOURCE_EXISTS: the id is taken; REQUEST_ID_REUSED. Do
+        not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateJob(self, request, context):
+        """Changes fields of a job and returns it.
+
+        A job that differs after that gets a new revision; one that does not is left
+        as it was. A running batch keeps the revision with which it started. The
+        same `request_id` again returns the job as the first call left it.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+        UNKNOWN_TIME_ZONE; every violation at once. Do not
+        retry.
+        NOT_FOUND         No such job, or not the caller's. Do not retry.
+        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Deletes a job. Its batches stay, and those that are running go on.
+
+        The same `request_id` again changes nothing, also when the id has been used
+        again since.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        NOT_FOUND         No such job, or not the caller's, unless
+        `allow_missing` is set. Do not retry.
+        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +194,20 @@ class JobServiceServicer:
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
         retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUpcomingRuns(self, request, context):
+        """Lists when scheduled jobs are due next, in the order of their due times.
+
+        Jobs that run on request only, or on the schedules of users, have none.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
+        retry.
+        NOT_FOUND         A named job does not exist. Do not retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +243,21 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=batchwork_dot_v1_dot_job__service__pb2.ExportJobsRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_job__service__pb2.ExportJobsResponse.SerializeToString,
             ),
+            'CreateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateJob,
+                    request_deserializer=batchwork_dot_v1_dot_job__service__pb2.CreateJobRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_job__service__pb2.CreateJobResponse.SerializeToString,
+            ),
+            'UpdateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateJob,
+                    request_deserializer=batchwork_dot_v1_dot_job__service__pb2.UpdateJobRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_job__service__pb2.UpdateJobResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=batchwork_dot_v1_dot_job__service__pb2.DeleteJobRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_job__service__pb2.DeleteJobResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=batchwork_dot_v1_dot_job__service__pb2.GetJobRequest.FromString,
@@ -164,6 +267,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListJobs,
                     request_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListJobsRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_job__service__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'ListUpcomingRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUpcomingRuns,
+                    request_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsResponse.SerializeToString,
             ),
             'RunJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RunJob,
@@ -242,6 +350,87 @@ class JobService:
             _registered_method=True)
 
     @staticmethod
+    def CreateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.JobService/CreateJob',
+            batchwork_dot_v1_dot_job__service__pb2.CreateJobRequest.SerializeToString,
+            batchwork_dot_v1_dot_job__service__pb2.CreateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.JobService/UpdateJob',
+            batchwork_dot_v1_dot_job__service__pb2.UpdateJobRequest.SerializeToString,
+            batchwork_dot_v1_dot_job__service__pb2.UpdateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.JobService/DeleteJob',
+            batchwork_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
+            batchwork_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetJob(request,
             target,
             options=(),
@@ -285,6 +474,33 @@ class JobService:
             '/batchwork.v1.JobService/ListJobs',
             batchwork_dot_v1_dot_job__service__pb2.ListJobsRequest.SerializeToString,
             batchwork_dot_v1_dot_job__service__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUpcomingRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.JobService/ListUpcomingRuns',
+            batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsRequest.SerializeToString,
+            batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

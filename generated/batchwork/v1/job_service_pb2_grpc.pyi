@@ -42,9 +42,10 @@ class JobServiceStub:
     ImportJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ImportJobsRequest, _job_service_pb2.ImportJobsResponse]
     """Imports a job file, all of it or nothing.
 
-    A job that exists under the same id is updated when it differs. A file with
-    any violation changes nothing, and every violation is listed with its JSON
-    path.
+    A job that exists under the same id is updated when it differs, and belongs
+    to the file's source from then on. With `prune` the jobs of that source that
+    the file does not name are deleted. A file with any violation changes
+    nothing, and every violation is listed with its JSON path.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION with every violation at once;
@@ -57,6 +58,47 @@ class JobServiceStub:
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
       NOT_FOUND         A named job does not exist. Do not retry.
+    """
+    CreateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]
+    """Creates a job and returns it.
+
+    The job is read by the rules of job files. The same `request_id` again
+    returns the job as the first call created it.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                        UNKNOWN_TIME_ZONE; every violation at once. Do not
+                        retry.
+      ALREADY_EXISTS    RESOURCE_EXISTS: the id is taken; REQUEST_ID_REUSED. Do
+                        not retry.
+    """
+    UpdateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_service_pb2.UpdateJobResponse]
+    """Changes fields of a job and returns it.
+
+    A job that differs after that gets a new revision; one that does not is left
+    as it was. A running batch keeps the revision with which it started. The
+    same `request_id` again returns the job as the first call left it.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                        UNKNOWN_TIME_ZONE; every violation at once. Do not
+                        retry.
+      NOT_FOUND         No such job, or not the caller's. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+    """
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
+    """Deletes a job. Its batches stay, and those that are running go on.
+
+    The same `request_id` again changes nothing, also when the id has been used
+    again since.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         No such job, or not the caller's, unless
+                        `allow_missing` is set. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Returns one job.
@@ -71,6 +113,16 @@ class JobServiceStub:
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
+    """
+    ListUpcomingRuns: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListUpcomingRunsRequest, _job_service_pb2.ListUpcomingRunsResponse]
+    """Lists when scheduled jobs are due next, in the order of their due times.
+
+    Jobs that run on request only, or on the schedules of users, have none.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
+                        retry.
+      NOT_FOUND         A named job does not exist. Do not retry.
     """
     RunJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RunJobRequest, _job_service_pb2.RunJobResponse]
     """Runs a job now and returns its batch once that is durable.
@@ -100,9 +152,10 @@ class JobServiceAsyncStub(JobServiceStub):
     ImportJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ImportJobsRequest, _job_service_pb2.ImportJobsResponse]  # type: ignore[assignment]
     """Imports a job file, all of it or nothing.
 
-    A job that exists under the same id is updated when it differs. A file with
-    any violation changes nothing, and every violation is listed with its JSON
-    path.
+    A job that exists under the same id is updated when it differs, and belongs
+    to the file's source from then on. With `prune` the jobs of that source that
+    the file does not name are deleted. A file with any violation changes
+    nothing, and every violation is listed with its JSON path.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION with every violation at once;
@@ -115,6 +168,47 @@ class JobServiceAsyncStub(JobServiceStub):
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
       NOT_FOUND         A named job does not exist. Do not retry.
+    """
+    CreateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]  # type: ignore[assignment]
+    """Creates a job and returns it.
+
+    The job is read by the rules of job files. The same `request_id` again
+    returns the job as the first call created it.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                        UNKNOWN_TIME_ZONE; every violation at once. Do not
+                        retry.
+      ALREADY_EXISTS    RESOURCE_EXISTS: the id is taken; REQUEST_ID_REUSED. Do
+                        not retry.
+    """
+    UpdateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_service_pb2.UpdateJobResponse]  # type: ignore[assignment]
+    """Changes fields of a job and returns it.
+
+    A job that differs after that gets a new revision; one that does not is left
+    as it was. A running batch keeps the revision with which it started. The
+    same `request_id` again returns the job as the first call left it.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                        UNKNOWN_TIME_ZONE; every violation at once. Do not
+                        retry.
+      NOT_FOUND         No such job, or not the caller's. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+    """
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Deletes a job. Its batches stay, and those that are running go on.
+
+    The same `request_id` again changes nothing, also when the id has been used
+    again since.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         No such job, or not the caller's, unless
+                        `allow_missing` is set. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Returns one job.
@@ -129,6 +223,16 @@ class JobServiceAsyncStub(JobServiceStub):
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
+    """
+    ListUpcomingRuns: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListUpcomingRunsRequest, _job_service_pb2.ListUpcomingRunsResponse]  # type: ignore[assignment]
+    """Lists when scheduled jobs are due next, in the order of their due times.
+
+    Jobs that run on request only, or on the schedules of users, have none.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
+                        retry.
+      NOT_FOUND         A named job does not exist. Do not retry.
     """
     RunJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RunJobRequest, _job_service_pb2.RunJobResponse]  # type: ignore[assignment]
     """Runs a job now and returns its batch once that is durable.
@@ -161,9 +265,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.ImportJobsResponse, _abc.Awaitable[_job_service_pb2.ImportJobsResponse]]:
         """Imports a job file, all of it or nothing.
 
-        A job that exists under the same id is updated when it differs. A file with
-        any violation changes nothing, and every violation is listed with its JSON
-        path.
+        A job that exists under the same id is updated when it differs, and belongs
+        to the file's source from then on. With `prune` the jobs of that source that
+        the file does not name are deleted. A file with any violation changes
+        nothing, and every violation is listed with its JSON path.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION with every violation at once;
@@ -182,6 +287,65 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
           NOT_FOUND         A named job does not exist. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateJob(
+        self,
+        request: _job_service_pb2.CreateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.CreateJobResponse, _abc.Awaitable[_job_service_pb2.CreateJobResponse]]:
+        """Creates a job and returns it.
+
+        The job is read by the rules of job files. The same `request_id` again
+        returns the job as the first call created it.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                            UNKNOWN_TIME_ZONE; every violation at once. Do not
+                            retry.
+          ALREADY_EXISTS    RESOURCE_EXISTS: the id is taken; REQUEST_ID_REUSED. Do
+                            not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateJob(
+        self,
+        request: _job_service_pb2.UpdateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.UpdateJobResponse, _abc.Awaitable[_job_service_pb2.UpdateJobResponse]]:
+        """Changes fields of a job and returns it.
+
+        A job that differs after that gets a new revision; one that does not is left
+        as it was. A running batch keeps the revision with which it started. The
+        same `request_id` again returns the job as the first call left it.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                            UNKNOWN_TIME_ZONE; every violation at once. Do not
+                            retry.
+          NOT_FOUND         No such job, or not the caller's. Do not retry.
+          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+          ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _job_service_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.DeleteJobResponse, _abc.Awaitable[_job_service_pb2.DeleteJobResponse]]:
+        """Deletes a job. Its batches stay, and those that are running go on.
+
+        The same `request_id` again changes nothing, also when the id has been used
+        again since.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          NOT_FOUND         No such job, or not the caller's, unless
+                            `allow_missing` is set. Do not retry.
+          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+          ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
         """
 
     @_abc_1.abstractmethod
@@ -208,6 +372,22 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                             retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListUpcomingRuns(
+        self,
+        request: _job_service_pb2.ListUpcomingRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.ListUpcomingRunsResponse, _abc.Awaitable[_job_service_pb2.ListUpcomingRunsResponse]]:
+        """Lists when scheduled jobs are due next, in the order of their due times.
+
+        Jobs that run on request only, or on the schedules of users, have none.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
+                            retry.
+          NOT_FOUND         A named job does not exist. Do not retry.
         """
 
     @_abc_1.abstractmethod

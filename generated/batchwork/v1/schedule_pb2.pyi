@@ -116,6 +116,34 @@ ON_FOLD_BOTH: OnFold.ValueType  # 3
 """Due both times."""
 Global___OnFold: _TypeAlias = OnFold  # noqa: Y015
 
+class _DueRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DueRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DueRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DUE_RULE_UNSPECIFIED: _DueRule.ValueType  # 0
+    """Never sent."""
+    DUE_RULE_GAP: _DueRule.ValueType  # 1
+    """The clock left it out; due at the first instant after the gap."""
+    DUE_RULE_FOLD: _DueRule.ValueType  # 2
+    """The clock shows it twice."""
+    DUE_RULE_MONTH_END: _DueRule.ValueType  # 3
+    """The month is shorter; due on its last day."""
+
+class DueRule(_DueRule, metaclass=_DueRuleEnumTypeWrapper):
+    """Tells what was done about a local time that is not there once."""
+
+DUE_RULE_UNSPECIFIED: DueRule.ValueType  # 0
+"""Never sent."""
+DUE_RULE_GAP: DueRule.ValueType  # 1
+"""The clock left it out; due at the first instant after the gap."""
+DUE_RULE_FOLD: DueRule.ValueType  # 2
+"""The clock shows it twice."""
+DUE_RULE_MONTH_END: DueRule.ValueType  # 3
+"""The month is shorter; due on its last day."""
+Global___DueRule: _TypeAlias = DueRule  # noqa: Y015
+
 class _MonthEnd:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -162,7 +190,7 @@ class Schedule(_message.Message):
     time_zone: _builtins.str
     """Names the IANA time zone in which the times are meant, such as
     `Europe/Berlin`. Optional; unset means that of the job for a preference,
-    and `UTC` for a job. An unknown zone is
+    and the server's `BATCHWORK_TIME_ZONE` for a job. An unknown zone is
     refused.
     """
     on_gap: Global___OnGap.ValueType

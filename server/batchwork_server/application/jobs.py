@@ -1,16 +1,16 @@
-"""The use cases of jobs: importing, exporting and looking at definitions."""
+"""The use cases of jobs: importing, exporting, changing and looking at definitions."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from batchwork_server.application.notices import JobNotices
+from batchwork_server.application.notices import MAX_NOTICES, MORE_NOTICES, JobNotices
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Notice, Template
 from batchwork_server.domain.filters import JobFilter
@@ -18,27 +18,51 @@ from batchwork_server.domain.job import (
     JobDefinition,
     StoredJob,
     changed_fields,
+    parse_job,
     parse_jobs_by_path,
+    render_job,
     render_job_file,
 )
 from batchwork_server.domain.json_object import listed, quoted
 from batchwork_server.domain.submission import Idempotency
-from batchwork_server.errors import InvalidArgument, NotFound, Violation
+from batchwork_server.errors import (
+    AlreadyExists,
+    EtagMismatch,
+    InvalidArgument,
+    NotFound,
+    Violation,
+)
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
 from batchwork_server.store.store import Store, Transaction
 
 UNKNOWN_OPERATION = "UNKNOWN_OPERATION"
 UNKNOWN_TEMPLATE = "UNKNOWN_TEMPLATE"
+OWNER_CHANGED = "OWNER_CHANGED"
 
 DEFAULT_SOURCE = "import"
+NO_SOURCE = ""
+"""The source of a job that no import has stored; no import prunes it."""
 
 _SOURCE = re.compile(r"[A-Za-z0-9_-]{1,63}")
-_METHOD = "ImportJobs"
+_PATH = "job"
 _EXPORT_PAGE = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ANEW = Idempotency()
 
+JobReading = Callable[[JobDefinition | None], tuple[JobDefinition | None, Sequence[Violation]]]
+"""Makes a definition of a request and of the stored one that it changes, if it changes one.
+
+It returns the definition and all that is wrong with the request; none when what is wrong does not
+let a definition be made. It may be called more than once.
+"""
+
 log = get_logger(__name__)
+
+
+def etag_of(job: StoredJob) -> str:
+    """Returns what changes with every revision of a job, also when its id is used again."""
+    return f"r{job.revision}-{(job.create_time - _EPOCH) // timedelta(microseconds=1):x}"
 
 
 class JobChangeKind(StrEnum):
@@ -46,7 +70,8 @@ class JobChangeKind(StrEnum):
 
     CREATED = "CREATED"
     UPDATED = "UPDATED"  # it differs and gets a new revision
-    UNCHANGED = "UNCHANGED"
+    UNCHANGED = "UNCHANGED"  # only its source may be another one
+    DELETED = "DELETED"  # the file does not name it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +79,7 @@ class JobChange:
     """What an import does to one job.
 
     Attributes:
-        revision: After the import.
+        revision: After the import; with DELETED the last one.
         changed_fields: Names of ``JobDefinition``, sorted; only with UPDATED.
     """
 
@@ -66,10 +91,39 @@ class JobChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedJobs:
-    """What became of a job file: a change for each job, in the order of the file."""
+    """What became of a job file.
+
+    Attributes:
+        changes: One for each job, in the order of the file; then what was deleted, by id.
+    """
 
     changes: tuple[JobChange, ...]
     notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedJob:
+    """A job after a request, and what may not be meant about it."""
+
+    job: StoredJob
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """A call that may have been answered before."""
+
+    method: str
+    tenant_id: str
+    idempotency: Idempotency
+
+    @property
+    def key(self) -> dict[str, str]:
+        return {
+            "tenant_id": self.tenant_id,
+            "method": self.method,
+            "request_id": self.idempotency.request_id,
+        }
 
 
 class Jobs:
@@ -97,6 +151,7 @@ class Jobs:
         idempotency: Idempotency = _ANEW,
         source: str = "",
         validate_only: bool = False,
+        prune: bool = False,
     ) -> ImportedJobs:
         """Imports a job file, all of it or nothing.
 
@@ -106,38 +161,185 @@ class Jobs:
             text: The job file.
             tenant_id: Who owns the jobs.
             idempotency: Names the request; by default each call stands for itself.
-            source: Kept with the jobs that change; empty means ``import``.
+            source: To whom the jobs belong from then on; empty means ``import``.
             validate_only: Answers what would change and stores nothing.
+            prune: Deletes the jobs that belong to the source and are not in the file.
 
         Raises:
             InvalidArgument: with everything that is wrong with the file; nothing was stored.
             RequestIdReused: nothing was stored.
             Unavailable: nothing was stored; safe to call again.
         """
-        first = None if validate_only else await self._first_answer(tenant_id, idempotency)
+        request = _Request(method="ImportJobs", tenant_id=tenant_id, idempotency=idempotency)
+        first = None if validate_only else await self._first_answer(request)
         if first is not None:
-            return first
+            return _imported_from(first)
         jobs, notices = await self._inspect(text, source=source, tenant_id=tenant_id)
+        owner = source or DEFAULT_SOURCE
         if validate_only:
             stored = await self._store.jobs.get_many(_ids_of(jobs), tenant_id=tenant_id)
-            return ImportedJobs(changes=_changes(jobs, stored), notices=notices)
+            owned = await self._store.jobs.owned_by(owner, tenant_id=tenant_id) if prune else {}
+            return _difference(jobs, stored, owned, source=owner, notices=notices)
         now = self._clock.now()
-        request = _request(tenant_id, idempotency)
         async with self._store.transaction() as tx:
-            if idempotency.request_id:
-                replayed = await self._store.requests.replay(
-                    tx, **request, request_hash=idempotency.request_hash, now=now
-                )
-                if replayed is not None:
-                    return _answer_from(replayed)
-            changes = await self._put(
-                tx, jobs, tenant_id=tenant_id, source=source or DEFAULT_SOURCE, now=now
+            replayed = await self._replay(tx, request, now=now)
+            if replayed is not None:
+                return _imported_from(replayed)
+            stored = await self._store.jobs.lock(tx, _ids_of(jobs), tenant_id=tenant_id)
+            owned = (
+                await self._store.jobs.owned_by(owner, tenant_id=tenant_id, tx=tx) if prune else {}
             )
-            answer = ImportedJobs(changes=changes, notices=notices)
-            if idempotency.request_id:
-                await self._store.requests.remember(tx, **request, answer=_answer_to(answer))
-        log.info("jobs.imported", tenant_id=tenant_id, **_counted(changes))
+            answer = _difference(jobs, stored, owned, source=owner, notices=notices)
+            await self._store.jobs.put(
+                tx, list(_to_store(jobs, stored, tenant_id=tenant_id, source=owner, now=now))
+            )
+            await self._store.jobs.delete(tx, _deleted(answer.changes), tenant_id=tenant_id)
+            await self._remember(tx, request, _imported_to(answer))
+        log.info("jobs.imported", tenant_id=tenant_id, source=owner, **_counted(answer.changes))
         return answer
+
+    async def create_job(
+        self,
+        read: JobReading,
+        *,
+        tenant_id: str,
+        idempotency: Idempotency = _ANEW,
+        validate_only: bool = False,
+    ) -> CheckedJob:
+        """Stores a job that belongs to no source; the same request again gets the first answer.
+
+        Raises:
+            InvalidArgument: with everything that is wrong.
+            AlreadyExists: the id is taken.
+            RequestIdReused: nothing was stored.
+            Unavailable: nothing was stored; safe to call again.
+        """
+        request = _Request(method="CreateJob", tenant_id=tenant_id, idempotency=idempotency)
+        first = None if validate_only else await self._first_answer(request)
+        if first is not None:
+            return _checked_from(first, tenant_id=tenant_id)
+        definition = _checked(read, None, templates=await self._templates.all())
+        notices = await self._notices.of({_PATH: definition}, tenant_id=tenant_id)
+        now = self._clock.now()
+        answer = CheckedJob(
+            job=StoredJob(
+                definition=definition,
+                tenant_id=tenant_id,
+                revision=1,
+                source=NO_SOURCE,
+                create_time=now,
+                update_time=now,
+            ),
+            notices=notices,
+        )
+        job_id = definition.job_id
+        if validate_only:
+            _refuse_taken(job_id, await self._store.jobs.get(job_id, tenant_id=tenant_id))
+            return answer
+        async with self._store.transaction() as tx:
+            replayed = await self._replay(tx, request, now=now)
+            if replayed is not None:
+                return _checked_from(replayed, tenant_id=tenant_id)
+            stored = await self._store.jobs.lock(tx, [job_id], tenant_id=tenant_id)
+            _refuse_taken(job_id, stored.get(job_id))
+            await self._store.jobs.put(tx, [answer.job])
+            await self._remember(tx, request, _checked_to(answer))
+        log.info("job.created", tenant_id=tenant_id, job_id=job_id)
+        return answer
+
+    async def update_job(
+        self,
+        job_id: str,
+        read: JobReading,
+        *,
+        tenant_id: str,
+        etag: str = "",
+        idempotency: Idempotency = _ANEW,
+        validate_only: bool = False,
+    ) -> CheckedJob:
+        """Changes a job; what does not change it leaves its revision as it is.
+
+        The same request again gets the first answer, whatever has changed since.
+
+        Args:
+            job_id: The job.
+            read: Makes the new definition of the stored one.
+            tenant_id: Who owns the job.
+            etag: When given, that of the stored job.
+            idempotency: Names the request; by default each call stands for itself.
+            validate_only: Answers what would be stored and stores nothing.
+
+        Raises:
+            InvalidArgument: with everything that is wrong.
+            NotFound: there is no such job, or it is not the tenant's.
+            EtagMismatch: somebody changed the job; read it again.
+            RequestIdReused: nothing was changed.
+            Unavailable: nothing was changed; safe to call again.
+        """
+        request = _Request(method="UpdateJob", tenant_id=tenant_id, idempotency=idempotency)
+        first = None if validate_only else await self._first_answer(request)
+        if first is not None:
+            return _checked_from(first, tenant_id=tenant_id)
+        seen = await self.get_job(job_id, tenant_id=tenant_id)
+        _match(etag, seen)
+        templates = await self._templates.all()
+        definition = _checked(read, seen.definition, templates=templates)
+        # The sources are asked before the transaction: it must not wait for them.
+        notices = await self._notices.of({_PATH: definition}, tenant_id=tenant_id)
+        now = self._clock.now()
+        if validate_only:
+            return CheckedJob(job=_revised(seen, definition, now=now), notices=notices)
+        async with self._store.transaction() as tx:
+            replayed = await self._replay(tx, request, now=now)
+            if replayed is not None:
+                return _checked_from(replayed, tenant_id=tenant_id)
+            stored = await self._locked(tx, job_id, tenant_id=tenant_id)
+            _match(etag, stored)
+            if etag_of(stored) != etag_of(seen):
+                definition = _checked(read, stored.definition, templates=templates)
+            answer = CheckedJob(job=_revised(stored, definition, now=now), notices=notices)
+            if answer.job != stored:
+                await self._store.jobs.put(tx, [answer.job])
+            await self._remember(tx, request, _checked_to(answer))
+        log.info("job.updated", tenant_id=tenant_id, job_id=job_id, revision=answer.job.revision)
+        return answer
+
+    async def delete_job(
+        self,
+        job_id: str,
+        *,
+        tenant_id: str,
+        etag: str = "",
+        allow_missing: bool = False,
+        idempotency: Idempotency = _ANEW,
+    ) -> None:
+        """Deletes a job and leaves its batches; the same request again changes nothing.
+
+        Args:
+            job_id: The job.
+            tenant_id: Who owns the job.
+            etag: When given, that of the stored job.
+            allow_missing: Takes a job that is not there for one that is deleted already.
+            idempotency: Names the request; by default each call stands for itself.
+
+        Raises:
+            NotFound: there is no such job, or it is not the tenant's.
+            EtagMismatch: somebody changed the job; read it again.
+            RequestIdReused: nothing was deleted.
+        """
+        request = _Request(method="DeleteJob", tenant_id=tenant_id, idempotency=idempotency)
+        async with self._store.transaction() as tx:
+            if await self._replay(tx, request, now=self._clock.now()) is not None:
+                return
+            stored = (await self._store.jobs.lock(tx, [job_id], tenant_id=tenant_id)).get(job_id)
+            if stored is not None:
+                _match(etag, stored)
+                await self._store.jobs.delete(tx, [job_id], tenant_id=tenant_id)
+            elif not allow_missing:
+                raise NotFound("job", job_id)
+            await self._remember(tx, request, {})
+        if stored is not None:
+            log.info("job.deleted", tenant_id=tenant_id, job_id=job_id, revision=stored.revision)
 
     async def export_jobs(self, job_ids: Sequence[str] = (), *, tenant_id: str) -> str:
         """Returns jobs as a job file: those that are named, in that order, or all by id.
@@ -145,10 +347,7 @@ class Jobs:
         Raises:
             NotFound: a named job does not exist.
         """
-        if job_ids:
-            jobs = await self._named(tuple(dict.fromkeys(job_ids)), tenant_id=tenant_id)
-        else:
-            jobs = await self._all(tenant_id=tenant_id)
+        jobs = await self.select_jobs(job_ids, tenant_id=tenant_id)
         # Writing thousands of jobs takes a while; calls that wait for the loop must not.
         return await asyncio.to_thread(render_job_file, [job.definition for job in jobs])
 
@@ -169,13 +368,35 @@ class Jobs:
         """Returns a page by tenant and id, and where the next one starts."""
         return await self._store.jobs.list(wanted, page_size=page_size, after=after)
 
-    async def _first_answer(self, tenant_id: str, idempotency: Idempotency) -> ImportedJobs | None:
-        """Returns the answer to the same request before, without reading the file again."""
-        if not idempotency.request_id:
+    async def _first_answer(self, request: _Request) -> Mapping[str, Any] | None:
+        """Returns the answer to the same request before, without reading the request again."""
+        if not request.idempotency.request_id:
             return None
-        request = _request(tenant_id, idempotency)
-        answer = await self._store.requests.find(**request, request_hash=idempotency.request_hash)
-        return None if answer is None else _answer_from(answer)
+        return await self._store.requests.find(
+            **request.key, request_hash=request.idempotency.request_hash
+        )
+
+    async def _replay(
+        self, tx: Transaction, request: _Request, *, now: datetime
+    ) -> Mapping[str, Any] | None:
+        """Returns the first answer, or none when this is the first request with its id."""
+        if not request.idempotency.request_id:
+            return None
+        return await self._store.requests.replay(
+            tx, **request.key, request_hash=request.idempotency.request_hash, now=now
+        )
+
+    async def _remember(
+        self, tx: Transaction, request: _Request, answer: Mapping[str, Any]
+    ) -> None:
+        if request.idempotency.request_id:
+            await self._store.requests.remember(tx, **request.key, answer=answer)
+
+    async def _locked(self, tx: Transaction, job_id: str, *, tenant_id: str) -> StoredJob:
+        found = await self._store.jobs.lock(tx, [job_id], tenant_id=tenant_id)
+        if job_id not in found:
+            raise NotFound("job", job_id)
+        return found[job_id]
 
     async def _inspect(
         self, text: str, *, source: str, tenant_id: str
@@ -191,31 +412,15 @@ class Jobs:
             raise InvalidArgument(violations)
         return jobs, await self._notices.of(jobs, tenant_id=tenant_id)
 
-    async def _put(
-        self,
-        tx: Transaction,
-        jobs: Mapping[str, JobDefinition],
-        *,
-        tenant_id: str,
-        source: str,
-        now: datetime,
-    ) -> tuple[JobChange, ...]:
-        stored = await self._store.jobs.lock(tx, _ids_of(jobs), tenant_id=tenant_id)
-        changes = _changes(jobs, stored)
-        changed = [
-            StoredJob(
-                definition=job,
-                tenant_id=tenant_id,
-                revision=change.revision,
-                source=source,
-                create_time=stored[job.job_id].create_time if job.job_id in stored else now,
-                update_time=now,
-            )
-            for job, change in zip(jobs.values(), changes, strict=True)
-            if change.kind is not JobChangeKind.UNCHANGED
-        ]
-        await self._store.jobs.put(tx, changed)
-        return changes
+    async def select_jobs(self, job_ids: Sequence[str], *, tenant_id: str) -> list[StoredJob]:
+        """Returns some jobs of a tenant, each once, or all of them when none is named.
+
+        Raises:
+            NotFound: one of them does not exist.
+        """
+        if not job_ids:
+            return await self._all(tenant_id=tenant_id)
+        return await self._named(tuple(dict.fromkeys(job_ids)), tenant_id=tenant_id)
 
     async def _named(self, job_ids: Sequence[str], *, tenant_id: str) -> list[StoredJob]:
         found = await self._store.jobs.get_many(job_ids, tenant_id=tenant_id)
@@ -231,10 +436,6 @@ class Jobs:
             page, after = await self._store.jobs.list(wanted, page_size=_EXPORT_PAGE, after=after)
             jobs = [*jobs, *page]
         return jobs
-
-
-def _request(tenant_id: str, idempotency: Idempotency) -> dict[str, str]:
-    return {"tenant_id": tenant_id, "method": _METHOD, "request_id": idempotency.request_id}
 
 
 def _ids_of(jobs: Mapping[str, JobDefinition]) -> tuple[str, ...]:
@@ -264,10 +465,125 @@ def _template_violations(
             yield Violation(f"{path}.template_id", f"{message}{listed(ids)}.")
 
 
-def _changes(
-    jobs: Mapping[str, JobDefinition], stored: Mapping[str, StoredJob]
-) -> tuple[JobChange, ...]:
-    return tuple(_change(job, stored.get(job.job_id)) for job in jobs.values())
+def _checked(
+    read: JobReading, stored: JobDefinition | None, *, templates: Sequence[Template]
+) -> JobDefinition:
+    """Returns the definition that is asked for, or raises with everything that is wrong."""
+    definition, violations = read(stored)
+    found = list(violations)
+    if definition is not None:
+        found += _template_violations({_PATH: definition}, templates)
+    if found or definition is None:
+        raise InvalidArgument(found)
+    return definition
+
+
+def _refuse_taken(job_id: str, stored: StoredJob | None) -> None:
+    if stored is not None:
+        raise AlreadyExists("job", job_id)
+
+
+def _match(etag: str, stored: StoredJob) -> None:
+    if not etag or etag == etag_of(stored):
+        return
+    job_id = stored.definition.job_id
+    raise EtagMismatch(
+        f"Somebody changed the job {quoted(job_id)}: its etag is {quoted(etag_of(stored))}, not "
+        f"{quoted(etag)}. Read it again.",
+        metadata={"etag": etag_of(stored)},
+    )
+
+
+def _revised(stored: StoredJob, definition: JobDefinition, *, now: datetime) -> StoredJob:
+    """Returns the job with a new revision; itself when it is so already."""
+    if not changed_fields(stored.definition, definition):
+        return stored
+    revision = stored.revision + 1
+    return replace(stored, definition=definition, revision=revision, update_time=now)
+
+
+def _difference(
+    jobs: Mapping[str, JobDefinition],
+    stored: Mapping[str, StoredJob],
+    owned: Mapping[str, int],
+    *,
+    source: str,
+    notices: tuple[Notice, ...],
+) -> ImportedJobs:
+    """Returns what an import of the jobs changes.
+
+    Args:
+        jobs: Those of the file, by their paths.
+        stored: Those of them that exist.
+        owned: The revisions of the jobs that go when the file does not name them.
+        source: Where the file comes from.
+        notices: What is noticed besides.
+    """
+    named = set(_ids_of(jobs))
+    deleted = (
+        JobChange(job_id=job_id, kind=JobChangeKind.DELETED, revision=revision)
+        for job_id, revision in owned.items()
+        if job_id not in named
+    )
+    changes = (_change(job, stored.get(job.job_id)) for job in jobs.values())
+    return ImportedJobs(
+        changes=(*changes, *deleted),
+        notices=(*notices, *_about_owners(jobs, stored, source=source)),
+    )
+
+
+def _about_owners(
+    jobs: Mapping[str, JobDefinition], stored: Mapping[str, StoredJob], *, source: str
+) -> tuple[Notice, ...]:
+    """Returns a notice for each job that is taken over; after a thousand, their number."""
+    taken = [
+        Notice(
+            reason=OWNER_CHANGED,
+            path=path,
+            message=f"The job {quoted(job.job_id)} belonged to {_named_source(before.source)}; "
+            f"from this import on it belongs to {_named_source(source)}.",
+        )
+        for path, job in jobs.items()
+        if (before := stored.get(job.job_id)) is not None and before.source != source
+    ]
+    if len(taken) <= MAX_NOTICES:
+        return tuple(taken)
+    message = f"There are {len(taken) - MAX_NOTICES} more jobs that belonged to another source."
+    return (*taken[:MAX_NOTICES], Notice(reason=MORE_NOTICES, path="$", message=message))
+
+
+def _named_source(source: str) -> str:
+    return "no source" if source == NO_SOURCE else f"the source {quoted(source)}"
+
+
+def _to_store(
+    jobs: Mapping[str, JobDefinition],
+    stored: Mapping[str, StoredJob],
+    *,
+    tenant_id: str,
+    source: str,
+    now: datetime,
+) -> Iterator[StoredJob]:
+    """Yields the jobs of a file that are new, differ, or belonged to another source."""
+    for definition in jobs.values():
+        before = stored.get(definition.job_id)
+        if before is None:
+            yield StoredJob(
+                definition=definition,
+                tenant_id=tenant_id,
+                revision=1,
+                source=source,
+                create_time=now,
+                update_time=now,
+            )
+        else:
+            job = replace(_revised(before, definition, now=now), source=source)
+            if job != before:
+                yield job
+
+
+def _deleted(changes: Sequence[JobChange]) -> tuple[str, ...]:
+    return tuple(change.job_id for change in changes if change.kind is JobChangeKind.DELETED)
 
 
 def _change(job: JobDefinition, stored: StoredJob | None) -> JobChange:
@@ -286,18 +602,53 @@ def _counted(changes: Sequence[JobChange]) -> dict[str, int]:
     return {kind.lower(): sum(change.kind is kind for change in changes) for kind in JobChangeKind}
 
 
-def _answer_to(answer: ImportedJobs) -> dict[str, Any]:
+def _imported_to(answer: ImportedJobs) -> dict[str, Any]:
     return {
         "changes": [[c.job_id, c.kind, c.revision, c.changed_fields] for c in answer.changes],
-        "notices": [[n.reason, n.path, n.message] for n in answer.notices],
+        "notices": _notices_to(answer.notices),
     }
 
 
-def _answer_from(document: Mapping[str, Any]) -> ImportedJobs:
+def _imported_from(document: Mapping[str, Any]) -> ImportedJobs:
     return ImportedJobs(
         changes=tuple(
             JobChange(job_id=i, kind=JobChangeKind(k), revision=r, changed_fields=tuple(f))
             for i, k, r, f in document["changes"]
         ),
-        notices=tuple(Notice(reason=r, path=p, message=m) for r, p, m in document["notices"]),
+        notices=_notices_from(document["notices"]),
     )
+
+
+def _checked_to(answer: CheckedJob) -> dict[str, Any]:
+    job = answer.job
+    return {
+        "definition": render_job(job.definition),
+        "revision": job.revision,
+        "source": job.source,
+        "create_time": job.create_time.isoformat(),
+        "update_time": job.update_time.isoformat(),
+        "notices": _notices_to(answer.notices),
+    }
+
+
+def _checked_from(document: Mapping[str, Any], *, tenant_id: str) -> CheckedJob:
+    definition, violations = parse_job(document["definition"])
+    if definition is None:
+        raise ValueError(f"The job of an answer cannot be read: {violations}")
+    job = StoredJob(
+        definition=definition,
+        tenant_id=tenant_id,
+        revision=document["revision"],
+        source=document["source"],
+        create_time=datetime.fromisoformat(document["create_time"]),
+        update_time=datetime.fromisoformat(document["update_time"]),
+    )
+    return CheckedJob(job=job, notices=_notices_from(document["notices"]))
+
+
+def _notices_to(notices: Sequence[Notice]) -> list[list[str]]:
+    return [[notice.reason, notice.path, notice.message] for notice in notices]
+
+
+def _notices_from(rows: Sequence[Sequence[str]]) -> tuple[Notice, ...]:
+    return tuple(Notice(reason=r, path=p, message=m) for r, p, m in rows)

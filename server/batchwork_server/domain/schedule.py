@@ -418,6 +418,11 @@ def _read_day_of_month(fields: FieldReader, name: str) -> int | None:
     return None
 
 
+def is_time_zone(name: str) -> bool:
+    """Tells whether the IANA database has a zone of this name."""
+    return name in _time_zones()
+
+
 def _read_time_zone(fields: FieldReader) -> str | None:
     name = fields.line("time_zone", "timezone", longest=64)
     if not name or name in _time_zones():

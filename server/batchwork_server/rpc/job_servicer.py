@@ -9,24 +9,40 @@ from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.rpc.batch_conversion import batch_to
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.filters import job_filter_from
 from batchwork_server.rpc.idempotency import idempotency_from
 from batchwork_server.rpc.interceptors import caller_of
-from batchwork_server.rpc.job_conversion import imported_jobs_to, job_to
-from batchwork_server.rpc.page_tokens import names_from, token_after_names
+from batchwork_server.rpc.job_conversion import (
+    JOB_FIELDS,
+    imported_jobs_to,
+    job_reading,
+    job_to,
+    job_warnings_to,
+    masked_fields,
+)
+from batchwork_server.rpc.page_tokens import (
+    moment_from,
+    names_from,
+    token_after_moment,
+    token_after_names,
+)
+from batchwork_server.rpc.upcoming_conversion import upcoming_run_to
 
 MAX_EXPORTED_IDS = 10_000
 MAX_USERS_OF_RUN = 10_000
+MAX_JOBS_OF_UPCOMING = 100
 
 
 class JobServicer(JobServiceServicer):
     """Answers for job definitions; the contract says what each call means."""
 
-    def __init__(self, jobs: Jobs, batches: Batches) -> None:
+    def __init__(self, jobs: Jobs, batches: Batches, upcoming: UpcomingRuns) -> None:
         self._jobs = jobs
         self._batches = batches
+        self._upcoming = upcoming
 
     async def ImportJobs(
         self, request: messages.ImportJobsRequest, context: Any
@@ -41,6 +57,7 @@ class JobServicer(JobServiceServicer):
             idempotency=idempotency,
             source=source,
             validate_only=request.validate_only,
+            prune=request.prune,
         )
         return imported_jobs_to(imported)
 
@@ -53,6 +70,61 @@ class JobServicer(JobServiceServicer):
         checks.done()
         text = await self._jobs.export_jobs(job_ids, tenant_id=tenant_id)
         return messages.ExportJobsResponse(jobs_json=text)
+
+    async def CreateJob(
+        self, request: messages.CreateJobRequest, context: Any
+    ) -> messages.CreateJobResponse:
+        checks = Checks()
+        idempotency = idempotency_from(request, checks=checks)
+        created = await self._jobs.create_job(
+            job_reading(request.job, JOB_FIELDS, checks=checks),
+            tenant_id=caller_of().tenant_id,
+            idempotency=idempotency,
+            validate_only=request.validate_only,
+        )
+        return messages.CreateJobResponse(
+            job=job_to(created.job), warnings=job_warnings_to(created.notices)
+        )
+
+    async def UpdateJob(
+        self, request: messages.UpdateJobRequest, context: Any
+    ) -> messages.UpdateJobResponse:
+        checks, given = Checks(), request.job
+        job_id = checks.required_id("job.job_id", given.job_id)
+        etag = checks.line("etag", request.etag)
+        fields = masked_fields("update_mask", request.update_mask, given, checks=checks)
+        idempotency = idempotency_from(request, checks=checks)
+        reading = job_reading(given, fields, checks=checks)
+        if not job_id:  # Else what is noted comes with what is wrong with the changed job.
+            checks.done()
+        updated = await self._jobs.update_job(
+            job_id,
+            reading,
+            tenant_id=caller_of().tenant_id,
+            etag=etag,
+            idempotency=idempotency,
+            validate_only=request.validate_only,
+        )
+        return messages.UpdateJobResponse(
+            job=job_to(updated.job), warnings=job_warnings_to(updated.notices)
+        )
+
+    async def DeleteJob(
+        self, request: messages.DeleteJobRequest, context: Any
+    ) -> messages.DeleteJobResponse:
+        checks = Checks()
+        job_id = checks.required_id("job_id", request.job_id)
+        etag = checks.line("etag", request.etag)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        await self._jobs.delete_job(
+            job_id,
+            tenant_id=caller_of().tenant_id,
+            etag=etag,
+            allow_missing=request.allow_missing,
+            idempotency=idempotency,
+        )
+        return messages.DeleteJobResponse()
 
     async def GetJob(
         self, request: messages.GetJobRequest, context: Any
@@ -75,6 +147,29 @@ class JobServicer(JobServiceServicer):
         jobs, last = await self._jobs.list_jobs(wanted, page_size=page_size, after=after)
         return messages.ListJobsResponse(
             jobs=[job_to(job) for job in jobs], next_page_token=token_after_names(request, last)
+        )
+
+    async def ListUpcomingRuns(
+        self, request: messages.ListUpcomingRunsRequest, context: Any
+    ) -> messages.ListUpcomingRunsResponse:
+        checks = Checks()
+        job_ids = checks.ids("job_ids", request.job_ids, most=MAX_JOBS_OF_UPCOMING)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        start, end = (
+            checks.moment(name, getattr(request, name)) if request.HasField(name) else None
+            for name in ("start_time", "end_time")
+        )
+        if start is not None and end is not None and end <= start:
+            checks.refuse("end_time", "It is not after start_time; no instant lies between them.")
+        page_size = checks.page_size(request.page_size)
+        after = moment_from(request, checks=checks)
+        checks.done()
+        runs, last = await self._upcoming.list_upcoming_runs(
+            job_ids, tenant_id=tenant_id, start=start, end=end, page_size=page_size, after=after
+        )
+        return messages.ListUpcomingRunsResponse(
+            runs=[upcoming_run_to(run) for run in runs],
+            next_page_token=token_after_moment(request, last),
         )
 
     async def RunJob(

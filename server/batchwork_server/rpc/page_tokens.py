@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from batchwork.v1.batch_service_pb2 import ListBatchesRequest, ListItemsRequest
-from batchwork.v1.job_service_pb2 import ListJobsRequest
+from batchwork.v1.job_service_pb2 import ListJobsRequest, ListUpcomingRunsRequest
 from batchwork.v1.preference_service_pb2 import ListPreferencesRequest
 
 from batchwork_server.domain.json_object import MAX_INTEGER, is_line
@@ -14,11 +15,18 @@ from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.opaque import binding_of, read_token, write_token
 
 ListRequest: TypeAlias = (
-    ListBatchesRequest | ListItemsRequest | ListJobsRequest | ListPreferencesRequest
+    ListBatchesRequest
+    | ListItemsRequest
+    | ListJobsRequest
+    | ListPreferencesRequest
+    | ListUpcomingRunsRequest
 )
 
 _PAGING = ("page_size", "page_token", "skip")
 _LONGEST_NAME = 128
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK = timedelta(microseconds=1)
+_LAST_TICK = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // _TICK
 
 
 def token_after_place(request: ListRequest, place: int | None) -> str:
@@ -49,6 +57,25 @@ def names_from(request: ListRequest, *, checks: Checks) -> tuple[str, str] | Non
             return None
         case [first, second] if _is_name(first) and _is_name(second):
             return first, second
+    _refuse(checks)
+    return None
+
+
+def token_after_moment(request: ListRequest, place: tuple[datetime, str] | None) -> str:
+    """Returns the token for the page after what has a name at a moment; empty without it."""
+    if place is None:
+        return ""
+    moment, name = place
+    return write_token((moment - _EPOCH) // _TICK, name, binding=_filters_of(request))
+
+
+def moment_from(request: ListRequest, *, checks: Checks) -> tuple[datetime, str] | None:
+    """Returns the moment and the name after which a page starts; none for the first page."""
+    match _values_from(request):
+        case None:
+            return None
+        case [int(ticks), name] if 0 <= ticks <= _LAST_TICK and _is_name(name):
+            return _EPOCH + ticks * _TICK, name
     _refuse(checks)
     return None
 

@@ -23,6 +23,7 @@ from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
+from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.validation import Validation
 from batchwork_server.application.watching import Watching
@@ -69,6 +70,7 @@ class RpcServer:
         uploads: Behind the calls of BatchService that fill drafts.
         results: Behind the stream of results of BatchService.
         jobs: Behind JobService.
+        upcoming: Behind the list of upcoming runs of JobService.
         preferences: Behind PreferenceService.
         validation: Behind ValidationService.
         watching: Behind the watches of BatchService.
@@ -90,6 +92,7 @@ class RpcServer:
         uploads: Uploads,
         results: Results,
         jobs: Jobs,
+        upcoming: UpcomingRuns,
         preferences: Preferences,
         validation: Validation,
         watching: Watching,
@@ -123,7 +126,7 @@ class RpcServer:
             ),
             guarded,
         )
-        add_JobServiceServicer_to_server(JobServicer(jobs, batches), guarded)
+        add_JobServiceServicer_to_server(JobServicer(jobs, batches, upcoming), guarded)
         add_PreferenceServiceServicer_to_server(PreferenceServicer(preferences), guarded)
         add_ValidationServiceServicer_to_server(ValidationServicer(validation), guarded)
         add_HealthServicer_to_server(self._health, guarded)

@@ -57,6 +57,19 @@ class SqlJobs:
         rows = [_row_of(job) for job in stored_jobs]
         await insert_rows(tx.connection, "jobs", _COLUMNS, rows, on_conflict=_REPLACE)
 
+    async def delete(self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str) -> None:
+        for some in _in_parts(job_ids):
+            named = sa.and_(jobs.c.tenant_id == tenant_id, jobs.c.job_id.in_(some))
+            await tx.connection.execute(sa.delete(jobs).where(named))
+
+    async def owned_by(
+        self, source: str, *, tenant_id: str, tx: Transaction | None = None
+    ) -> dict[str, int]:
+        if tx is not None:
+            return await _owned(tx.connection, source, tenant_id=tenant_id)
+        async with self._database.reading() as connection:
+            return await _owned(connection, source, tenant_id=tenant_id)
+
     async def get(self, job_id: str, *, tenant_id: str | None) -> StoredJob | None:
         query = sa.select(jobs).where(jobs.c.job_id == job_id)
         if tenant_id is not None:
@@ -101,12 +114,25 @@ async def _fetch(
     connection: AsyncConnection, job_ids: Sequence[str], *, tenant_id: str
 ) -> dict[str, StoredJob]:
     found: dict[str, StoredJob] = {}
-    for start in range(0, len(job_ids), _IDS_PER_STATEMENT):
-        some = job_ids[start : start + _IDS_PER_STATEMENT]
+    for some in _in_parts(job_ids):
         query = sa.select(jobs).where(jobs.c.tenant_id == tenant_id, jobs.c.job_id.in_(some))
         for row in await connection.execute(query):
             found[row.job_id] = _job_from(row)
     return found
+
+
+async def _owned(connection: AsyncConnection, source: str, *, tenant_id: str) -> dict[str, int]:
+    query = (
+        sa.select(jobs.c.job_id, jobs.c.revision)
+        .where(jobs.c.tenant_id == tenant_id, jobs.c.source == source)
+        .order_by(jobs.c.job_id)
+    )
+    return {row.job_id: row.revision for row in await connection.execute(query)}
+
+
+def _in_parts(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(job_ids), _IDS_PER_STATEMENT):
+        yield job_ids[start : start + _IDS_PER_STATEMENT]
 
 
 def _row_of(job: StoredJob) -> tuple[Any, ...]:

@@ -736,6 +736,19 @@ class JobStore(Protocol):
         """Stores jobs, in place of those with the same ids. The caller holds the ``lock``."""
         ...
 
+    async def delete(self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str) -> None:
+        """Removes jobs; their batches stay. The caller holds the ``lock``."""
+        ...
+
+    async def owned_by(
+        self, source: str, *, tenant_id: str, tx: Transaction | None = None
+    ) -> dict[str, int]:
+        """Returns the revisions of the jobs that belong to a source, by id, in their order.
+
+        With a transaction that holds the ``lock`` it is so until the transaction ends.
+        """
+        ...
+
     async def get(self, job_id: str, *, tenant_id: str | None) -> StoredJob | None:
         """Returns a job; without a tenant, of any tenant."""
         ...
