@@ -110,8 +110,11 @@ async def _course(place: Workplace, scale: Scale, kind: DatabaseKind) -> Course:
 async def _watched_service(
     place: Workplace, kind: DatabaseKind
 ) -> AsyncIterator[tuple[Service, Child]]:
+    database = place.database(kind)
+    async with place.service(kind, database=database):
+        pass  # its migrations take memory that a server needs once in its life
     async with (
-        place.service(kind) as service,
+        place.service(kind, database=database) as service,
         child("bench.sampler", str(service.process.pid), log=place.log) as sampler,
     ):
         yield service, sampler

@@ -25,24 +25,24 @@ _WAIT = 0.01  # seconds, as the template says
 async def noop_items(place: Workplace, scale: Scale, kind: DatabaseKind) -> list[Verdict]:
     """P1: items that cost nothing, against the engine of forty lines on the same database.
 
-    The limit is the engine that hands rows to the driver. What the one over SQLAlchemy Core
-    reaches stands beside it.
+    The limit is that engine over SQLAlchemy Core. What one reaches that hands its rows to the
+    driver stands beside it.
     """
     name = f"P1 {kind}"
     items = inputs(scale.items)
     async with (
         place.service(kind) as service,
-        _forty_lines(place, kind, "driver") as tuned,
         _forty_lines(place, kind, "core") as plain,
+        _forty_lines(place, kind, "driver") as tuned,
     ):
-        plain_rates: list[float] = []
+        tuned_rates: list[float] = []
 
         async def ours() -> float:
             return await rate(service, items, template="noop", chunk_size=CHUNK)
 
         async def limit() -> float:
-            plain_rates.append(await _rate_of(plain, len(items)))
-            return await _rate_of(tuned, len(items))
+            tuned_rates.append(await _rate_of(tuned, len(items)))
+            return await _rate_of(plain, len(items))
 
         await rate(service, items[:_WARM_UP], template="noop", chunk_size=CHUNK)
         for engine in (tuned, plain):
@@ -51,8 +51,8 @@ async def noop_items(place: Workplace, scale: Scale, kind: DatabaseKind) -> list
         by_default = await rate(service, items, template="noop")
         tell(name, chunk_size="default", ours=by_default, unit="items/s")
     details = {
-        "ratio_core": median(p.ours / rate for p, rate in zip(pairs, plain_rates, strict=True)),
-        "limit_core": median(plain_rates),
+        "ratio_driver": median(p.ours / rate for p, rate in zip(pairs, tuned_rates, strict=True)),
+        "limit_driver": median(tuned_rates),
     }
     return [Verdict(name=name, target=0.5, unit="items/s", pairs=pairs, details=details)]
 

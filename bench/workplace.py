@@ -82,10 +82,16 @@ class Workplace:
         return self._postgres.create_database(name)
 
     @asynccontextmanager
-    async def service(self, kind: DatabaseKind, **settings: str) -> AsyncIterator[Service]:
-        """Runs a server on a fresh database, with its defaults where ``settings`` say nothing."""
+    async def service(
+        self, kind: DatabaseKind, *, database: str | None = None, **settings: str
+    ) -> AsyncIterator[Service]:
+        """Runs a server with its defaults where ``settings`` say nothing.
+
+        Args:
+            database: The URL of a database that was used before; unset means a fresh one.
+        """
         environment = {
-            "BATCHWORK_DATABASE_URL": self.database(kind),
+            "BATCHWORK_DATABASE_URL": database or self.database(kind),
             "BATCHWORK_LISTEN": "127.0.0.1:0",
             "BATCHWORK_TEMPLATES_DIR": str(self._templates),
             **settings,
