@@ -387,7 +387,7 @@ async def test_cancellation_wins_over_a_database_that_goes_away_meanwhile(databa
 
 
 async def test_connection_that_is_cut_off_while_it_is_made_is_closed(sqlite_url):
-    for steps in range(30):
+    for steps in range(12):
         database = await open_database(sqlite_url)
 
         async def read(database: Database = database) -> None:

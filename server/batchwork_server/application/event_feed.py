@@ -32,6 +32,8 @@ PAGE = 512
 """How many events are read at once."""
 
 _SHORTEST_LOOK = timedelta(milliseconds=50)  # between two looks at the table
+_LOOK_PER_WATCHER = timedelta(microseconds=250)  # each look wakes them all
+_SLOWEST_LOOK = timedelta(milliseconds=500)
 _KNOWN_BATCHES = 512
 
 
@@ -242,7 +244,8 @@ class EventFeed:
     """Reads the new events of all batches while somebody listens.
 
     It looks when a batch was announced, at once when that is over and else at most every 50 ms,
-    and once a second without that.
+    and once a second without that. With more than 200 watchers it looks less often, every 250 ms
+    for a thousand and never less than twice a second: waking them would take the time of the work.
 
     Attributes:
         batch_listeners: By the key of the batch.
@@ -351,7 +354,10 @@ class EventFeed:
             if not look.is_full:
                 patience = _SHORTEST_LOOK if look.unsettled else LONGEST_SILENCE
                 await self._clock.wait(self._changed, patience)
-                await self._clock.wait(self._urgent, _SHORTEST_LOOK)
+                await self._clock.wait(self._urgent, self._rest())
+
+    def _rest(self) -> timedelta:
+        return min(max(_SHORTEST_LOOK, self._users * _LOOK_PER_WATCHER), _SLOWEST_LOOK)
 
     async def _look(self, table: TableReader) -> Look:
         try:

@@ -64,6 +64,11 @@ class Checks:
         """Notes what was found elsewhere."""
         self._violations.extend(violations)
 
+    @property
+    def violations(self) -> Sequence[Violation]:
+        """What was noted so far."""
+        return tuple(self._violations)
+
     def done(self) -> None:
         """Ends the pass.
 

@@ -37,7 +37,7 @@ from batchwork_server.domain.job import (
 from batchwork_server.domain.json_object import quoted, unsound
 from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.domain.schedule import render_schedule
-from batchwork_server.errors import InvalidArgument, Violation
+from batchwork_server.errors import Violation
 from batchwork_server.rpc.batch_conversion import PRIORITY_TO, warnings_to
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.policy_conversion import failure_policy_to, retry_policy_to
@@ -115,7 +115,7 @@ def job_reading(job: messages.Job, fields: Collection[str], *, checks: Checks) -
         kept = {name: value for name, value in document.items() if name not in replaced}
         definition, violations = parse_job(kept | given, path="job")
         in_words = [replace(each, path=contract_path(each.path)) for each in violations]
-        return definition, [*_noted(checks), *in_words]
+        return definition, [*checks.violations, *in_words]
 
     return read
 
@@ -141,14 +141,6 @@ def contract_path(path: str) -> str:
 
 def job_warnings_to(notices: Sequence[Notice]) -> list[WarningMessage]:
     return warnings_to(replace(notice, path=contract_path(notice.path)) for notice in notices)
-
-
-def _noted(checks: Checks) -> Sequence[Violation]:
-    try:
-        checks.done()
-    except InvalidArgument as error:
-        return error.violations
-    return ()
 
 
 def _document_of(
