@@ -170,6 +170,7 @@ def _put_together(
         users=store.users,
         templates=templates,
         clock=clock,
+        zone=settings.time_zone,
     )
     return Application(
         store=store,

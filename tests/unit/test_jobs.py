@@ -74,7 +74,14 @@ def jobs(
     templates: FakeTemplates,
     clock: FakeClock,
 ) -> Jobs:
-    return Jobs(store=store, categories=categories, users=users, templates=templates, clock=clock)
+    return Jobs(
+        store=store,
+        categories=categories,
+        users=users,
+        templates=templates,
+        clock=clock,
+        zone="UTC",
+    )
 
 
 async def imported(jobs: Jobs, *documents: dict[str, Any], **options: Any) -> ImportedJobs:

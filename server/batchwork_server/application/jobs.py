@@ -14,6 +14,7 @@ from batchwork_server.application.notices import MAX_NOTICES, MORE_NOTICES, JobN
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Notice, Template
 from batchwork_server.domain.filters import JobFilter
+from batchwork_server.domain.firing import next_run_after
 from batchwork_server.domain.job import (
     JobDefinition,
     StoredJob,
@@ -127,7 +128,11 @@ class _Request:
 
 
 class Jobs:
-    """Keeps the job definitions of tenants."""
+    """Keeps the job definitions of tenants.
+
+    Args:
+        zone: Of jobs whose schedule names none.
+    """
 
     def __init__(
         self,
@@ -137,11 +142,13 @@ class Jobs:
         users: UserRepository,
         templates: TemplateService,
         clock: Clock,
+        zone: str,
     ) -> None:
         self._store = store
         self._notices = JobNotices(categories=categories, users=users)
         self._templates = templates
         self._clock = clock
+        self._zone = zone
 
     async def import_jobs(
         self,
@@ -190,9 +197,8 @@ class Jobs:
                 await self._store.jobs.owned_by(owner, tenant_id=tenant_id, tx=tx) if prune else {}
             )
             answer = _difference(jobs, stored, owned, source=owner, notices=notices)
-            await self._store.jobs.put(
-                tx, list(_to_store(jobs, stored, tenant_id=tenant_id, source=owner, now=now))
-            )
+            changed = list(_to_store(jobs, stored, tenant_id=tenant_id, source=owner, now=now))
+            await self._put(tx, changed, stored, tenant_id=tenant_id, now=now)
             await self._store.jobs.delete(tx, _deleted(answer.changes), tenant_id=tenant_id)
             await self._remember(tx, request, _imported_to(answer))
         log.info("jobs.imported", tenant_id=tenant_id, source=owner, **_counted(answer.changes))
@@ -242,7 +248,7 @@ class Jobs:
                 return _checked_from(replayed, tenant_id=tenant_id)
             stored = await self._store.jobs.lock(tx, [job_id], tenant_id=tenant_id)
             _refuse_taken(job_id, stored.get(job_id))
-            await self._store.jobs.put(tx, [answer.job])
+            await self._put(tx, [answer.job], stored, tenant_id=tenant_id, now=now)
             await self._remember(tx, request, _checked_to(answer))
         log.info("job.created", tenant_id=tenant_id, job_id=job_id)
         return answer
@@ -299,7 +305,8 @@ class Jobs:
                 definition = _checked(read, stored.definition, templates=templates)
             answer = CheckedJob(job=_revised(stored, definition, now=now), notices=notices)
             if answer.job != stored:
-                await self._store.jobs.put(tx, [answer.job])
+                before = {job_id: stored}
+                await self._put(tx, [answer.job], before, tenant_id=tenant_id, now=now)
             await self._remember(tx, request, _checked_to(answer))
         log.info("job.updated", tenant_id=tenant_id, job_id=job_id, revision=answer.job.revision)
         return answer
@@ -391,6 +398,24 @@ class Jobs:
     ) -> None:
         if request.idempotency.request_id:
             await self._store.requests.remember(tx, **request.key, answer=answer)
+
+    async def _put(
+        self,
+        tx: Transaction,
+        jobs: Sequence[StoredJob],
+        before: Mapping[str, StoredJob],
+        *,
+        tenant_id: str,
+        now: datetime,
+    ) -> None:
+        """Stores jobs; a schedule that is new or another one counts from now on."""
+        await self._store.jobs.put(tx, jobs)
+        next_runs = {
+            job.definition.job_id: next_run_after(job, now, zone=self._zone)
+            for job in jobs
+            if not _has_schedule_of(job, before.get(job.definition.job_id))
+        }
+        await self._store.jobs.schedule(tx, next_runs, tenant_id=tenant_id)
 
     async def _locked(self, tx: Transaction, job_id: str, *, tenant_id: str) -> StoredJob:
         found = await self._store.jobs.lock(tx, [job_id], tenant_id=tenant_id)
@@ -500,6 +525,13 @@ def _revised(stored: StoredJob, definition: JobDefinition, *, now: datetime) -> 
         return stored
     revision = stored.revision + 1
     return replace(stored, definition=definition, revision=revision, update_time=now)
+
+
+def _has_schedule_of(job: StoredJob, before: StoredJob | None) -> bool:
+    if before is None:
+        return False
+    driven_by = ("schedule", "preference_source")
+    return all(getattr(job.definition, n) == getattr(before.definition, n) for n in driven_by)
 
 
 def _difference(

@@ -86,6 +86,22 @@ class JobFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OccurrenceFilter:
+    """Which occurrences of a job to list; everything that is set must hold.
+
+    Attributes:
+        tenant_id: None means all tenants, for operators.
+        start: The first due time that counts.
+        end: The first due time that does not.
+    """
+
+    tenant_id: str | None
+    job_id: str
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceFilter:
     """Which preferences to list; everything that is set must hold."""
 

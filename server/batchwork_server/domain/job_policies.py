@@ -1,9 +1,10 @@
-"""The policies of a job as its file has them: when an item is tried again, how many may fail."""
+"""The policies of a job as its file has them: what is tried again, may fail, is made up for."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 from batchwork_server.domain.failure import (
@@ -26,6 +27,21 @@ from batchwork_server.domain.retry import (
 from batchwork_server.errors import Violation
 
 _ACTIONS = {action.lower(): action for action in FailureAction}
+
+
+class CatchUp(StrEnum):
+    """What becomes of due times that were missed, such as while no server ran."""
+
+    LATEST = "LATEST"  # one run for the newest of them, unless the next one is due already
+    NONE = "NONE"
+    ALL = "ALL"  # one run for each of the newest hundred
+
+
+class Overlap(StrEnum):
+    """What becomes of a due time while another run of the job goes on."""
+
+    SKIP = "SKIP"
+    ALLOW = "ALLOW"  # it runs beside the other one
 
 
 def parse_retry_policy(value: Any, *, path: str) -> tuple[RequestedRetry | None, list[Violation]]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwork_server.domain.filters import JobFilter
+from batchwork_server.domain.firing import NextRun
 from batchwork_server.domain.job import StoredJob, parse_job, render_job
 from batchwork_server.store.database import Database
 from batchwork_server.store.locks import lock_until_commit
 from batchwork_server.store.pages import first_page
-from batchwork_server.store.statements import Column, insert_rows
+from batchwork_server.store.statements import Column, insert_rows, update_rows
 from batchwork_server.store.store import Transaction
 from batchwork_server.store.tables import jobs
 from batchwork_server.store.times import from_micros, to_micros
@@ -39,6 +40,17 @@ ON CONFLICT (tenant_id, job_id) DO UPDATE SET
   purpose_id = excluded.purpose_id, source = excluded.source,
   definition_json = excluded.definition_json, update_time = excluded.update_time
 """
+_NEXT_COLUMNS = (
+    Column("tenant_id", "text"),
+    Column("job_id", "text"),
+    Column("next_due_time"),
+    Column("next_start_time"),
+)
+_SCHEDULE = """
+UPDATE jobs SET next_due_time = v.next_due_time, next_start_time = v.next_start_time
+FROM {rows} WHERE jobs.tenant_id = v.tenant_id AND jobs.job_id = v.job_id
+RETURNING jobs.job_id
+"""
 
 
 class SqlJobs:
@@ -56,6 +68,12 @@ class SqlJobs:
     async def put(self, tx: Transaction, stored_jobs: Sequence[StoredJob]) -> None:
         rows = [_row_of(job) for job in stored_jobs]
         await insert_rows(tx.connection, "jobs", _COLUMNS, rows, on_conflict=_REPLACE)
+
+    async def schedule(
+        self, tx: Transaction, next_runs: Mapping[str, NextRun | None], *, tenant_id: str
+    ) -> None:
+        rows = [(tenant_id, job_id, *moments_of(run)) for job_id, run in next_runs.items()]
+        await update_rows(tx.connection, _SCHEDULE, _NEXT_COLUMNS, rows)
 
     async def delete(self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str) -> None:
         for some in _in_parts(job_ids):
@@ -76,7 +94,7 @@ class SqlJobs:
             query = query.where(jobs.c.tenant_id == tenant_id)
         async with self._database.reading() as connection:
             row = (await connection.execute(query.order_by(jobs.c.tenant_id).limit(1))).first()
-        return None if row is None else _job_from(row)
+        return None if row is None else job_from(row)
 
     async def get_many(self, job_ids: Sequence[str], *, tenant_id: str) -> dict[str, StoredJob]:
         async with self._database.reading() as connection:
@@ -95,7 +113,7 @@ class SqlJobs:
         page, more_follow = first_page(
             rows, page_size=page_size, weight=lambda row: len(row.definition_json)
         )
-        found = [_job_from(row) for row in page]
+        found = [job_from(row) for row in page]
         return found, (page[-1].tenant_id, page[-1].job_id) if more_follow else None
 
 
@@ -117,7 +135,7 @@ async def _fetch(
     for some in _in_parts(job_ids):
         query = sa.select(jobs).where(jobs.c.tenant_id == tenant_id, jobs.c.job_id.in_(some))
         for row in await connection.execute(query):
-            found[row.job_id] = _job_from(row)
+            found[row.job_id] = job_from(row)
     return found
 
 
@@ -145,7 +163,11 @@ def _row_of(job: StoredJob) -> tuple[Any, ...]:
     )
 
 
-def _job_from(row: Any) -> StoredJob:
+def moments_of(run: NextRun | None) -> tuple[int | None, int | None]:
+    return (None, None) if run is None else (to_micros(run.due_time), to_micros(run.start_time))
+
+
+def job_from(row: Any) -> StoredJob:
     definition, violations = parse_job(json.loads(row.definition_json))
     if definition is None:
         raise ValueError(f"The stored job {row.job_id!r} cannot be read: {violations}")

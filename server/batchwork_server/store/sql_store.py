@@ -11,6 +11,7 @@ from batchwork_server.store.chunks import SqlChunks
 from batchwork_server.store.database import Database
 from batchwork_server.store.event_reader import SqlEvents
 from batchwork_server.store.jobs import SqlJobs
+from batchwork_server.store.occurrences import SqlOccurrences
 from batchwork_server.store.preferences import SqlPreferences
 from batchwork_server.store.requests import SqlRequests
 from batchwork_server.store.results import SqlResults
@@ -34,6 +35,7 @@ class SqlStore:
         self.results = SqlResults(database)
         self.requests = SqlRequests(database)
         self.jobs = SqlJobs(database)
+        self.occurrences = SqlOccurrences(database)
         self.preferences = SqlPreferences(database)
         self.users = SqlUsers(database)
         self.categories = SqlCategories(database)

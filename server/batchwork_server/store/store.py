@@ -26,10 +26,12 @@ from batchwork_server.domain.filters import (
     BatchFilter,
     ItemFilter,
     JobFilter,
+    OccurrenceFilter,
     PreferenceFilter,
     PurgeFilter,
     RetryFilter,
 )
+from batchwork_server.domain.firing import Decided, NextRun, Occurrence
 from batchwork_server.domain.item import Item, ItemState, NewItem, Outcome, PendingItem
 from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.preference import Preference
@@ -697,6 +699,8 @@ class Store(Protocol):
     @property
     def jobs(self) -> JobStore: ...
     @property
+    def occurrences(self) -> OccurrenceStore: ...
+    @property
     def preferences(self) -> PreferenceStore: ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
@@ -736,6 +740,12 @@ class JobStore(Protocol):
         """Stores jobs, in place of those with the same ids. The caller holds the ``lock``."""
         ...
 
+    async def schedule(
+        self, tx: Transaction, next_runs: Mapping[str, NextRun | None], *, tenant_id: str
+    ) -> None:
+        """Says when jobs run next, by their ids; none means never."""
+        ...
+
     async def delete(self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str) -> None:
         """Removes jobs; their batches stay. The caller holds the ``lock``."""
         ...
@@ -764,6 +774,66 @@ class JobStore(Protocol):
 
         A page ends early when it holds about 3 MiB.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueJob:
+    """A job whose next run is to begin.
+
+    Attributes:
+        is_running: Whether another run of it still goes on.
+    """
+
+    job: StoredJob
+    next_run: NextRun
+    is_running: bool
+
+
+class OccurrenceStore(Protocol):
+    """Jobs that are due, and what was decided about their due times."""
+
+    async def due(self, *, now: datetime, limit: int) -> list[DueJob]:
+        """Returns jobs of every tenant whose next run is to begin, the longest due first."""
+        ...
+
+    async def unscheduled(
+        self, *, limit: int, after: tuple[str, str] | None
+    ) -> tuple[list[StoredJob], tuple[str, str] | None]:
+        """Returns a page of the jobs without a next run, and where the next page starts."""
+        ...
+
+    async def schedule_first(self, tx: Transaction, job: StoredJob, next_run: NextRun) -> None:
+        """Says when a job runs next that has no next run, unless it has changed meanwhile."""
+        ...
+
+    async def move(self, tx: Transaction, due: DueJob, next_run: NextRun | None) -> bool:
+        """Says when a job runs next after the run that was due.
+
+        Returns:
+            False, and nothing was written, when the job is not as it was read: somebody else
+            decided, or it was changed or deleted.
+        """
+        ...
+
+    async def record(
+        self, tx: Transaction, due: DueJob, decided: Sequence[Decided], *, now: datetime
+    ) -> int:
+        """Writes down what was decided; due times that somebody decided on before stay as they are.
+
+        Returns:
+            How many due times are written down by this call.
+        """
+        ...
+
+    async def list(
+        self, wanted: OccurrenceFilter, *, page_size: int, after: tuple[datetime, str] | None
+    ) -> tuple[list[Occurrence], tuple[datetime, str] | None]:
+        """Returns a page of occurrences of a job, newest first, and where the next one starts."""
+        ...
+
+    async def forget(self, *, before: datetime, limit: int) -> int:
+        """Removes the oldest occurrences that were decided before; tells how many."""
         ...
 
 

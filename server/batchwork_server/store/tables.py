@@ -104,6 +104,10 @@ batches = sa.Table(
     sa.Index(None, "tenant_id", "batch_key"),
     # The runs of one job.
     sa.Index(None, "tenant_id", "job_id", "batch_key"),
+    # Whether a run of a job still goes on.
+    _partial_index(
+        "ix_batches_open_runs", "tenant_id", "job_id", where="end_time IS NULL AND job_id <> ''"
+    ),
     # What is over, oldest first, for retention.
     _partial_index("ix_batches_end_time", "end_time", where="end_time IS NOT NULL"),
     # What resumes or expires by itself, next first.
@@ -273,6 +277,30 @@ jobs = sa.Table(
     sa.Column("definition_json", sa.Text, nullable=False),
     _time("create_time"),
     _time("update_time"),
+    _time("next_due_time", nullable=True),  # the first on which nothing is decided yet
+    _time("next_start_time", nullable=True),  # when that run begins: due, and spread by its jitter
+    # What starts next; jobs that a schedule does not drive cost nothing.
+    _partial_index(
+        "ix_jobs_next_start_time", "next_start_time", where="next_start_time IS NOT NULL"
+    ),
+    sqlite_with_rowid=False,
+)
+
+# What was decided on each due time of a job: one row at most, so the key itself forbids that a due
+# time fires twice. It stays when its job goes.
+occurrences = sa.Table(
+    "occurrences",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("due_time", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("decision", sa.Text, nullable=False),  # FIRED, CAUGHT_UP, SKIPPED
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.Text, nullable=False),
+    _time("decide_time"),
+    # The oldest, to forget them.
+    sa.Index(None, "decide_time"),
     sqlite_with_rowid=False,
 )
 

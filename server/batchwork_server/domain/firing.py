@@ -1,0 +1,192 @@
+"""When a job runs by its schedule, and what becomes of a due time: pure rules.
+
+A due time identifies a run, whenever that begins: the schedule's jitter only delays the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from batchwork_server.domain.due_times import due_times, start_time
+from batchwork_server.domain.job import PreferenceSource, StoredJob
+from batchwork_server.domain.job_policies import CatchUp, Overlap
+
+PROMPT = timedelta(minutes=1)
+"""A run that begins so much later than it should, or more, was missed."""
+
+MAX_CAUGHT_UP = 100
+"""The most runs that ``CatchUp.ALL`` makes up for at once."""
+
+_TICK = timedelta(microseconds=1)
+
+
+class Decision(StrEnum):
+    """What was decided about a due time."""
+
+    FIRED = "FIRED"  # a batch began when it should
+    CAUGHT_UP = "CAUGHT_UP"  # a batch began later
+    SKIPPED = "SKIPPED"  # no batch; there is a reason
+
+
+class SkipReason(StrEnum):
+    """Why a due time has no batch."""
+
+    MISSED = "MISSED"  # no server ran, and the job does not make up for this one
+    OVERLAP = "OVERLAP"  # another run of the job went on
+    OUTSIDE_WINDOW = "OUTSIDE_WINDOW"  # missed for longer than the job's catch-up window
+    RUN_FAILED = "RUN_FAILED"  # the batch could not be made; the message says why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextRun:
+    """A run of a job that is to come.
+
+    Attributes:
+        due_time: Identifies the run.
+        start_time: When it begins: at the due time, or later by the schedule's jitter.
+    """
+
+    due_time: datetime
+    start_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What becomes of a due time.
+
+    Attributes:
+        reason: Empty unless it is skipped.
+        batch_id: Empty when it is skipped.
+    """
+
+    run: NextRun
+    decision: Decision
+    reason: SkipReason | None = None
+    message: str = ""
+    batch_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occurrence:
+    """What was decided about a due time, as it is kept."""
+
+    tenant_id: str
+    job_id: str
+    due_time: datetime
+    decision: Decision
+    reason: SkipReason | None
+    message: str
+    batch_id: str
+    decide_time: datetime
+
+
+def runs_from(job: StoredJob, start: datetime, *, zone: str) -> Iterator[NextRun]:
+    """Yields the runs that a job's own schedule makes, from a due time on.
+
+    Args:
+        job: One that a preference drives, or nothing, has none.
+        start: The first due time that counts.
+        zone: Of a schedule that names none.
+    """
+    schedule = job.definition.schedule
+    if schedule is None or job.definition.preference_source is PreferenceSource.DYNAMIC:
+        return
+    key = f"{job.tenant_id}/{job.definition.job_id}"
+    for due in due_times(schedule, zone=zone, after=start - _TICK, created=job.create_time):
+        begin = start_time(due.instant, key=key, jitter=schedule.jitter)
+        yield NextRun(due_time=due.instant, start_time=begin)
+
+
+def next_run_after(job: StoredJob, now: datetime, *, zone: str) -> NextRun | None:
+    """Returns the first run of a job that is due after an instant."""
+    return next(runs_from(job, now + _TICK, zone=zone), None)
+
+
+def decide(
+    up: Sequence[NextRun],
+    following: NextRun | None,
+    *,
+    now: datetime,
+    catch_up: CatchUp = CatchUp.LATEST,
+    window: timedelta | None = None,
+    overlap: Overlap = Overlap.SKIP,
+    is_running: bool = False,
+) -> list[Decided]:
+    """Decides about every run that should have begun by now, in the order of the due times.
+
+    Args:
+        up: The runs.
+        following: The one after them, if there is one.
+        now: When the decision is made.
+        catch_up: What becomes of those that were missed.
+        window: How long after its start a missed run is worth making up for; none means until the
+            next one is due.
+        overlap: What becomes of those that would run beside another one.
+        is_running: Whether another run of the job goes on.
+    """
+    decided = [
+        _decide_alone(run, later, now=now, window=window)
+        for run, later in zip(up, [*up[1:], following], strict=True)
+    ]
+    decided = _make_up(decided, catch_up)
+    if overlap is Overlap.ALLOW:
+        return decided
+    return _one_at_most(decided, is_running=is_running)
+
+
+def _decide_alone(
+    run: NextRun, later: NextRun | None, *, now: datetime, window: timedelta | None
+) -> Decided:
+    late = now - run.start_time
+    if late < PROMPT:
+        return Decided(run=run, decision=Decision.FIRED)
+    replaced = later is not None and later.start_time <= now
+    is_outside = replaced if window is None else late > window
+    if is_outside:
+        return _skipped(
+            run, SkipReason.OUTSIDE_WINDOW, f"{_late(late)}, after its window was over."
+        )
+    return Decided(run=run, decision=Decision.CAUGHT_UP, message=f"{_late(late)}.")
+
+
+def _late(late: timedelta) -> str:
+    return f"It was noticed {late // timedelta(seconds=1)} s after it should have begun"
+
+
+def _skipped(run: NextRun, reason: SkipReason, message: str) -> Decided:
+    return Decided(run=run, decision=Decision.SKIPPED, reason=reason, message=message)
+
+
+def _make_up(decided: Sequence[Decided], catch_up: CatchUp) -> list[Decided]:
+    """Leaves out what was missed and the policy does not want."""
+    wanted = {CatchUp.NONE: 0, CatchUp.LATEST: 1, CatchUp.ALL: MAX_CAUGHT_UP}[catch_up]
+    told: list[Decided] = []
+    for each in reversed(decided):
+        if each.decision is not Decision.CAUGHT_UP:
+            # A run that begins now is the latest.
+            wanted -= catch_up is CatchUp.LATEST and each.decision is Decision.FIRED
+            told.append(each)
+        elif wanted > 0:
+            wanted -= 1
+            told.append(each)
+        else:
+            message = f"{each.message[:-1]}; catch_up is {catch_up.lower()}."
+            told.append(_skipped(each.run, SkipReason.MISSED, message))
+    return told[::-1]
+
+
+def _one_at_most(decided: Sequence[Decided], *, is_running: bool) -> list[Decided]:
+    """Leaves the newest run of those that would go on at once, and none while another does."""
+    told: list[Decided] = []
+    for each in reversed(decided):
+        if each.decision is Decision.SKIPPED:
+            told.append(each)
+        elif is_running:
+            told.append(_skipped(each.run, SkipReason.OVERLAP, "Another run of the job went on."))
+        else:
+            is_running = True
+            told.append(each)
+    return told[::-1]

@@ -1,0 +1,209 @@
+"""When jobs run next, and what was decided about their due times, on each database."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import sqlalchemy as sa
+from batchwork_server.domain.filters import OccurrenceFilter
+from batchwork_server.domain.firing import Decided, Decision, NextRun, Occurrence, SkipReason
+from batchwork_server.store.database import Database
+from batchwork_server.store.sql_store import SqlStore
+from batchwork_server.store.store import DueJob
+
+from tests.factories import TENANT, make_chunk, make_items, make_request
+from tests.fakes import START
+from tests.store.test_jobs import make_stored, put
+
+HOUR = timedelta(hours=1)
+
+
+def run_at(hours: float = 0, *, jitter: timedelta = timedelta(0)) -> NextRun:
+    due_time = START + hours * HOUR
+    return NextRun(due_time=due_time, start_time=due_time + jitter)
+
+
+async def schedule(store: SqlStore, next_run: NextRun | None, job_id: str = "job_posts") -> None:
+    async with store.transaction() as tx:
+        await store.jobs.schedule(tx, {job_id: next_run}, tenant_id=TENANT)
+
+
+async def put_due(store: SqlStore, next_run: NextRun | None = None) -> DueJob:
+    await put(store, make_stored())
+    await schedule(store, next_run or run_at())
+    [due] = await store.occurrences.due(now=START + HOUR, limit=10)
+    return due
+
+
+async def record(store: SqlStore, due: DueJob, *decided: Decided) -> int:
+    async with store.transaction() as tx:
+        return await store.occurrences.record(tx, due, decided, now=START)
+
+
+async def move(store: SqlStore, due: DueJob, next_run: NextRun | None) -> bool:
+    async with store.transaction() as tx:
+        return await store.occurrences.move(tx, due, next_run)
+
+
+def fired(hours: float = 0) -> Decided:
+    return Decided(run=run_at(hours), decision=Decision.FIRED, batch_id=f"bat_{hours}")
+
+
+async def listed(store: SqlStore, **changes) -> list[Occurrence]:
+    wanted = OccurrenceFilter(**{"tenant_id": TENANT, "job_id": "job_posts"} | changes)
+    found, _ = await store.occurrences.list(wanted, page_size=100, after=None)
+    return found
+
+
+async def test_a_job_is_due_when_its_next_run_begins(store: SqlStore) -> None:
+    await put(store, make_stored(), make_stored("job_later"), make_stored("job_on_request"))
+    await schedule(store, run_at(0, jitter=timedelta(minutes=5)))
+    await schedule(store, run_at(1), "job_later")
+
+    early = await store.occurrences.due(now=START, limit=10)
+    found = await store.occurrences.due(now=START + timedelta(minutes=5), limit=10)
+
+    assert early == []
+    assert [(due.job, due.next_run) for due in found] == [
+        (make_stored(), run_at(0, jitter=timedelta(minutes=5)))
+    ]
+
+
+async def test_a_job_that_is_stored_again_stays_due(store: SqlStore) -> None:
+    await put_due(store)
+
+    await put(store, make_stored(revision=2, display_name="More posts"))
+
+    [due] = await store.occurrences.due(now=START, limit=10)
+    assert due.job.revision == 2
+
+
+async def test_a_due_job_tells_whether_a_run_of_it_goes_on(store: SqlStore) -> None:
+    before = await put_due(store)
+    async with store.transaction() as tx:
+        await store.batches.insert(
+            tx,
+            tenant_id=TENANT,
+            batch_id="a-run",
+            request=make_request(job_id="job_posts"),
+            items=make_items(1),
+            chunks=[make_chunk(item_count=1)],
+            now=START,
+        )
+
+    [after] = await store.occurrences.due(now=START, limit=10)
+
+    assert (before.is_running, after.is_running) == (False, True)
+
+
+async def test_only_one_of_two_moves_a_job_on(store: SqlStore) -> None:
+    due = await put_due(store)
+
+    assert [await move(store, due, run_at(1)), await move(store, due, run_at(2))] == [True, False]
+
+    [moved] = await store.occurrences.due(now=START + HOUR, limit=10)
+    assert moved.next_run == run_at(1)
+
+
+async def test_a_job_that_changed_meanwhile_is_not_moved_on(store: SqlStore) -> None:
+    due = await put_due(store)
+    await put(store, make_stored(revision=2))
+
+    assert not await move(store, due, None)
+
+
+async def test_a_due_time_is_decided_on_once(store: SqlStore) -> None:
+    due = await put_due(store)
+
+    counts = [await record(store, due, fired(0)), await record(store, due, fired(0), fired(1))]
+
+    assert counts == [1, 1]
+    assert [each.due_time for each in await listed(store)] == [START + HOUR, START]
+
+
+async def test_an_occurrence_comes_back_as_it_was_recorded(store: SqlStore) -> None:
+    due = await put_due(store)
+    skipped = Decided(
+        run=run_at(0), decision=Decision.SKIPPED, reason=SkipReason.RUN_FAILED, message="Kein 🎉"
+    )
+
+    await record(store, due, skipped)
+
+    assert await listed(store) == [
+        Occurrence(
+            tenant_id=TENANT,
+            job_id="job_posts",
+            due_time=START,
+            decision=Decision.SKIPPED,
+            reason=SkipReason.RUN_FAILED,
+            message="Kein 🎉",
+            batch_id="",
+            decide_time=START,
+        )
+    ]
+
+
+async def test_occurrences_are_listed_by_job_and_time_and_page_by_page(store: SqlStore) -> None:
+    due = await put_due(store)
+    await record(store, due, *(fired(hour) for hour in range(5)))
+
+    wanted = OccurrenceFilter(tenant_id=None, job_id="job_posts")
+    first, after = await store.occurrences.list(wanted, page_size=3, after=None)
+    second, end = await store.occurrences.list(wanted, page_size=3, after=after)
+
+    assert [each.batch_id for each in first + second] == [f"bat_{n}" for n in (4, 3, 2, 1, 0)]
+    assert end is None
+    inside = await listed(store, start=START + HOUR, end=START + 3 * HOUR)
+    assert [each.batch_id for each in inside] == ["bat_2", "bat_1"]
+    assert not await listed(store, tenant_id="other")
+    assert not await listed(store, job_id="job_other")
+
+
+async def test_only_a_job_that_is_as_it_was_read_gets_its_first_run(store: SqlStore) -> None:
+    await put(store, make_stored(), make_stored("job_changed"))
+    jobs, _ = await store.occurrences.unscheduled(limit=10, after=None)
+    await put(store, make_stored("job_changed", revision=2))
+
+    async with store.transaction() as tx:
+        for job in jobs:
+            await store.occurrences.schedule_first(tx, job, run_at(0))
+
+    left, _ = await store.occurrences.unscheduled(limit=10, after=None)
+    assert [job.definition.job_id for job in left] == ["job_changed"]
+
+
+async def test_unscheduled_jobs_come_page_by_page(store: SqlStore) -> None:
+    await put(store, *(make_stored(f"job_{n}_of_many") for n in range(5)))
+
+    first, after = await store.occurrences.unscheduled(limit=3, after=None)
+    second, end = await store.occurrences.unscheduled(limit=3, after=after)
+
+    assert [job.definition.job_id[:5] for job in first + second] == [f"job_{n}" for n in range(5)]
+    assert end is None
+
+
+async def test_the_oldest_occurrences_are_forgotten_first(store: SqlStore) -> None:
+    due = await put_due(store)
+    for hour in range(4):
+        async with store.transaction() as tx:
+            now = START + hour * HOUR
+            await store.occurrences.record(tx, due, [fired(hour)], now=now)
+
+    first = await store.occurrences.forget(before=START + 3 * HOUR, limit=2)
+    then = await store.occurrences.forget(before=START + 3 * HOUR, limit=2)
+
+    assert (first, then) == (2, 1)
+    assert [each.batch_id for each in await listed(store)] == ["bat_3"]
+
+
+async def test_the_next_job_is_found_by_its_index(database: Database) -> None:
+    explain = "EXPLAIN QUERY PLAN" if database.dialect == "sqlite" else "EXPLAIN"
+    async with database.transaction() as tx:
+        if database.dialect == "postgresql":
+            await tx.connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        rows = await tx.connection.execute(
+            sa.text(f"{explain} SELECT * FROM jobs WHERE next_start_time <= 1")
+        )
+        plan = " ".join(str(row) for row in rows)
+
+    assert "ix_jobs_next_start_time" in plan
