@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
+from batchwork_server.application.firing import Firing
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.preferences import Preferences
@@ -34,6 +35,7 @@ from batchwork_server.engine.health import EngineHealth
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
+from batchwork_server.engine.scheduler import Scheduler
 from batchwork_server.logs import flush_logs, get_logger
 from batchwork_server.process import prepare_process
 from batchwork_server.processors.registry import ProcessorRegistry
@@ -172,18 +174,20 @@ def _put_together(
         clock=clock,
         zone=settings.time_zone,
     )
+    batches = Batches(
+        store=store,
+        planning=planning,
+        dispatcher=dispatcher,
+        clock=clock,
+        wakeups=wakeups,
+        alone=alone,
+        draft_timeout=settings.draft_timeout,
+    )
+    firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
     return Application(
         store=store,
         database=database,
-        batches=Batches(
-            store=store,
-            planning=planning,
-            dispatcher=dispatcher,
-            clock=clock,
-            wakeups=wakeups,
-            alone=alone,
-            draft_timeout=settings.draft_timeout,
-        ),
+        batches=batches,
         changes=BatchChanges(store=store, dispatcher=dispatcher, clock=clock, wakeups=wakeups),
         deletion=Deletion(store=store, clock=clock, rows_left=retention.wake.set),
         uploads=Uploads(
@@ -208,6 +212,7 @@ def _put_together(
             retention=retention,
             closing=Closing(store=store, clock=clock, wakeups=wakeups),
             deadlines=Deadlines(store=store, clock=clock, wakeups=wakeups),
+            scheduler=Scheduler(firing),
             clock=clock,
             slots=settings.max_concurrent_items,
             lease=settings.lease,

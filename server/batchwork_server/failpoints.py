@@ -28,6 +28,7 @@ POINTS = frozenset(
         "close.committed",
         "retry.committed",
         "retention.committed",
+        "fire.committed",
     }
 )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ IN_THE_WORK = [
     "record.committed=kill:1",
     "record.committed=exit:2",
 ]
+IN_THE_SCHEDULER = "fire.committed"
 IN_AN_UPLOAD = ["upload.committed", "seal.committed"]
 CHANGES: dict[str, Change] = {
     "pause.committed": lambda client, batch_id: client.batches.pause_batch(batch_id),
@@ -234,8 +236,52 @@ async def test_a_death_in_an_upload_costs_no_item_and_doubles_none(
     await assert_counts_are_true(sqlite_url, "the-batch")
 
 
+async def test_a_death_after_a_job_fired_fires_it_once(start_server: StartServer, sqlite_url: str):
+    due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=2)
+    job = {
+        "id": "job-hourly",
+        "type": "individual",
+        "category": "posts",
+        "template_id": "telling",
+        "schedule": {"frequency": "hourly", "minute": due.minute},
+    }
+    server = await start_server(sqlite_url, TEST_FAILPOINT=f"{IN_THE_SCHEDULER}=kill")
+    async with connect(server.target) as client:
+        await client.jobs.import_jobs(json.dumps({"batch_processing_jobs": [job]}))
+    _make_due(sqlite_url, due)
+    assert await server.ended() == -9
+
+    server = await start_server(sqlite_url)
+    async with connect(server.target) as client:
+        [batch] = [each async for each in client.batches.list_batches(job_id="job-hourly")]
+        done = await client.batches.wait_for_batch(batch.batch_id)
+    await server.terminate()
+
+    assert done.counts.succeeded == done.counts.total == 1
+    assert _occurrences(sqlite_url) == [(round(due.timestamp() * 1e6), "CAUGHT_UP", batch.batch_id)]
+
+
+def _make_due(sqlite_url: str, due: datetime) -> None:
+    """Gives the job something to do, and makes it due, as if no server had run since."""
+    moment = round(due.timestamp() * 1e6)
+    path = sqlite_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+        connection.execute(
+            "INSERT INTO category_items (tenant_id, category, item_id, data_json, create_time)"
+            " VALUES ('default', 'posts', 'post-1', '{}', 0)"
+        )
+        connection.execute("UPDATE jobs SET next_due_time = ?, next_start_time = ?", (moment,) * 2)
+
+
+def _occurrences(sqlite_url: str) -> list[tuple[int, str, str]]:
+    path = sqlite_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT due_time, decision, batch_id FROM occurrences").fetchall()
+
+
 def test_every_point_is_reached_by_the_server_and_used_by_a_test():
-    used = {text.partition("=")[0] for text in IN_THE_WORK} | CHANGES.keys() | set(IN_AN_UPLOAD)
+    in_the_work = {text.partition("=")[0] for text in IN_THE_WORK}
+    used = in_the_work | CHANGES.keys() | {*IN_AN_UPLOAD, IN_THE_SCHEDULER}
     source = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
     reached = set(re.findall(r"reach\(\"([a-z.]+)\"\)", source))
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
+from batchwork_server.application.firing import Firing
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.told import WatchMessage
 from batchwork_server.application.validation import Validation
@@ -33,6 +34,7 @@ from batchwork_server.engine.executor import Executor
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
+from batchwork_server.engine.scheduler import Scheduler
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
@@ -54,6 +56,7 @@ class Worker:
     watching: Watching
     engine: Engine
     deadlines: Deadlines
+    scheduler: Scheduler
     processor: BatchProcessor
     work: FakeProcessor
     categories: FakeCategories
@@ -190,17 +193,19 @@ def put_together(
         slots=slots,
         lease=lease,
     )
+    batches = Batches(
+        store=store,
+        planning=planning,
+        dispatcher=dispatcher,
+        clock=clock,
+        wakeups=wakeups,
+        alone=True,
+        draft_timeout=timedelta(hours=24),
+    )
+    scheduler = Scheduler(Firing(store=store, batches=batches, clock=clock, zone="UTC"))
     return Worker(
         store=store,
-        batches=Batches(
-            store=store,
-            planning=planning,
-            dispatcher=dispatcher,
-            clock=clock,
-            wakeups=wakeups,
-            alone=True,
-            draft_timeout=timedelta(hours=24),
-        ),
+        batches=batches,
         changes=BatchChanges(store=store, dispatcher=dispatcher, clock=clock, wakeups=wakeups),
         watching=Watching(store=store, clock=clock, wakeups=wakeups, max_watchers=max_watchers),
         engine=Engine(
@@ -210,12 +215,14 @@ def put_together(
             retention=Retention(store=store, clock=clock),
             closing=Closing(store=store, clock=clock, wakeups=wakeups),
             deadlines=deadlines,
+            scheduler=scheduler,
             clock=clock,
             slots=slots,
             lease=lease,
             children=children,
         ),
         deadlines=deadlines,
+        scheduler=scheduler,
         processor=processor,
         work=work,
         categories=categories,

@@ -24,7 +24,13 @@ from batchwork.v1.job_service_pb2 import (
     GetJobRequest,
     ListJobsRequest,
 )
-from batchwork.v1.policy_pb2 import FAILURE_ACTION_FAIL, FailurePolicy, RetryPolicy
+from batchwork.v1.policy_pb2 import (
+    CATCH_UP_ALL,
+    FAILURE_ACTION_FAIL,
+    OVERLAP_ALLOW,
+    FailurePolicy,
+    RetryPolicy,
+)
 from batchwork.v1.schedule_pb2 import (
     WEEKDAY_MONDAY,
     DailyCadence,
@@ -86,6 +92,9 @@ def make_full_message() -> Job:
             max_failed=0, max_failed_ratio=0.5, min_sample=3, action=FAILURE_ACTION_FAIL
         ),
         batch_timeout=Duration(seconds=90),
+        catch_up=CATCH_UP_ALL,
+        catch_up_window=Duration(seconds=7200),
+        overlap=OVERLAP_ALLOW,
     )
     job.filters.update({"min_likes": 5, "country": ["BR", "DE"]})
     job.default_preferences.update({"enabled": True, "template_overrides": {"tone": "warm"}})
@@ -280,6 +289,13 @@ async def test_what_may_not_be_meant_is_told_where_the_message_has_it(api):
         ),
         pytest.param(
             {"batch_timeout": Duration(nanos=999_999_999)}, "job.batch_timeout", id="too short"
+        ),
+        pytest.param({"catch_up": cast("Any", 9)}, "job.catch_up", id="catch-up 9"),
+        pytest.param({"overlap": cast("Any", 9)}, "job.overlap", id="overlap 9"),
+        pytest.param(
+            {"catch_up_window": Duration(seconds=366 * 86400 + 1)},
+            "job.catch_up_window",
+            id="a window of more than a year",
         ),
     ],
 )

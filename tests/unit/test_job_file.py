@@ -23,6 +23,7 @@ from batchwork_server.domain.job import (
     parse_jobs_by_path,
     render_job_file,
 )
+from batchwork_server.domain.job_policies import CatchUp, Overlap
 from batchwork_server.domain.retry import REASON_PATTERN, RequestedRetry
 from batchwork_server.domain.schedule import Daily, Schedule, Weekday, Weekly
 from hypothesis import given, settings
@@ -120,6 +121,11 @@ def definitions(draw: st.DrawFn) -> JobDefinition:
             st.none() | st.timedeltas(timedelta(seconds=1), timedelta(days=30)),
         ),
         failure_policy=draw(st.none() | failure_policies),
+        catch_up=draw(st.sampled_from(CatchUp)),
+        catch_up_window=draw(
+            st.none() | st.timedeltas(timedelta(seconds=1), timedelta(days=366)),
+        ),
+        overlap=draw(st.sampled_from(Overlap)),
         distribute_results=draw(st.booleans()),
         distribution_user_ids=tuple(draw(st.lists(lines, max_size=3, unique=True))),
         purpose_id=draw(lines | st.just("")),
@@ -190,6 +196,9 @@ def test_everything_that_a_job_says_is_kept() -> None:
         },
         batch_timeout=7200,
         failure_policy={"max_failed": 0, "max_failed_ratio": 0.1, "action": "FAIL"},
+        catch_up="all",
+        catch_up_window=3600,
+        overlap="Allow",
         distribute_results=True,
         distribution={"users": ["admin_1", "editor_1"]},
         purpose_id="growth",
@@ -211,6 +220,8 @@ def test_everything_that_a_job_says_is_kept() -> None:
     assert job.failure_policy == FailurePolicy(
         max_failed=0, max_failed_ratio=0.1, min_sample=20, action=FailureAction.FAIL
     )
+    assert (job.catch_up, job.overlap) == (CatchUp.ALL, Overlap.ALLOW)
+    assert job.catch_up_window == timedelta(hours=1)
     assert job.distribute_results
     assert job.distribution_user_ids == ("admin_1", "editor_1")
     assert job.purpose_id == "growth"
@@ -411,6 +422,9 @@ def test_a_file_may_start_with_a_byte_order_mark() -> None:
             "$.retry_policy.non_retryable_reasons",
             id="33 reasons",
         ),
+        pytest.param({"catch_up": "some"}, "$.catch_up", id="unknown catch-up"),
+        pytest.param({"overlap": "queue"}, "$.overlap", id="unknown overlap"),
+        pytest.param({"catch_up_window": 0}, "$.catch_up_window", id="no window at all"),
         pytest.param({"batch_timeout": 0.999}, "$.batch_timeout", id="less than a second"),
         pytest.param({"batch_timeout": 2_592_001}, "$.batch_timeout", id="more than 30 days"),
         pytest.param({"failure_policy": []}, "$.failure_policy", id="failure policy is a list"),

@@ -52,6 +52,66 @@ FAILURE_ACTION_CONTINUE: FailureAction.ValueType  # 3
 """The batch goes on; its `state_reason` says FAILURE_POLICY."""
 Global___FailureAction: _TypeAlias = FailureAction  # noqa: Y015
 
+class _CatchUp:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CatchUpEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CatchUp.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CATCH_UP_UNSPECIFIED: _CatchUp.ValueType  # 0
+    """Unset: LATEST."""
+    CATCH_UP_LATEST: _CatchUp.ValueType  # 1
+    """One run for the newest that was missed, unless the next one is due already."""
+    CATCH_UP_NONE: _CatchUp.ValueType  # 2
+    """No run."""
+    CATCH_UP_ALL: _CatchUp.ValueType  # 3
+    """One run for each that was missed, at most for the newest hundred. All but
+    one of them are skipped unless the job's `overlap` is ALLOW, and those that
+    are older than its `catch_up_window`.
+    """
+
+class CatchUp(_CatchUp, metaclass=_CatchUpEnumTypeWrapper):
+    """Says what becomes of due times that were missed, such as while no server ran.
+    A run that begins a minute late or more was missed.
+    """
+
+CATCH_UP_UNSPECIFIED: CatchUp.ValueType  # 0
+"""Unset: LATEST."""
+CATCH_UP_LATEST: CatchUp.ValueType  # 1
+"""One run for the newest that was missed, unless the next one is due already."""
+CATCH_UP_NONE: CatchUp.ValueType  # 2
+"""No run."""
+CATCH_UP_ALL: CatchUp.ValueType  # 3
+"""One run for each that was missed, at most for the newest hundred. All but
+one of them are skipped unless the job's `overlap` is ALLOW, and those that
+are older than its `catch_up_window`.
+"""
+Global___CatchUp: _TypeAlias = CatchUp  # noqa: Y015
+
+class _Overlap:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverlapEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overlap.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERLAP_UNSPECIFIED: _Overlap.ValueType  # 0
+    """Unset: SKIP."""
+    OVERLAP_SKIP: _Overlap.ValueType  # 1
+    """It is skipped."""
+    OVERLAP_ALLOW: _Overlap.ValueType  # 2
+    """It runs beside the other one."""
+
+class Overlap(_Overlap, metaclass=_OverlapEnumTypeWrapper):
+    """Says what becomes of a due time while another run of the job goes on."""
+
+OVERLAP_UNSPECIFIED: Overlap.ValueType  # 0
+"""Unset: SKIP."""
+OVERLAP_SKIP: Overlap.ValueType  # 1
+"""It is skipped."""
+OVERLAP_ALLOW: Overlap.ValueType  # 2
+"""It runs beside the other one."""
+Global___Overlap: _TypeAlias = Overlap  # noqa: Y015
+
 @_typing.final
 class RetryPolicy(_message.Message):
     """Says when a failed item is tried again. Everything is optional; what is unset

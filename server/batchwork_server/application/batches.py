@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from batchwork_server.application.planning import Plan, Planning
@@ -25,13 +26,26 @@ from batchwork_server.errors import InvalidArgument, NotFound, Violation
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import Dispatcher
-from batchwork_server.store.store import NewChunk, Store
+from batchwork_server.store.store import NewChunk, Store, Transaction
 from batchwork_server.wakeups import Wakeups
 
 log = get_logger(__name__)
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """A chunk ends when the data of its items has so many characters, however few they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedBatch:
+    """A batch that is planned and not stored yet."""
+
+    submission: Submission
+    tenant_id: str
+    batch_id: str
+    plan: Plan
+    chunks: Sequence[NewChunk]
+    expire_time: datetime | None
+    create_time: datetime
 
 
 class Batches:
@@ -110,11 +124,7 @@ class Batches:
         known = await self._first_answer(method, tenant_id, idempotency)
         if known is not None:
             return known
-        self._store.refuse_when_full()
-        plan = await self._planning.plan(submission, tenant_id=tenant_id)
-        now = self._clock.now()
-        batch_id = submission.batch_id or new_batch_id(source=submission.source, now=now)
-        chunks = chunks_of(plan.items, plan.request.options, now=now)
+        prepared = await self.prepare(submission, tenant_id=tenant_id)
         async with self._store.transaction() as tx:
             if idempotency.request_id:
                 answer = await self._store.requests.replay(
@@ -123,41 +133,75 @@ class Batches:
                     method=method,
                     request_id=idempotency.request_id,
                     request_hash=idempotency.request_hash,
-                    now=now,
+                    now=prepared.create_time,
                 )
                 if answer is not None:
                     return await self.get_batch(answer["batch_id"], tenant_id=tenant_id)
-            batch = await self._store.batches.insert(
-                tx,
-                tenant_id=tenant_id,
-                batch_id=batch_id,
-                request=plan.request,
-                items=plan.items,
-                chunks=chunks,
-                now=now,
-                expire_time=self._expire_time(submission, plan.request.options, now=now),
-                is_draft=submission.is_draft,
-            )
-            await self._dispatcher.enqueue(tx, len(chunks))
+            batch = await self.insert(tx, prepared)
             if idempotency.request_id:
                 await self._store.requests.remember(
                     tx,
                     tenant_id=tenant_id,
                     method=method,
                     request_id=idempotency.request_id,
-                    answer={"batch_id": batch_id},
+                    answer={"batch_id": batch.batch_id},
                 )
         reach("create.committed")
+        self.announce(batch)
+        return batch
+
+    async def prepare(self, submission: Submission, *, tenant_id: str) -> PreparedBatch:
+        """Plans a batch, which reads a lot, outside of the transaction that is to store it.
+
+        Raises:
+            InvalidArgument: with every violation at once.
+            StorageFull: there is too little space to accept more.
+            Unavailable: a source is away.
+        """
+        self._store.refuse_when_full()
+        plan = await self._planning.plan(submission, tenant_id=tenant_id)
+        now = self._clock.now()
+        return PreparedBatch(
+            submission=submission,
+            tenant_id=tenant_id,
+            batch_id=submission.batch_id or new_batch_id(source=submission.source, now=now),
+            plan=plan,
+            chunks=chunks_of(plan.items, plan.request.options, now=now),
+            expire_time=self._expire_time(submission, plan.request.options, now=now),
+            create_time=now,
+        )
+
+    async def insert(self, tx: Transaction, prepared: PreparedBatch) -> Batch:
+        """Stores a batch; whoever commits announces it.
+
+        Raises:
+            AlreadyExists: the batch id is taken.
+        """
+        batch = await self._store.batches.insert(
+            tx,
+            tenant_id=prepared.tenant_id,
+            batch_id=prepared.batch_id,
+            request=prepared.plan.request,
+            items=prepared.plan.items,
+            chunks=prepared.chunks,
+            now=prepared.create_time,
+            expire_time=prepared.expire_time,
+            is_draft=prepared.submission.is_draft,
+        )
+        await self._dispatcher.enqueue(tx, len(prepared.chunks))
+        return batch
+
+    def announce(self, batch: Batch) -> None:
+        """Tells the engine that there is a batch, once it is durable."""
         self._dispatcher.enqueued()
         log.info(
             "batch.created",
-            batch_id=batch_id,
-            tenant_id=tenant_id,
-            items=len(plan.items),
+            batch_id=batch.batch_id,
+            tenant_id=batch.tenant_id,
+            items=batch.counts.total,
             skipped=batch.counts.skipped,
-            job_id=submission.job_id,
+            job_id=batch.request.job_id,
         )
-        return batch
 
     def _expire_time(
         self, submission: Submission, options: BatchOptions, *, now: datetime
@@ -190,7 +234,7 @@ class Batches:
         idempotency: Idempotency,
         user_ids: frozenset[str] = frozenset(),
     ) -> Batch:
-        """Runs a job now. A scheduled run goes the same way."""
+        """Runs a job now."""
         if user_ids and job.definition.shape is not JobShape.INDIVIDUAL:
             raise InvalidArgument(
                 [
@@ -301,8 +345,16 @@ def chunks_of(
     return chunks
 
 
-def submission_of(job: StoredJob, *, user_ids: frozenset[str]) -> Submission:
-    """Returns what a run of a job asks for."""
+def submission_of(
+    job: StoredJob, *, user_ids: frozenset[str] = frozenset(), source: str = "job"
+) -> Submission:
+    """Returns what a run of a job asks for.
+
+    Args:
+        job: The job.
+        user_ids: Whose items; all of them when there are none.
+        source: What made it run.
+    """
     definition = job.definition
     return Submission(
         categories=definition.categories,
@@ -323,7 +375,7 @@ def submission_of(job: StoredJob, *, user_ids: frozenset[str]) -> Submission:
         ),
         display_name=definition.display_name,
         description=definition.description,
-        source="job",
+        source=source,
         purpose_id=definition.purpose_id,
         job_id=definition.job_id,
         job_revision=job.revision,

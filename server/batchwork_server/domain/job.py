@@ -13,6 +13,10 @@ from batchwork_server.domain.batch import Priority
 from batchwork_server.domain.failure import FailurePolicy
 from batchwork_server.domain.ids import is_id
 from batchwork_server.domain.job_policies import (
+    LONGEST_CATCH_UP_WINDOW,
+    SHORTEST_CATCH_UP_WINDOW,
+    CatchUp,
+    Overlap,
     parse_failure_policy,
     parse_retry_policy,
     render_failure_policy,
@@ -94,6 +98,8 @@ class JobDefinition:
         retry_limit: None means the server's setting.
         batch_timeout: The longest time of a run; None means no limit.
         failure_policy: None means that every item of a run may fail.
+        catch_up_window: How long after it should have begun a missed run is worth making up for;
+            None means until the next one is due.
         default_preferences: The wish of users who have none, as ``parse_wish`` reads it.
     """
 
@@ -114,6 +120,9 @@ class JobDefinition:
     retry_policy: RequestedRetry = field(default_factory=RequestedRetry)
     batch_timeout: timedelta | None = None
     failure_policy: FailurePolicy | None = None
+    catch_up: CatchUp = CatchUp.LATEST
+    catch_up_window: timedelta | None = None
+    overlap: Overlap = Overlap.SKIP
     distribute_results: bool = False
     distribution_user_ids: tuple[str, ...] = ()
     purpose_id: str = ""
@@ -237,6 +246,12 @@ def _rendered_policies(job: JobDefinition) -> Iterator[tuple[str, Any]]:
         yield "batch_timeout", seconds_of(job.batch_timeout)
     if job.failure_policy is not None:
         yield "failure_policy", render_failure_policy(job.failure_policy)
+    if job.catch_up is not CatchUp.LATEST:
+        yield "catch_up", job.catch_up.lower()
+    if job.catch_up_window is not None:
+        yield "catch_up_window", seconds_of(job.catch_up_window)
+    if job.overlap is not Overlap.SKIP:
+        yield "overlap", job.overlap.lower()
 
 
 def _rendered_data(job: JobDefinition) -> Iterator[tuple[str, Any]]:
@@ -330,6 +345,8 @@ _TYPES: Mapping[str, tuple[JobShape, PreferenceSource]] = {
     "preference_batch": (JobShape.INDIVIDUAL, PreferenceSource.DYNAMIC),
 }
 _PRIORITIES = {priority.lower(): priority for priority in Priority}
+_CATCH_UPS = {catch_up.lower(): catch_up for catch_up in CatchUp}
+_OVERLAPS = {overlap.lower(): overlap for overlap in Overlap}
 _DATA_SOURCES = {source.lower(): source for source in DataSource}
 
 
@@ -360,6 +377,11 @@ def _read_job(reader: FieldReader) -> JobDefinition:
             "batch_timeout", least=SHORTEST_BATCH_TIMEOUT, most=LONGEST_BATCH_TIMEOUT
         ),
         failure_policy=reader.nested("failure_policy", parse_failure_policy),
+        catch_up=reader.choice("catch_up", _CATCH_UPS) or CatchUp.LATEST,
+        catch_up_window=reader.duration(
+            "catch_up_window", least=SHORTEST_CATCH_UP_WINDOW, most=LONGEST_CATCH_UP_WINDOW
+        ),
+        overlap=reader.choice("overlap", _OVERLAPS) or Overlap.SKIP,
         distribute_results=reader.flag("distribute_results") or False,
         distribution_user_ids=reader.nested("distribution", _parse_distribution) or (),
         purpose_id=reader.line("purpose_id", longest=LONGEST_NAME),

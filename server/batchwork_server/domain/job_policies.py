@@ -26,6 +26,9 @@ from batchwork_server.domain.retry import (
 )
 from batchwork_server.errors import Violation
 
+SHORTEST_CATCH_UP_WINDOW = timedelta(seconds=1)
+LONGEST_CATCH_UP_WINDOW = timedelta(days=366)
+
 _ACTIONS = {action.lower(): action for action in FailureAction}
 
 

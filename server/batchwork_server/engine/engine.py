@@ -15,6 +15,7 @@ from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.loop import supervise, tick
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
+from batchwork_server.engine.scheduler import Scheduler
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import Dispatcher
 
@@ -47,6 +48,7 @@ class Engine:
         retention: Retention,
         closing: Closing,
         deadlines: Deadlines,
+        scheduler: Scheduler,
         clock: Clock,
         slots: int,
         lease: timedelta,
@@ -58,6 +60,7 @@ class Engine:
         self._retention = retention
         self._closing = closing
         self._deadlines = deadlines
+        self._scheduler = scheduler
         self._clock = clock
         self._slots = slots
         self._lease = lease
@@ -89,6 +92,7 @@ class Engine:
                 "closing", self._closing.run_once, Closing.INTERVAL, wake=self._closing.wake
             ),
             self._tick("deadlines", self._deadlines.run_once, Deadlines.INTERVAL),
+            self._tick("scheduler", self._scheduler.run_once, Scheduler.INTERVAL),
             self._tick("workers", self._replace_workers, self.WATCH_INTERVAL),
         ]
         self._claims = [self._supervise("dispatcher", self._dispatch, stop=self._stop_claims)]

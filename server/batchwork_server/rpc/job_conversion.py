@@ -34,6 +34,7 @@ from batchwork_server.domain.job import (
     parse_job,
     render_job,
 )
+from batchwork_server.domain.job_policies import CatchUp, Overlap
 from batchwork_server.domain.json_object import quoted, unsound
 from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.domain.schedule import render_schedule
@@ -54,6 +55,10 @@ _PREFERENCE_SOURCE_TO = {
     source: messages.PreferenceSource.Value(f"PREFERENCE_SOURCE_{source.name}")
     for source in PreferenceSource
 }
+_CATCH_UP_TO = {
+    catch_up: policy_pb2.CatchUp.Value(f"CATCH_UP_{catch_up.name}") for catch_up in CatchUp
+}
+_OVERLAP_TO = {overlap: policy_pb2.Overlap.Value(f"OVERLAP_{overlap.name}") for overlap in Overlap}
 _CHANGE_KIND_TO = {
     kind: service_messages.JobChangeKind.Value(f"JOB_CHANGE_KIND_{kind.name}")
     for kind in JobChangeKind
@@ -91,6 +96,8 @@ _WORDS: dict[str, dict[int, str]] = {
     "shape": {number: shape.lower() for shape, number in SHAPE_TO.items()},
     "data_source": {number: source.lower() for source, number in _DATA_SOURCE_TO.items()},
     "priority": {number: priority.lower() for priority, number in PRIORITY_TO.items()},
+    "catch_up": {number: catch_up.lower() for catch_up, number in _CATCH_UP_TO.items()},
+    "overlap": {number: overlap.lower() for overlap, number in _OVERLAP_TO.items()},
 }
 _ACTION_WORDS = {
     policy_pb2.FailureAction.Value(f"FAILURE_ACTION_{action.name}"): action.lower()
@@ -159,7 +166,7 @@ def _plain_value(name: str, value: Any, *, checks: Checks) -> Any:
     """Returns a value as a job file has it; none when it is wrong in a way that no file can be."""
     path = f"job.{name}"
     match name:
-        case "shape" | "data_source" | "priority":
+        case "shape" | "data_source" | "priority" | "catch_up" | "overlap":
             return _WORDS[name].get(value, value)
         case "preference_source":
             return checks.choice(path, value, _PREFERENCE_BASED)
@@ -176,7 +183,7 @@ def _plain_value(name: str, value: Any, *, checks: Checks) -> Any:
             return dict(_retry_policy_of(path, value, checks=checks))
         case "failure_policy":
             return dict(_failure_policy_of(value))
-        case "batch_timeout":
+        case "batch_timeout" | "catch_up_window":
             return _seconds(path, value, checks=checks)
         case _:
             return value
@@ -247,6 +254,9 @@ def job_to(stored: StoredJob) -> messages.Job:
         ),
         failure_policy=failure_policy_to(job.failure_policy),
         batch_timeout=duration_to(job.batch_timeout),
+        catch_up=_CATCH_UP_TO[job.catch_up],
+        catch_up_window=duration_to(job.catch_up_window),
+        overlap=_OVERLAP_TO[job.overlap],
         etag=etag_of(stored),
     )
 

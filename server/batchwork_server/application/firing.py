@@ -1,0 +1,236 @@
+"""Jobs fire: what is due becomes batches, each due time once, whoever decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import islice
+
+from batchwork_server.application.batches import Batches, PreparedBatch, submission_of
+from batchwork_server.clock import Clock
+from batchwork_server.domain.batch import Batch
+from batchwork_server.domain.firing import (
+    MAX_CAUGHT_UP,
+    Decided,
+    Decision,
+    NextRun,
+    SkipReason,
+    decide,
+    next_run_after,
+    runs_from,
+)
+from batchwork_server.domain.job import StoredJob
+from batchwork_server.errors import InvalidArgument, StoreUnavailable, Unavailable
+from batchwork_server.failpoints import reach
+from batchwork_server.logs import get_logger
+from batchwork_server.store.store import DueJob, Store
+
+log = get_logger(__name__)
+
+SOURCE = "schedule"
+"""The source of batches that a schedule has made."""
+
+REST = timedelta(seconds=10)
+"""How long a job is left alone whose run failed for a reason that may pass."""
+
+_JOBS_AT_ONCE = 100
+_RUNS_AT_ONCE = 1000
+_LONGEST_MESSAGE = 2000
+
+
+class Firing:
+    """Makes batches of what is due. Any number of these over one database do no harm.
+
+    Args:
+        zone: Of jobs whose schedule names none.
+    """
+
+    def __init__(self, *, store: Store, batches: Batches, clock: Clock, zone: str) -> None:
+        self._store = store
+        self._batches = batches
+        self._clock = clock
+        self._zone = zone
+        self._resting: dict[tuple[str, str], datetime] = {}
+
+    async def schedule_all(self) -> None:
+        """Gives a next run to every job that has none: those that an older release stored.
+
+        Raises:
+            StoreUnavailable: what was done by then stays done.
+        """
+        after: tuple[str, str] | None = None
+        while True:
+            jobs, after = await self._store.occurrences.unscheduled(
+                limit=_RUNS_AT_ONCE, after=after
+            )
+            found = [(job, self._next_run_of(job)) for job in jobs]
+            async with self._store.transaction() as tx:
+                for job, next_run in found:
+                    if next_run is not None:
+                        await self._store.occurrences.schedule_first(tx, job, next_run)
+            if after is None:
+                return
+
+    def _next_run_of(self, job: StoredJob) -> NextRun | None:
+        return next_run_after(job, self._clock.now(), zone=self._zone)
+
+    async def fire_due(self) -> int:
+        """Decides about what is due, and tells for how many jobs.
+
+        Raises:
+            StoreUnavailable: what was decided by then stays decided; the rest is due as before.
+        """
+        now = self._clock.now()
+        self._resting = {key: until for key, until in self._resting.items() if until > now}
+        limit = _JOBS_AT_ONCE + len(self._resting)
+        found = await self._store.occurrences.due(now=now, limit=limit)
+        due_jobs = [due for due in found if _key(due.job) not in self._resting]
+        for due in due_jobs:
+            # A job that fails for a reason that nobody foresaw must not keep the others waiting.
+            self._resting[_key(due.job)] = now + REST
+            if await self._fire(due):
+                del self._resting[_key(due.job)]
+            await asyncio.sleep(0)
+        return len(due_jobs)
+
+    async def _fire(self, due: DueJob) -> bool:
+        """Decides about the runs of one job that should have begun; tells whether that is done."""
+        try:
+            for step in self._steps(due):
+                if not await self._take(step):
+                    return True
+        except StoreUnavailable:
+            del self._resting[_key(due.job)]
+            raise
+        except Unavailable as error:
+            log.warning("job.waiting", **_named(due.job), reason=error.reason, error=error.message)
+            return False
+        return True
+
+    def _steps(self, due: DueJob) -> Iterator[_Step]:
+        """Yields what is to be decided about the runs that are up, a batch at most at a time."""
+        now = self._clock.now()
+        up, following = self._up(due, now=now)
+        definition = due.job.definition
+        decided = decide(
+            up,
+            following,
+            now=now,
+            catch_up=definition.catch_up,
+            window=definition.catch_up_window,
+            overlap=definition.overlap,
+            is_running=due.is_running,
+        )
+        if len(up) == _RUNS_AT_ONCE:
+            # There may be more. What is left out whatever comes is recorded first.
+            decided, following = decided[:-MAX_CAUGHT_UP], up[-MAX_CAUGHT_UP]
+        yield from _cut(due, decided, following)
+
+    def _up(self, due: DueJob, *, now: datetime) -> tuple[list[NextRun], NextRun | None]:
+        """Returns the runs that should have begun, as many as are looked at, and the next one."""
+        up: list[NextRun] = []
+        runs = runs_from(due.job, due.next_run.due_time, zone=self._zone)
+        for run in islice(runs, _RUNS_AT_ONCE):
+            if run.start_time > now:
+                return up, run
+            up.append(run)
+        return up, None
+
+    async def _take(self, step: _Step) -> bool:
+        """Makes a decision durable, with its batch; tells whether it was ours to make."""
+        step, prepared = await self._prepared(step)
+        batch: Batch | None = None
+        async with self._store.transaction() as tx:
+            if not await self._store.occurrences.move(tx, step.due, step.following):
+                return False
+            now = self._clock.now()
+            skipped = [each for each in step.decided if not each.batch_id]
+            await self._store.occurrences.record(tx, step.due, skipped, now=now)
+            fired = [each for each in step.decided if each.batch_id]
+            # A job that was deleted and is there again may have had its run.
+            if await self._store.occurrences.record(tx, step.due, fired, now=now):
+                assert prepared is not None  # noqa: S101  it has given the batch its id
+                batch = await self._batches.insert(tx, prepared)
+        reach("fire.committed")
+        if batch is not None:
+            self._batches.announce(batch)
+        for each in step.decided:
+            _tell(step.due.job, each, now=now, is_ours=not each.batch_id or batch is not None)
+        return True
+
+    async def _prepared(self, step: _Step) -> tuple[_Step, PreparedBatch | None]:
+        """Plans the batch of a decision; one that cannot be planned is a run that failed."""
+        if not step.decided or step.decided[-1].decision is Decision.SKIPPED:
+            return step, None
+        *skipped, last = step.decided
+        job = step.due.job
+        try:
+            prepared = await self._batches.prepare(
+                submission_of(job, source=SOURCE), tenant_id=job.tenant_id
+            )
+        except InvalidArgument as error:
+            failed = replace(
+                last,
+                decision=Decision.SKIPPED,
+                reason=SkipReason.RUN_FAILED,
+                message=_in_words(error),
+            )
+            return replace(step, decided=[*skipped, failed]), None
+        fired = replace(last, batch_id=prepared.batch_id)
+        return replace(step, decided=[*skipped, fired]), prepared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """What one transaction decides.
+
+    Attributes:
+        decided: In the order of the due times; only the last one may have a batch.
+        following: The run that is the next one after that.
+    """
+
+    due: DueJob
+    decided: Sequence[Decided]
+    following: NextRun | None
+
+
+def _cut(due: DueJob, decided: Sequence[Decided], following: NextRun | None) -> Iterator[_Step]:
+    """Cuts decisions into steps, each of which ends with a batch, but for the last one."""
+    first = 0
+    for place, each in enumerate(decided[:-1], 1):
+        if each.decision is not Decision.SKIPPED:
+            then = decided[place].run
+            yield _Step(due=due, decided=decided[first:place], following=then)
+            due, first = replace(due, next_run=then), place
+    yield _Step(due=due, decided=decided[first:], following=following)
+
+
+def _key(job: StoredJob) -> tuple[str, str]:
+    return job.tenant_id, job.definition.job_id
+
+
+def _named(job: StoredJob) -> dict[str, str]:
+    return {"tenant_id": job.tenant_id, "job_id": job.definition.job_id}
+
+
+def _in_words(error: InvalidArgument) -> str:
+    text = " ".join(f"{each.path}: {each.message}" for each in error.violations)
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE - 1]}…"
+
+
+def _tell(job: StoredJob, decided: Decided, *, now: datetime, is_ours: bool) -> None:
+    if not is_ours:
+        return
+    facts = {
+        **_named(job),
+        "due_time": decided.run.due_time.isoformat(),
+        "lateness": (now - decided.run.start_time).total_seconds(),
+    }
+    if decided.decision is not Decision.SKIPPED:
+        log.info("job.fired", **facts, decision=decided.decision, batch_id=decided.batch_id)
+    elif decided.reason is SkipReason.RUN_FAILED:
+        log.warning("job.skipped", **facts, reason=decided.reason, error=decided.message)
+    else:
+        log.info("job.skipped", **facts, reason=decided.reason)
