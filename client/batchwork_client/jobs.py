@@ -225,6 +225,44 @@ class Jobs:
             self._stub.ListUpcomingRuns, request_for, lambda page: page.runs, limit=limit
         )
 
+    def list_occurrences(
+        self,
+        job_id: str,
+        *,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        tenant_id: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[messages.Occurrence]:
+        """Yields what was decided about the due times of a job, newest first; at most ``limit``.
+
+        Args:
+            job_id: The job; one that was deleted is known for as long as batches are kept.
+            start_time: The first due time that counts.
+            end_time: The first due time that does not count any more.
+            tenant_id: Another tenant; operators only.
+            limit: The most occurrences.
+
+        Raises:
+            ValueError: A time knows no zone.
+        """
+        start = timestamp_of("start_time", start_time)
+        end = timestamp_of("end_time", end_time)
+
+        def request_for(size: int, token: str) -> messages.ListOccurrencesRequest:
+            return messages.ListOccurrencesRequest(
+                page_size=size,
+                page_token=token,
+                job_id=job_id,
+                start_time=start,
+                end_time=end,
+                tenant_id=tenant_id,
+            )
+
+        return self._calls.paged(
+            self._stub.ListOccurrences, request_for, lambda page: page.occurrences, limit=limit
+        )
+
     async def run_job(
         self, job_id: str, *, user_ids: Sequence[str] = (), request_id: str | None = None
     ) -> Batch:

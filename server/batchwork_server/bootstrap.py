@@ -14,6 +14,7 @@ from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.firing import Firing
 from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
@@ -62,6 +63,7 @@ class Application:
     results: Results
     jobs: Jobs
     upcoming: UpcomingRuns
+    occurrences: Occurrences
     preferences: Preferences
     validation: Validation
     watching: Watching
@@ -200,6 +202,7 @@ def _put_together(
         results=Results(store=store, clock=clock, wakeups=wakeups),
         jobs=jobs,
         upcoming=UpcomingRuns(jobs=jobs, clock=clock, zone=settings.time_zone),
+        occurrences=Occurrences(store=store),
         preferences=Preferences(store=store, clock=clock),
         validation=validation,
         watching=Watching(
@@ -247,6 +250,7 @@ async def serving(
             results=app.results,
             jobs=app.jobs,
             upcoming=app.upcoming,
+            occurrences=app.occurrences,
             preferences=app.preferences,
             validation=app.validation,
             watching=app.watching,

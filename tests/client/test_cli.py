@@ -35,7 +35,13 @@ from batchwork.v1.batch_service_pb2 import BatchEvent, WatchBatchesResponse, Wat
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 from batchwork.v1.item_pb2 import Item, ItemAttempt, ItemError, ItemState
 from batchwork.v1.job_pb2 import Job, JobShape, Priority
-from batchwork.v1.job_service_pb2 import JobChange, JobChangeKind, UpcomingRun
+from batchwork.v1.job_service_pb2 import (
+    JobChange,
+    JobChangeKind,
+    Occurrence,
+    OccurrenceDecision,
+    UpcomingRun,
+)
 from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 from batchwork.v1.policy_pb2 import FailureAction, FailurePolicy, RetryPolicy
 from batchwork.v1.preference_pb2 import Preference
@@ -667,6 +673,35 @@ class TestJobs:
         assert json.loads(as_json.stdout)["rules"] == ["DUE_RULE_GAP"]
         bounded, everything = server.requests["ListUpcomingRuns"]
         assert list(bounded.job_ids) == ["daily"]
+        assert (bounded.HasField("start_time"), bounded.HasField("end_time")) == (True, True)
+        assert not everything.HasField("start_time")
+
+    def test_occurrences_are_listed_with_their_batch_or_reason(self, batchwork, server):
+        fired = Occurrence(
+            job_id="daily",
+            decision=OccurrenceDecision.OCCURRENCE_DECISION_FIRED,
+            batch_id="bat_schedule_1",
+        )
+        fired.due_time.FromJsonString("2026-03-29T01:00:00Z")
+        skipped = Occurrence(
+            job_id="daily",
+            decision=OccurrenceDecision.OCCURRENCE_DECISION_SKIPPED,
+            reason="OVERLAP",
+            message="Another run of the job went on.",
+        )
+        server.answers["ListOccurrences"] = job_service_pb2.ListOccurrencesResponse(
+            occurrences=[fired, skipped]
+        )
+
+        text = batchwork("occurrences", "daily", "--since", "2026-03-28", "--until", "2026-03-30")
+        as_json = batchwork("occurrences", "daily", "--json", "--limit", "1")
+
+        assert "2026-03-29 01:00:00Z" in text.stdout
+        assert "FIRED     bat_schedule_1" in text.stdout
+        assert "SKIPPED   OVERLAP          Another run of the job went on." in text.stdout
+        assert json.loads(as_json.stdout)["decision"] == "OCCURRENCE_DECISION_FIRED"
+        bounded, everything = server.requests["ListOccurrences"]
+        assert bounded.job_id == "daily"
         assert (bounded.HasField("start_time"), bounded.HasField("end_time")) == (True, True)
         assert not everything.HasField("start_time")
 

@@ -104,7 +104,7 @@ class Server:
     async def occurrences_of(self, job_id: str = JOB) -> list[Occurrence]:
         """Returns what was decided about a job, oldest first."""
         wanted = OccurrenceFilter(tenant_id=TENANT, job_id=job_id)
-        found, _ = await self.store.occurrences.list(wanted, page_size=10_000, after=None)
+        found, _ = await self.store.occurrences.list(wanted, page_size=10_000, before=None)
         return found[::-1]
 
     async def fates_of(self, job_id: str = JOB) -> list[str]:

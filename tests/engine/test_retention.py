@@ -16,6 +16,8 @@ from batchwork_server.application.told import ResumePoint
 from batchwork_server.application.watching import Watching
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.caller import Caller
+from batchwork_server.domain.filters import OccurrenceFilter
+from batchwork_server.domain.firing import Decided, Decision, NextRun
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.engine import retention as module
 from batchwork_server.engine.retention import Retention
@@ -24,11 +26,12 @@ from batchwork_server.logs import get_logger
 from batchwork_server.store import tables
 from batchwork_server.store.database import Database
 from batchwork_server.store.sql_store import SqlStore
-from batchwork_server.store.store import RemovedRows, Transaction
+from batchwork_server.store.store import DueJob, RemovedRows, Transaction
 from batchwork_server.wakeups import Wakeups
 
 from tests.factories import TENANT, make_item, make_request
 from tests.fakes import START, FakeClock
+from tests.store.test_jobs import make_stored, put
 
 DAY = timedelta(days=1)
 CALLER = Caller(tenant_id=TENANT, name="test")
@@ -437,3 +440,27 @@ class _Full(_BreakingOff):
     async def ballast_dropped(self) -> AsyncIterator[None]:
         self._left = 1
         yield
+
+
+# Occurrences.
+
+
+async def test_decisions_about_due_times_are_forgotten_with_the_batches_of_their_time(store, clock):
+    await put(store, make_stored())
+    job = await store.jobs.get("job_posts", tenant_id=TENANT)
+    run = NextRun(due_time=clock.now(), start_time=clock.now())
+    due = DueJob(job=job, next_run=run, is_running=False)
+    decided = [Decided(run=run, decision=Decision.FIRED, batch_id="bat-1")]
+    async with store.transaction() as tx:
+        await store.occurrences.record(tx, due, decided, now=clock.now())
+    retention = Retention(store=store, clock=clock, batches_are_kept=30 * DAY)
+    wanted = OccurrenceFilter(tenant_id=TENANT, job_id="job_posts")
+
+    clock.advance(30 * DAY)
+    await retention.run_once()
+    kept, _ = await store.occurrences.list(wanted, page_size=10, before=None)
+    clock.advance(DAY)
+    await retention.run_once()
+    left, _ = await store.occurrences.list(wanted, page_size=10, before=None)
+
+    assert (len(kept), len(left)) == (1, 0)

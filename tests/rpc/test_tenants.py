@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from tests.fakes import START
 from tests.rpc.api import ADA, BOB, OLGA, Api, as_caller, make_job, refused
+from tests.rpc.test_list_occurrences import decide
 
 BATCH, JOB, ITEM, USER, FEATURE = "ada-batch", "ada-job", "ada-item", "ada-user", "ada-feature"
 
@@ -30,6 +31,7 @@ READS: dict[str, Message] = {
     "StreamResults": batch_service_pb2.StreamResultsRequest(batch_id=BATCH),
     "GetJob": job_service_pb2.GetJobRequest(job_id=JOB),
     "ExportJobs": job_service_pb2.ExportJobsRequest(job_ids=[JOB]),
+    "ListOccurrences": job_service_pb2.ListOccurrencesRequest(job_id=JOB),
     "GetPreference": preference_service_pb2.GetPreferenceRequest(
         user_id=USER, feature_type=FEATURE
     ),
@@ -90,6 +92,7 @@ async def things_of_ada(guarded: Api, guarded_server) -> None:
         preference_service_pb2.SetPreferenceRequest(preference=preference), metadata=ada
     )
     await guarded.finished(batch.batch_id, metadata=ada)
+    await decide(guarded_server.application.store, JOB, tenant_id="blue")
 
 
 def test_every_rpc_is_tried() -> None:

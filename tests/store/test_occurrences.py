@@ -51,7 +51,7 @@ def fired(hours: float = 0) -> Decided:
 
 async def listed(store: SqlStore, **changes) -> list[Occurrence]:
     wanted = OccurrenceFilter(**{"tenant_id": TENANT, "job_id": "job_posts"} | changes)
-    found, _ = await store.occurrences.list(wanted, page_size=100, after=None)
+    found, _ = await store.occurrences.list(wanted, page_size=100, before=None)
     return found
 
 
@@ -147,9 +147,9 @@ async def test_occurrences_are_listed_by_job_and_time_and_page_by_page(store: Sq
     due = await put_due(store)
     await record(store, due, *(fired(hour) for hour in range(5)))
 
-    wanted = OccurrenceFilter(tenant_id=None, job_id="job_posts")
-    first, after = await store.occurrences.list(wanted, page_size=3, after=None)
-    second, end = await store.occurrences.list(wanted, page_size=3, after=after)
+    wanted = OccurrenceFilter(tenant_id=TENANT, job_id="job_posts")
+    first, before = await store.occurrences.list(wanted, page_size=3, before=None)
+    second, end = await store.occurrences.list(wanted, page_size=3, before=before)
 
     assert [each.batch_id for each in first + second] == [f"bat_{n}" for n in (4, 3, 2, 1, 0)]
     assert end is None

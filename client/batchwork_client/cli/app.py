@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from batchwork_client.cli import batches, deletion, jobs, preferences, upcoming, uploads, validation
+from batchwork_client.cli import (
+    batches,
+    deletion,
+    jobs,
+    occurrences,
+    preferences,
+    upcoming,
+    uploads,
+    validation,
+)
 from batchwork_client.cli.session import EXIT_CODES_IN_WORDS, Session
 
 app = typer.Typer(
@@ -72,5 +81,6 @@ uploads.add_to(app)
 deletion.add_to(app)
 jobs.add_to(app)
 upcoming.add_to(app)
+occurrences.add_to(app)
 validation.add_to(app)
 app.add_typer(preferences.group, name="preferences")

@@ -56,6 +56,34 @@ JOB_CHANGE_KIND_DELETED: JobChangeKind.ValueType  # 4
 """The job is deleted, because the file does not name it; only with `prune`."""
 Global___JobChangeKind: _TypeAlias = JobChangeKind  # noqa: Y015
 
+class _OccurrenceDecision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OccurrenceDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OccurrenceDecision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OCCURRENCE_DECISION_UNSPECIFIED: _OccurrenceDecision.ValueType  # 0
+    """Never sent."""
+    OCCURRENCE_DECISION_FIRED: _OccurrenceDecision.ValueType  # 1
+    """A batch began when it should."""
+    OCCURRENCE_DECISION_CAUGHT_UP: _OccurrenceDecision.ValueType  # 2
+    """A batch began later, as the job's `catch_up` wants it."""
+    OCCURRENCE_DECISION_SKIPPED: _OccurrenceDecision.ValueType  # 3
+    """No batch began."""
+
+class OccurrenceDecision(_OccurrenceDecision, metaclass=_OccurrenceDecisionEnumTypeWrapper):
+    """Says what was decided about a due time."""
+
+OCCURRENCE_DECISION_UNSPECIFIED: OccurrenceDecision.ValueType  # 0
+"""Never sent."""
+OCCURRENCE_DECISION_FIRED: OccurrenceDecision.ValueType  # 1
+"""A batch began when it should."""
+OCCURRENCE_DECISION_CAUGHT_UP: OccurrenceDecision.ValueType  # 2
+"""A batch began later, as the job's `catch_up` wants it."""
+OCCURRENCE_DECISION_SKIPPED: OccurrenceDecision.ValueType  # 3
+"""No batch began."""
+Global___OccurrenceDecision: _TypeAlias = OccurrenceDecision  # noqa: Y015
+
 @_typing.final
 class ImportJobsRequest(_message.Message):
     """Asks to import a job file."""
@@ -736,3 +764,133 @@ class ListUpcomingRunsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListUpcomingRunsResponse: _TypeAlias = ListUpcomingRunsResponse  # noqa: Y015
+
+@_typing.final
+class ListOccurrencesRequest(_message.Message):
+    """Asks for a page of occurrences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
+    page_token: _builtins.str
+    """Continues after a page. All else must be as for the first page."""
+    job_id: _builtins.str
+    """Identifies the job."""
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the first due time that counts. Optional."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the first due time that does not count any more, after `start_time`.
+        Optional.
+        """
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOccurrencesRequest: _TypeAlias = ListOccurrencesRequest  # noqa: Y015
+
+@_typing.final
+class Occurrence(_message.Message):
+    """Tells what was decided about one due time of a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Identifies the job."""
+    decision: Global___OccurrenceDecision.ValueType
+    """Says what was decided."""
+    reason: _builtins.str
+    """Names why it was skipped: MISSED, OUTSIDE_WINDOW, OVERLAP or RUN_FAILED;
+    empty when a batch began.
+    """
+    message: _builtins.str
+    """Tells more for people; may be empty."""
+    batch_id: _builtins.str
+    """Identifies the batch, which retention may have deleted since; empty when it
+    was skipped.
+    """
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the job was due."""
+
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when it was decided."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        decision: Global___OccurrenceDecision.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "due_time", b"due_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "decide_time", b"decide_time", "decision", b"decision", "due_time", b"due_time", "job_id", b"job_id", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Occurrence: _TypeAlias = Occurrence  # noqa: Y015
+
+@_typing.final
+class ListOccurrencesResponse(_message.Message):
+    """Answers `ListOccurrences`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OCCURRENCES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Continues after this page; empty when it was the last."""
+    @_builtins.property
+    def occurrences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Occurrence]:
+        """Lists the occurrences, newest due time first."""
+
+    def __init__(
+        self,
+        *,
+        occurrences: _abc.Iterable[Global___Occurrence] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "occurrences", b"occurrences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOccurrencesResponse: _TypeAlias = ListOccurrencesResponse  # noqa: Y015

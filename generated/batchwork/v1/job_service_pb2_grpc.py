@@ -80,6 +80,11 @@ class JobServiceStub:
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsResponse.FromString,
                 _registered_method=True)
+        self.ListOccurrences = channel.unary_unary(
+                '/batchwork.v1.JobService/ListOccurrences',
+                request_serializer=batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesResponse.FromString,
+                _registered_method=True)
         self.RunJob = channel.unary_unary(
                 '/batchwork.v1.JobService/RunJob',
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.RunJobRequest.SerializeToString,
@@ -213,6 +218,22 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOccurrences(self, request, context):
+        """Lists what was decided about the due times of a job, newest first, a page at
+        a time: each one fired, or was skipped for a reason.
+
+        Decisions are kept as long as batches are, also when the job is deleted.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
+        retry.
+        NOT_FOUND         No such job, or not the caller's, and no decision about
+        it is kept. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunJob(self, request, context):
         """Runs a job now and returns its batch once that is durable.
 
@@ -272,6 +293,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListUpcomingRuns,
                     request_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsResponse.SerializeToString,
+            ),
+            'ListOccurrences': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOccurrences,
+                    request_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesResponse.SerializeToString,
             ),
             'RunJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RunJob,
@@ -501,6 +527,33 @@ class JobService:
             '/batchwork.v1.JobService/ListUpcomingRuns',
             batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsRequest.SerializeToString,
             batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOccurrences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.JobService/ListOccurrences',
+            batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesRequest.SerializeToString,
+            batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesResponse.FromString,
             options,
             channel_credentials,
             insecure,

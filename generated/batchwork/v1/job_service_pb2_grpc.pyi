@@ -124,6 +124,18 @@ class JobServiceStub:
                         retry.
       NOT_FOUND         A named job does not exist. Do not retry.
     """
+    ListOccurrences: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListOccurrencesRequest, _job_service_pb2.ListOccurrencesResponse]
+    """Lists what was decided about the due times of a job, newest first, a page at
+    a time: each one fired, or was skipped for a reason.
+
+    Decisions are kept as long as batches are, also when the job is deleted.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
+                        retry.
+      NOT_FOUND         No such job, or not the caller's, and no decision about
+                        it is kept. Do not retry.
+    """
     RunJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RunJobRequest, _job_service_pb2.RunJobResponse]
     """Runs a job now and returns its batch once that is durable.
 
@@ -233,6 +245,18 @@ class JobServiceAsyncStub(JobServiceStub):
       INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
                         retry.
       NOT_FOUND         A named job does not exist. Do not retry.
+    """
+    ListOccurrences: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListOccurrencesRequest, _job_service_pb2.ListOccurrencesResponse]  # type: ignore[assignment]
+    """Lists what was decided about the due times of a job, newest first, a page at
+    a time: each one fired, or was skipped for a reason.
+
+    Decisions are kept as long as batches are, also when the job is deleted.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
+                        retry.
+      NOT_FOUND         No such job, or not the caller's, and no decision about
+                        it is kept. Do not retry.
     """
     RunJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RunJobRequest, _job_service_pb2.RunJobResponse]  # type: ignore[assignment]
     """Runs a job now and returns its batch once that is durable.
@@ -388,6 +412,24 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
                             retry.
           NOT_FOUND         A named job does not exist. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListOccurrences(
+        self,
+        request: _job_service_pb2.ListOccurrencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.ListOccurrencesResponse, _abc.Awaitable[_job_service_pb2.ListOccurrencesResponse]]:
+        """Lists what was decided about the due times of a job, newest first, a page at
+        a time: each one fired, or was skipped for a reason.
+
+        Decisions are kept as long as batches are, also when the job is deleted.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
+                            retry.
+          NOT_FOUND         No such job, or not the caller's, and no decision about
+                            it is kept. Do not retry.
         """
 
     @_abc_1.abstractmethod

@@ -90,12 +90,11 @@ class OccurrenceFilter:
     """Which occurrences of a job to list; everything that is set must hold.
 
     Attributes:
-        tenant_id: None means all tenants, for operators.
         start: The first due time that counts.
         end: The first due time that does not.
     """
 
-    tenant_id: str | None
+    tenant_id: str
     job_id: str
     start: datetime | None = None
     end: datetime | None = None

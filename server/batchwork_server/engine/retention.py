@@ -42,6 +42,7 @@ class _Done:
     rows: int = 0
     events: int = 0
     requests: int = 0
+    occurrences: int = 0
 
 
 class Retention:
@@ -51,7 +52,8 @@ class Retention:
     commits get their turn in between. Two of these do no harm.
 
     Args:
-        batches_are_kept: After their end; None means as long as the database.
+        batches_are_kept: After their end, and occurrences after they were decided on; None means
+            as long as the database.
         events_are_kept: After the end of their batch; None means as long as the batch.
 
     Attributes:
@@ -86,13 +88,14 @@ class Retention:
         try:
             await self._run_with_reserve(done)
         finally:
-            if done.batches or done.rows or done.events:
+            if done.batches or done.rows or done.events or done.occurrences:
                 log.info(
                     "retention.deleted",
                     batches=done.batches,
                     rows=done.rows,
                     events=done.events,
                     requests=done.requests,
+                    occurrences=done.occurrences,
                 )
 
     async def _run_with_reserve(self, done: _Done) -> None:
@@ -134,10 +137,21 @@ class Retention:
             await asyncio.sleep(0)
 
     async def _remove_slice(self, done: _Done, *, now: datetime) -> bool:
-        """Removes a slice of what is left of deleted batches, else of old events."""
+        """Removes a slice of what is left of deleted batches, else of what else is old."""
         removed = await self._store.retention.remove_some(limit=self._slice_rows)
         done.rows += removed.row_count
-        return bool(removed.row_count) or await self._forget_events(done, now=now)
+        if removed.row_count or await self._forget_occurrences(done, now=now):
+            return True
+        return await self._forget_events(done, now=now)
+
+    async def _forget_occurrences(self, done: _Done, *, now: datetime) -> bool:
+        if self._batches_are_kept is None:
+            return False
+        forgotten = await self._store.occurrences.forget(
+            before=now - self._batches_are_kept, limit=self._slice_rows
+        )
+        done.occurrences += forgotten
+        return forgotten > 0
 
     async def _forget_events(self, done: _Done, *, now: datetime) -> bool:
         if self._events_are_kept is None:

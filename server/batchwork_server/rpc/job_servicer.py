@@ -9,6 +9,7 @@ from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.rpc.batch_conversion import batch_to
 from batchwork_server.rpc.checks import Checks
@@ -23,6 +24,7 @@ from batchwork_server.rpc.job_conversion import (
     job_warnings_to,
     masked_fields,
 )
+from batchwork_server.rpc.occurrence_conversion import occurrence_filter_from, occurrence_to
 from batchwork_server.rpc.page_tokens import (
     moment_from,
     names_from,
@@ -39,10 +41,13 @@ MAX_JOBS_OF_UPCOMING = 100
 class JobServicer(JobServiceServicer):
     """Answers for job definitions; the contract says what each call means."""
 
-    def __init__(self, jobs: Jobs, batches: Batches, upcoming: UpcomingRuns) -> None:
+    def __init__(
+        self, jobs: Jobs, batches: Batches, upcoming: UpcomingRuns, occurrences: Occurrences
+    ) -> None:
         self._jobs = jobs
         self._batches = batches
         self._upcoming = upcoming
+        self._occurrences = occurrences
 
     async def ImportJobs(
         self, request: messages.ImportJobsRequest, context: Any
@@ -170,6 +175,24 @@ class JobServicer(JobServiceServicer):
         return messages.ListUpcomingRunsResponse(
             runs=[upcoming_run_to(run) for run in runs],
             next_page_token=token_after_moment(request, last),
+        )
+
+    async def ListOccurrences(
+        self, request: messages.ListOccurrencesRequest, context: Any
+    ) -> messages.ListOccurrencesResponse:
+        checks = Checks()
+        wanted = occurrence_filter_from(request, caller=caller_of(), checks=checks)
+        page_size = checks.page_size(request.page_size)
+        after = moment_from(request, checks=checks)
+        checks.done()
+        found, last = await self._occurrences.list_occurrences(
+            wanted, page_size=page_size, before=None if after is None else after[0]
+        )
+        return messages.ListOccurrencesResponse(
+            occurrences=[occurrence_to(occurrence) for occurrence in found],
+            next_page_token=token_after_moment(
+                request, None if last is None else (last, wanted.job_id)
+            ),
         )
 
     async def RunJob(

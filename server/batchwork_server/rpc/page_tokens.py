@@ -7,7 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from batchwork.v1.batch_service_pb2 import ListBatchesRequest, ListItemsRequest
-from batchwork.v1.job_service_pb2 import ListJobsRequest, ListUpcomingRunsRequest
+from batchwork.v1.job_service_pb2 import (
+    ListJobsRequest,
+    ListOccurrencesRequest,
+    ListUpcomingRunsRequest,
+)
 from batchwork.v1.preference_service_pb2 import ListPreferencesRequest
 
 from batchwork_server.domain.json_object import MAX_INTEGER, is_line
@@ -18,6 +22,7 @@ ListRequest: TypeAlias = (
     ListBatchesRequest
     | ListItemsRequest
     | ListJobsRequest
+    | ListOccurrencesRequest
     | ListPreferencesRequest
     | ListUpcomingRunsRequest
 )

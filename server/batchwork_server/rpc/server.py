@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
@@ -71,6 +72,7 @@ class RpcServer:
         results: Behind the stream of results of BatchService.
         jobs: Behind JobService.
         upcoming: Behind the list of upcoming runs of JobService.
+        occurrences: Behind the list of occurrences of JobService.
         preferences: Behind PreferenceService.
         validation: Behind ValidationService.
         watching: Behind the watches of BatchService.
@@ -93,6 +95,7 @@ class RpcServer:
         results: Results,
         jobs: Jobs,
         upcoming: UpcomingRuns,
+        occurrences: Occurrences,
         preferences: Preferences,
         validation: Validation,
         watching: Watching,
@@ -126,7 +129,7 @@ class RpcServer:
             ),
             guarded,
         )
-        add_JobServiceServicer_to_server(JobServicer(jobs, batches, upcoming), guarded)
+        add_JobServiceServicer_to_server(JobServicer(jobs, batches, upcoming, occurrences), guarded)
         add_PreferenceServiceServicer_to_server(PreferenceServicer(preferences), guarded)
         add_ValidationServiceServicer_to_server(ValidationServicer(validation), guarded)
         add_HealthServicer_to_server(self._health, guarded)

@@ -110,25 +110,19 @@ class SqlOccurrences:
         return len(await update_rows(tx.connection, _RECORD, _COLUMNS, rows))
 
     async def list(
-        self, wanted: OccurrenceFilter, *, page_size: int, after: tuple[datetime, str] | None
-    ) -> tuple[list[Occurrence], tuple[datetime, str] | None]:
+        self, wanted: OccurrenceFilter, *, page_size: int, before: datetime | None
+    ) -> tuple[list[Occurrence], datetime | None]:
         query = sa.select(occurrences).where(*_conditions(wanted))
-        if after is not None:
-            moment, tenant_id = to_micros(after[0]), after[1]
-            query = query.where(
-                sa.or_(
-                    occurrences.c.due_time < moment,
-                    sa.and_(occurrences.c.due_time == moment, occurrences.c.tenant_id > tenant_id),
-                )
-            )
-        query = query.order_by(occurrences.c.due_time.desc(), occurrences.c.tenant_id)
+        if before is not None:
+            query = query.where(occurrences.c.due_time < to_micros(before))
+        query = query.order_by(occurrences.c.due_time.desc()).limit(page_size + 1)
         async with self._database.reading() as connection:
-            rows = (await connection.execute(query.limit(page_size + 1))).all()
+            rows = (await connection.execute(query)).all()
         page, more_follow = first_page(
             rows, page_size=page_size, weight=lambda row: len(row.message)
         )
         found = [_occurrence_from(row) for row in page]
-        return found, (found[-1].due_time, found[-1].tenant_id) if more_follow else None
+        return found, found[-1].due_time if more_follow else None
 
     async def forget(self, *, before: datetime, limit: int) -> int:
         key = (occurrences.c.tenant_id, occurrences.c.job_id, occurrences.c.due_time)
@@ -146,9 +140,8 @@ class SqlOccurrences:
 
 
 def _conditions(wanted: OccurrenceFilter) -> Iterator[sa.ColumnElement[bool]]:
+    yield occurrences.c.tenant_id == wanted.tenant_id
     yield occurrences.c.job_id == wanted.job_id
-    if wanted.tenant_id is not None:
-        yield occurrences.c.tenant_id == wanted.tenant_id
     if wanted.start is not None:
         yield occurrences.c.due_time >= to_micros(wanted.start)
     if wanted.end is not None:

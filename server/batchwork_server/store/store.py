@@ -827,9 +827,9 @@ class OccurrenceStore(Protocol):
         ...
 
     async def list(
-        self, wanted: OccurrenceFilter, *, page_size: int, after: tuple[datetime, str] | None
-    ) -> tuple[list[Occurrence], tuple[datetime, str] | None]:
-        """Returns a page of occurrences of a job, newest first, and where the next one starts."""
+        self, wanted: OccurrenceFilter, *, page_size: int, before: datetime | None
+    ) -> tuple[list[Occurrence], datetime | None]:
+        """Returns a page of occurrences of a job, newest first, and before what the next one is."""
         ...
 
     async def forget(self, *, before: datetime, limit: int) -> int:

@@ -1,0 +1,59 @@
+"""The command about what became of due times: occurrences."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from batchwork.v1.job_service_pb2 import Occurrence, OccurrenceDecision
+
+from batchwork_client.cli.output import time_in_words, write_message, write_table
+from batchwork_client.cli.parameters import AsJson, Limit
+from batchwork_client.cli.session import command, session_of
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command to the application."""
+    command(app, "occurrences")(list_occurrences)
+
+
+async def list_occurrences(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The id of the job.")],
+    since: Annotated[
+        datetime | None, typer.Option(help="Due from when on; local time if it names no zone.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Due before when.")] = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Lists what became of the due times of a job, newest first."""
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        found = batchwork.jobs.list_occurrences(
+            job,
+            start_time=since.astimezone() if since else None,
+            end_time=until.astimezone() if until else None,
+            tenant_id=session.tenant_id,
+            limit=limit,
+        )
+        if as_json:
+            async for occurrence in found:
+                write_message(occurrence)
+            return
+        write_table(
+            ("DUE", "DECIDED", "DECISION", "BATCH OR REASON", "MESSAGE"),
+            [_row(occurrence) async for occurrence in found],
+        )
+
+
+def _row(occurrence: Occurrence) -> tuple[str, ...]:
+    decision = OccurrenceDecision.Name(occurrence.decision)
+    return (
+        time_in_words(occurrence, "due_time"),
+        time_in_words(occurrence, "decide_time"),
+        decision.removeprefix("OCCURRENCE_DECISION_"),
+        occurrence.batch_id or occurrence.reason,
+        occurrence.message,
+    )
