@@ -90,11 +90,11 @@ def test_the_last_run_of_a_schedule_stays_worth_making_up_for():
     assert decided.decision == C
 
 
-def test_a_skipped_run_says_how_late_it_was_noticed():
+def test_a_skipped_run_says_how_late_that_was_decided():
     *up, following = runs(2)
 
     [decided] = decide(up, following, now=START + HOUR / 2, catch_up=CatchUp.NONE)
 
     assert decided.message == (
-        "It was noticed 1800 s after it should have begun; catch_up is none."
+        "It was decided 1800 s after it should have begun; catch_up is none."
     )

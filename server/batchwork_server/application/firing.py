@@ -65,7 +65,7 @@ class Firing:
             jobs, after = await self._store.occurrences.unscheduled(
                 limit=_RUNS_AT_ONCE, after=after
             )
-            found = [(job, self._next_run_of(job)) for job in jobs]
+            found = await asyncio.to_thread(self._next_runs_of, jobs)
             async with self._store.transaction() as tx:
                 for job, next_run in found:
                     if next_run is not None:
@@ -73,8 +73,9 @@ class Firing:
             if after is None:
                 return
 
-    def _next_run_of(self, job: StoredJob) -> NextRun | None:
-        return next_run_after(job, self._clock.now(), zone=self._zone)
+    def _next_runs_of(self, jobs: Sequence[StoredJob]) -> list[tuple[StoredJob, NextRun | None]]:
+        now = self._clock.now()
+        return [(job, next_run_after(job, now, zone=self._zone)) for job in jobs]
 
     async def fire_due(self) -> int:
         """Decides about what is due, and tells for how many jobs.

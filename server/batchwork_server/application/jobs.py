@@ -14,7 +14,7 @@ from batchwork_server.application.notices import MAX_NOTICES, MORE_NOTICES, JobN
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Notice, Template
 from batchwork_server.domain.filters import JobFilter
-from batchwork_server.domain.firing import next_run_after
+from batchwork_server.domain.firing import NextRun, next_run_after
 from batchwork_server.domain.job import (
     JobDefinition,
     StoredJob,
@@ -410,12 +410,18 @@ class Jobs:
     ) -> None:
         """Stores jobs; a schedule that is new or another one counts from now on."""
         await self._store.jobs.put(tx, jobs)
-        next_runs = {
+        # For thousands of jobs that takes a while; calls that wait for the loop must not.
+        next_runs = await asyncio.to_thread(self._next_runs, jobs, before, now=now)
+        await self._store.jobs.schedule(tx, next_runs, tenant_id=tenant_id)
+
+    def _next_runs(
+        self, jobs: Sequence[StoredJob], before: Mapping[str, StoredJob], *, now: datetime
+    ) -> dict[str, NextRun | None]:
+        return {
             job.definition.job_id: next_run_after(job, now, zone=self._zone)
             for job in jobs
             if not _has_schedule_of(job, before.get(job.definition.job_id))
         }
-        await self._store.jobs.schedule(tx, next_runs, tenant_id=tenant_id)
 
     async def _locked(self, tx: Transaction, job_id: str, *, tenant_id: str) -> StoredJob:
         found = await self._store.jobs.lock(tx, [job_id], tenant_id=tenant_id)

@@ -34,7 +34,7 @@ class Decision(StrEnum):
 class SkipReason(StrEnum):
     """Why a due time has no batch."""
 
-    MISSED = "MISSED"  # no server ran, and the job does not make up for this one
+    MISSED = "MISSED"  # nobody could make it in time, and the job does not make up for this one
     OVERLAP = "OVERLAP"  # another run of the job went on
     OUTSIDE_WINDOW = "OUTSIDE_WINDOW"  # missed for longer than the job's catch-up window
     RUN_FAILED = "RUN_FAILED"  # the batch could not be made; the message says why
@@ -153,7 +153,7 @@ def _decide_alone(
 
 
 def _late(late: timedelta) -> str:
-    return f"It was noticed {late // timedelta(seconds=1)} s after it should have begun"
+    return f"It was decided {late // timedelta(seconds=1)} s after it should have begun"
 
 
 def _skipped(run: NextRun, reason: SkipReason, message: str) -> Decided:
