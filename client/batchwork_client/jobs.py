@@ -225,6 +225,35 @@ class Jobs:
             self._stub.ListUpcomingRuns, request_for, lambda page: page.runs, limit=limit
         )
 
+    async def pause_job(self, job_id: str, *, note: str = "", request_id: str | None = None) -> Job:
+        """Lets the schedule of a job rest, and returns the job; ``run_job`` still runs it.
+
+        Args:
+            job_id: The job.
+            note: Says why, for people.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+        """
+        response = await self._calls.unary(
+            self._stub.PauseJob,
+            messages.PauseJobRequest(
+                request_id=request_id or new_request_id(), job_id=job_id, note=note
+            ),
+        )
+        return response.job
+
+    async def resume_job(self, job_id: str, *, request_id: str | None = None) -> Job:
+        """Lets a job run by its schedule again, and returns it; it has not missed anything.
+
+        Args:
+            job_id: The job.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+        """
+        response = await self._calls.unary(
+            self._stub.ResumeJob,
+            messages.ResumeJobRequest(request_id=request_id or new_request_id(), job_id=job_id),
+        )
+        return response.job
+
     def list_occurrences(
         self,
         job_id: str,

@@ -705,6 +705,18 @@ class TestJobs:
         assert (bounded.HasField("start_time"), bounded.HasField("end_time")) == (True, True)
         assert not everything.HasField("start_time")
 
+    def test_a_job_is_paused_with_a_note_and_resumed(self, batchwork, server):
+        server.answers["PauseJob"] = job_service_pb2.PauseJobResponse()
+        server.answers["ResumeJob"] = job_service_pb2.ResumeJobResponse()
+
+        paused = batchwork("job-pause", "daily", "--note", "Holidays.")
+        resumed = batchwork("job-resume", "daily", "--request-id", "the-one-request")
+
+        assert (paused.stdout, resumed.stdout) == ("daily paused\n", "daily resumed\n")
+        [pause], [resume] = server.requests["PauseJob"], server.requests["ResumeJob"]
+        assert (pause.job_id, pause.note) == ("daily", "Holidays.")
+        assert (resume.job_id, resume.request_id) == ("daily", "the-one-request")
+
     def test_import_shows_what_changed(self, batchwork, server, tmp_path):
         server.answers["ImportJobs"] = job_service_pb2.ImportJobsResponse(
             changes=[

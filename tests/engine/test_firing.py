@@ -351,6 +351,22 @@ async def test_a_job_that_is_deleted_and_made_again_fires_no_due_time_twice(serv
     assert len(await server.batches_of()) == 1
 
 
+async def test_a_paused_job_has_not_missed_anything(server: Server, database: Database):
+    await server.put(catch_up="all", catch_up_window=86400, overlap="allow")
+    await server.jobs.pause_job(JOB, tenant_id=TENANT, note="Holidays.")
+
+    await server.run_at(FIRST)
+    await server.put(schedule=HOURLY | {"minute": 45})  # a change does not resume it
+    await Server(database, clock=server.clock).scheduler.run_once()  # nor does a start
+    await server.run_at(FIRST + 3 * HOUR)
+    await server.jobs.resume_job(JOB, tenant_id=TENANT)
+    await server.run_at(FIRST + 3 * HOUR + 15 * MINUTE)
+
+    assert [each.due_time for each in await server.occurrences_of()] == [
+        FIRST + 3 * HOUR + 15 * MINUTE
+    ]
+
+
 async def test_jobs_of_an_older_release_get_their_next_run_at_the_first_start(
     server: Server, database: Database
 ):

@@ -44,6 +44,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.rpc.api import ADA, BOB, as_caller, make_job, refused
 
 SET_BY_SERVER = {
+    "pause_time",
+    "pause_note",
     "tenant_id",
     "revision",
     "batch_type",

@@ -51,6 +51,8 @@ CHANGES: dict[str, Message] = {
     "ResumeBatch": batch_service_pb2.ResumeBatchRequest(batch_id=BATCH),
     "RetryBatch": batch_service_pb2.RetryBatchRequest(batch_id=BATCH),
     "SealBatch": batch_service_pb2.SealBatchRequest(batch_id=BATCH),
+    "PauseJob": job_service_pb2.PauseJobRequest(job_id=JOB),
+    "ResumeJob": job_service_pb2.ResumeJobRequest(job_id=JOB),
     "RunJob": job_service_pb2.RunJobRequest(job_id=JOB),
     "UpdateJob": job_service_pb2.UpdateJobRequest(job=Job(job_id=JOB, limit=5)),
     "DeleteJob": job_service_pb2.DeleteJobRequest(job_id=JOB),

@@ -1,4 +1,4 @@
-"""The commands about jobs: jobs, job-import, job-export, job-delete, run."""
+"""The commands about jobs: jobs, job-import, job-export, job-delete, job-pause and the like."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batchwork.v1.job_service_pb2 import JobChange, JobChangeKind
 from batchwork_client.cli.batches import show_started
 from batchwork_client.cli.inputs import InputError, enum_values_from, read_text, short_name
 from batchwork_client.cli.output import note, write_message, write_table
-from batchwork_client.cli.parameters import AsJson, Limit, RequestId, Watch
+from batchwork_client.cli.parameters import AsJson, Limit, Note, RequestId, Watch
 from batchwork_client.cli.session import command, session_of
 
 
@@ -22,6 +22,8 @@ def add_to(app: typer.Typer) -> None:
     command(app, "job-import")(import_jobs)
     command(app, "job-export")(export_jobs)
     command(app, "job-delete")(delete_job)
+    command(app, "job-pause")(pause_job)
+    command(app, "job-resume")(resume_job)
     command(app, "run")(run)
 
 
@@ -150,6 +152,41 @@ async def delete_job(
             job, etag=etag, allow_missing=allow_missing, request_id=request_id or None
         )
     typer.echo(f"{job} deleted")
+
+
+async def pause_job(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="The id of the job.")],
+    reason: Note = "",
+    request_id: RequestId = "",
+    as_json: AsJson = False,
+) -> None:
+    """Lets the schedule of a job rest; run still runs it."""
+    session = session_of(context)
+    session.require_own_tenant("job-pause")
+    async with session.connect() as batchwork:
+        paused = await batchwork.jobs.pause_job(job, note=reason, request_id=request_id or None)
+    if as_json:
+        write_message(paused)
+    else:
+        typer.echo(f"{job} paused")
+
+
+async def resume_job(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="The id of the job.")],
+    request_id: RequestId = "",
+    as_json: AsJson = False,
+) -> None:
+    """Lets a paused job run by its schedule again."""
+    session = session_of(context)
+    session.require_own_tenant("job-resume")
+    async with session.connect() as batchwork:
+        resumed = await batchwork.jobs.resume_job(job, request_id=request_id or None)
+    if as_json:
+        write_message(resumed)
+    else:
+        typer.echo(f"{job} resumed")
 
 
 async def run(

@@ -80,6 +80,16 @@ class JobServiceStub:
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/batchwork.v1.JobService/PauseJob',
+                request_serializer=batchwork_dot_v1_dot_job__service__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_job__service__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/batchwork.v1.JobService/ResumeJob',
+                request_serializer=batchwork_dot_v1_dot_job__service__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_job__service__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
         self.ListOccurrences = channel.unary_unary(
                 '/batchwork.v1.JobService/ListOccurrences',
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesRequest.SerializeToString,
@@ -207,12 +217,44 @@ class JobServiceServicer:
     def ListUpcomingRuns(self, request, context):
         """Lists when scheduled jobs are due next, in the order of their due times.
 
-        Jobs that run on request only, or on the schedules of users, have none.
+        Jobs that run on request only, or on the schedules of users, or that are
+        paused, have none.
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
         retry.
         NOT_FOUND         A named job does not exist. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseJob(self, request, context):
+        """Pauses a job: its schedule rests until `ResumeJob`. Batches that are running
+        go on, and `RunJob` runs it all the same.
+
+        What is due while a job is paused is neither missed nor recorded. Pausing a
+        paused job changes nothing; nor does the same `request_id` again.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        NOT_FOUND         No such job, or not the caller's. Do not retry.
+        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Resumes a paused job: it runs by its schedule from now on.
+
+        Resuming a job that is not paused changes nothing; nor does the same
+        `request_id` again.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        NOT_FOUND         No such job, or not the caller's. Do not retry.
+        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,6 +335,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListUpcomingRuns,
                     request_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=batchwork_dot_v1_dot_job__service__pb2.PauseJobRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_job__service__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=batchwork_dot_v1_dot_job__service__pb2.ResumeJobRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_job__service__pb2.ResumeJobResponse.SerializeToString,
             ),
             'ListOccurrences': grpc.unary_unary_rpc_method_handler(
                     servicer.ListOccurrences,
@@ -527,6 +579,60 @@ class JobService:
             '/batchwork.v1.JobService/ListUpcomingRuns',
             batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsRequest.SerializeToString,
             batchwork_dot_v1_dot_job__service__pb2.ListUpcomingRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.JobService/PauseJob',
+            batchwork_dot_v1_dot_job__service__pb2.PauseJobRequest.SerializeToString,
+            batchwork_dot_v1_dot_job__service__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.JobService/ResumeJob',
+            batchwork_dot_v1_dot_job__service__pb2.ResumeJobRequest.SerializeToString,
+            batchwork_dot_v1_dot_job__service__pb2.ResumeJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -117,12 +117,36 @@ class JobServiceStub:
     ListUpcomingRuns: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListUpcomingRunsRequest, _job_service_pb2.ListUpcomingRunsResponse]
     """Lists when scheduled jobs are due next, in the order of their due times.
 
-    Jobs that run on request only, or on the schedules of users, have none.
+    Jobs that run on request only, or on the schedules of users, or that are
+    paused, have none.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
                         retry.
       NOT_FOUND         A named job does not exist. Do not retry.
+    """
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.PauseJobRequest, _job_service_pb2.PauseJobResponse]
+    """Pauses a job: its schedule rests until `ResumeJob`. Batches that are running
+    go on, and `RunJob` runs it all the same.
+
+    What is due while a job is paused is neither missed nor recorded. Pausing a
+    paused job changes nothing; nor does the same `request_id` again.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         No such job, or not the caller's. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ResumeJobRequest, _job_service_pb2.ResumeJobResponse]
+    """Resumes a paused job: it runs by its schedule from now on.
+
+    Resuming a job that is not paused changes nothing; nor does the same
+    `request_id` again.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         No such job, or not the caller's. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
     """
     ListOccurrences: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListOccurrencesRequest, _job_service_pb2.ListOccurrencesResponse]
     """Lists what was decided about the due times of a job, newest first, a page at
@@ -239,12 +263,36 @@ class JobServiceAsyncStub(JobServiceStub):
     ListUpcomingRuns: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListUpcomingRunsRequest, _job_service_pb2.ListUpcomingRunsResponse]  # type: ignore[assignment]
     """Lists when scheduled jobs are due next, in the order of their due times.
 
-    Jobs that run on request only, or on the schedules of users, have none.
+    Jobs that run on request only, or on the schedules of users, or that are
+    paused, have none.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
                         retry.
       NOT_FOUND         A named job does not exist. Do not retry.
+    """
+    PauseJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.PauseJobRequest, _job_service_pb2.PauseJobResponse]  # type: ignore[assignment]
+    """Pauses a job: its schedule rests until `ResumeJob`. Batches that are running
+    go on, and `RunJob` runs it all the same.
+
+    What is due while a job is paused is neither missed nor recorded. Pausing a
+    paused job changes nothing; nor does the same `request_id` again.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         No such job, or not the caller's. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ResumeJobRequest, _job_service_pb2.ResumeJobResponse]  # type: ignore[assignment]
+    """Resumes a paused job: it runs by its schedule from now on.
+
+    Resuming a job that is not paused changes nothing; nor does the same
+    `request_id` again.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         No such job, or not the caller's. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
     """
     ListOccurrences: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListOccurrencesRequest, _job_service_pb2.ListOccurrencesResponse]  # type: ignore[assignment]
     """Lists what was decided about the due times of a job, newest first, a page at
@@ -406,12 +454,48 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.ListUpcomingRunsResponse, _abc.Awaitable[_job_service_pb2.ListUpcomingRunsResponse]]:
         """Lists when scheduled jobs are due next, in the order of their due times.
 
-        Jobs that run on request only, or on the schedules of users, have none.
+        Jobs that run on request only, or on the schedules of users, or that are
+        paused, have none.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad id, time or page token. Do not
                             retry.
           NOT_FOUND         A named job does not exist. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _job_service_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.PauseJobResponse, _abc.Awaitable[_job_service_pb2.PauseJobResponse]]:
+        """Pauses a job: its schedule rests until `ResumeJob`. Batches that are running
+        go on, and `RunJob` runs it all the same.
+
+        What is due while a job is paused is neither missed nor recorded. Pausing a
+        paused job changes nothing; nor does the same `request_id` again.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          NOT_FOUND         No such job, or not the caller's. Do not retry.
+          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _job_service_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.ResumeJobResponse, _abc.Awaitable[_job_service_pb2.ResumeJobResponse]]:
+        """Resumes a paused job: it runs by its schedule from now on.
+
+        Resuming a job that is not paused changes nothing; nor does the same
+        `request_id` again.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          NOT_FOUND         No such job, or not the caller's. Do not retry.
+          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
         """
 
     @_abc_1.abstractmethod

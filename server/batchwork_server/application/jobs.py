@@ -348,6 +348,62 @@ class Jobs:
         if stored is not None:
             log.info("job.deleted", tenant_id=tenant_id, job_id=job_id, revision=stored.revision)
 
+    async def pause_job(
+        self, job_id: str, *, tenant_id: str, note: str = "", idempotency: Idempotency = _ANEW
+    ) -> StoredJob:
+        """Lets the schedule of a job rest; a job that is paused already stays as it is.
+
+        Raises:
+            NotFound: there is no such job, or it is not the tenant's.
+            RequestIdReused: nothing was changed.
+        """
+        return await self._set_pause(
+            "PauseJob", job_id, tenant_id=tenant_id, note=note, idempotency=idempotency
+        )
+
+    async def resume_job(
+        self, job_id: str, *, tenant_id: str, idempotency: Idempotency = _ANEW
+    ) -> StoredJob:
+        """Lets a job run by its schedule again; what was due meanwhile was not missed.
+
+        Raises:
+            NotFound: there is no such job, or it is not the tenant's.
+            RequestIdReused: nothing was changed.
+        """
+        return await self._set_pause(
+            "ResumeJob", job_id, tenant_id=tenant_id, note=None, idempotency=idempotency
+        )
+
+    async def _set_pause(
+        self,
+        method: str,
+        job_id: str,
+        *,
+        tenant_id: str,
+        note: str | None,
+        idempotency: Idempotency,
+    ) -> StoredJob:
+        """Pauses a job, or resumes it when there is no note at all."""
+        request = _Request(method=method, tenant_id=tenant_id, idempotency=idempotency)
+        now = self._clock.now()
+        async with self._store.transaction() as tx:
+            replayed = await self._replay(tx, request, now=now)
+            if replayed is not None:
+                return _checked_from(replayed, tenant_id=tenant_id).job
+            before = await self._locked(tx, job_id, tenant_id=tenant_id)
+            job = before
+            if before.is_paused != (note is not None):
+                pause_time = None if note is None else now
+                job = replace(before, pause_time=pause_time, pause_note=note or "")
+                await self._store.jobs.set_pause(tx, job)
+                next_run = next_run_after(job, now, zone=self._zone)
+                await self._store.jobs.schedule(tx, {job_id: next_run}, tenant_id=tenant_id)
+            await self._remember(tx, request, _checked_to(CheckedJob(job=job, notices=())))
+        if job is not before:
+            event = "job.paused" if job.is_paused else "job.resumed"
+            log.info(event, tenant_id=tenant_id, job_id=job_id)
+        return job
+
     async def export_jobs(self, job_ids: Sequence[str] = (), *, tenant_id: str) -> str:
         """Returns jobs as a job file: those that are named, in that order, or all by id.
 
@@ -665,6 +721,8 @@ def _checked_to(answer: CheckedJob) -> dict[str, Any]:
         "source": job.source,
         "create_time": job.create_time.isoformat(),
         "update_time": job.update_time.isoformat(),
+        "pause_time": None if job.pause_time is None else job.pause_time.isoformat(),
+        "pause_note": job.pause_note,
         "notices": _notices_to(answer.notices),
     }
 
@@ -680,6 +738,11 @@ def _checked_from(document: Mapping[str, Any], *, tenant_id: str) -> CheckedJob:
         source=document["source"],
         create_time=datetime.fromisoformat(document["create_time"]),
         update_time=datetime.fromisoformat(document["update_time"]),
+        # An older release remembered answers without them.
+        pause_time=datetime.fromisoformat(paused)
+        if (paused := document.get("pause_time"))
+        else None,
+        pause_note=document.get("pause_note", ""),
     )
     return CheckedJob(job=job, notices=_notices_from(document["notices"]))
 

@@ -97,7 +97,8 @@ class UpcomingRuns:
         return [
             job
             for job in jobs
-            if job.definition.schedule is not None
+            if not job.is_paused
+            and job.definition.schedule is not None
             and job.definition.preference_source is PreferenceSource.STATIC
         ]
 

@@ -87,12 +87,16 @@ def runs_from(job: StoredJob, start: datetime, *, zone: str) -> Iterator[NextRun
     """Yields the runs that a job's own schedule makes, from a due time on.
 
     Args:
-        job: One that a preference drives, or nothing, has none.
+        job: One that a preference drives, or nothing, or that is paused has none.
         start: The first due time that counts.
         zone: Of a schedule that names none.
     """
     schedule = job.definition.schedule
-    if schedule is None or job.definition.preference_source is PreferenceSource.DYNAMIC:
+    if (
+        job.is_paused
+        or schedule is None
+        or job.definition.preference_source is PreferenceSource.DYNAMIC
+    ):
         return
     key = f"{job.tenant_id}/{job.definition.job_id}"
     for due in due_times(schedule, zone=zone, after=start - _TICK, created=job.create_time):

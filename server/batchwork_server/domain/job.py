@@ -149,6 +149,8 @@ class StoredJob:
     Attributes:
         revision: Counts the changes of the definition from 1.
         source: Who imported this revision.
+        pause_time: Since when its schedule rests; None means that it does not.
+        pause_note: Why it rests, for people.
     """
 
     definition: JobDefinition
@@ -157,6 +159,13 @@ class StoredJob:
     source: str
     create_time: datetime
     update_time: datetime
+    pause_time: datetime | None = None
+    pause_note: str = ""
+
+    @property
+    def is_paused(self) -> bool:
+        """Tells whether the schedule of the job rests."""
+        return self.pause_time is not None
 
 
 def changed_fields(old: JobDefinition, new: JobDefinition) -> tuple[str, ...]:

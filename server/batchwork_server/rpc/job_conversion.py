@@ -65,7 +65,10 @@ _CHANGE_KIND_TO = {
 }
 
 _SET_BY_SERVER = frozenset(
-    {"tenant_id", "revision", "batch_type", "source", "create_time", "update_time", "etag"}
+    {
+        *("tenant_id", "revision", "batch_type", "source", "create_time", "update_time", "etag"),
+        *("pause_time", "pause_note"),
+    }
 )
 JOB_FIELDS = tuple(
     field.name
@@ -258,6 +261,8 @@ def job_to(stored: StoredJob) -> messages.Job:
         catch_up_window=duration_to(job.catch_up_window),
         overlap=_OVERLAP_TO[job.overlap],
         etag=etag_of(stored),
+        pause_time=timestamp_to(stored.pause_time),
+        pause_note=stored.pause_note,
     )
 
 

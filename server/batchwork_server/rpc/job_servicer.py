@@ -12,6 +12,7 @@ from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.rpc.batch_conversion import batch_to
+from batchwork_server.rpc.change_conversion import LONGEST_NOTE
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.filters import job_filter_from
 from batchwork_server.rpc.idempotency import idempotency_from
@@ -176,6 +177,31 @@ class JobServicer(JobServiceServicer):
             runs=[upcoming_run_to(run) for run in runs],
             next_page_token=token_after_moment(request, last),
         )
+
+    async def PauseJob(
+        self, request: messages.PauseJobRequest, context: Any
+    ) -> messages.PauseJobResponse:
+        checks = Checks()
+        job_id = checks.required_id("job_id", request.job_id)
+        note = checks.prose("note", request.note, longest=LONGEST_NOTE)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        job = await self._jobs.pause_job(
+            job_id, tenant_id=caller_of().tenant_id, note=note, idempotency=idempotency
+        )
+        return messages.PauseJobResponse(job=job_to(job))
+
+    async def ResumeJob(
+        self, request: messages.ResumeJobRequest, context: Any
+    ) -> messages.ResumeJobResponse:
+        checks = Checks()
+        job_id = checks.required_id("job_id", request.job_id)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        job = await self._jobs.resume_job(
+            job_id, tenant_id=caller_of().tenant_id, idempotency=idempotency
+        )
+        return messages.ResumeJobResponse(job=job_to(job))
 
     async def ListOccurrences(
         self, request: messages.ListOccurrencesRequest, context: Any

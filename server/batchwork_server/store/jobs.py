@@ -75,6 +75,14 @@ class SqlJobs:
         rows = [(tenant_id, job_id, *moments_of(run)) for job_id, run in next_runs.items()]
         await update_rows(tx.connection, _SCHEDULE, _NEXT_COLUMNS, rows)
 
+    async def set_pause(self, tx: Transaction, job: StoredJob) -> None:
+        named = sa.and_(jobs.c.tenant_id == job.tenant_id, jobs.c.job_id == job.definition.job_id)
+        await tx.connection.execute(
+            sa.update(jobs)
+            .where(named)
+            .values(pause_time=to_micros(job.pause_time), pause_note=job.pause_note)
+        )
+
     async def delete(self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str) -> None:
         for some in _in_parts(job_ids):
             named = sa.and_(jobs.c.tenant_id == tenant_id, jobs.c.job_id.in_(some))
@@ -178,4 +186,6 @@ def job_from(row: Any) -> StoredJob:
         source=row.source,
         create_time=from_micros(row.create_time),
         update_time=from_micros(row.update_time),
+        pause_time=from_micros(row.pause_time),
+        pause_note=row.pause_note,
     )

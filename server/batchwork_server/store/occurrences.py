@@ -76,7 +76,7 @@ class SqlOccurrences:
     async def unscheduled(
         self, *, limit: int, after: tuple[str, str] | None
     ) -> tuple[list[StoredJob], tuple[str, str] | None]:
-        query = sa.select(jobs).where(jobs.c.next_due_time.is_(None))
+        query = sa.select(jobs).where(jobs.c.next_due_time.is_(None), jobs.c.pause_time.is_(None))
         if after is not None:
             query = query.where(sa.tuple_(jobs.c.tenant_id, jobs.c.job_id) > sa.tuple_(*after))
         query = query.order_by(jobs.c.tenant_id, jobs.c.job_id).limit(limit)

@@ -746,6 +746,10 @@ class JobStore(Protocol):
         """Says when jobs run next, by their ids; none means never."""
         ...
 
+    async def set_pause(self, tx: Transaction, job: StoredJob) -> None:
+        """Stores since when a job is paused and why, and nothing else of it."""
+        ...
+
     async def delete(self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str) -> None:
         """Removes jobs; their batches stay. The caller holds the ``lock``."""
         ...

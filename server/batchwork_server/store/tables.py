@@ -279,6 +279,8 @@ jobs = sa.Table(
     _time("update_time"),
     _time("next_due_time", nullable=True),  # the first on which nothing is decided yet
     _time("next_start_time", nullable=True),  # when that run begins: due, and spread by its jitter
+    _time("pause_time", nullable=True),
+    _text("pause_note"),
     # What starts next; jobs that a schedule does not drive cost nothing.
     _partial_index(
         "ix_jobs_next_start_time", "next_start_time", where="next_start_time IS NOT NULL"

@@ -15,6 +15,10 @@ def upgrade() -> None:
     # Jobs that are there get theirs when a server starts: it knows the zone of those without one.
     for name in ("next_due_time", "next_start_time"):
         op.add_column("jobs", sa.Column(name, sa.BigInteger))
+    op.add_column("jobs", sa.Column("pause_time", sa.BigInteger))
+    op.add_column(
+        "jobs", sa.Column("pause_note", sa.Text, server_default=sa.text("''"), nullable=False)
+    )
     _partial_index(
         "ix_jobs_next_start_time", "jobs", ["next_start_time"], where="next_start_time IS NOT NULL"
     )
