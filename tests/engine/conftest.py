@@ -18,7 +18,7 @@ from batchwork_server.application.told import WatchMessage
 from batchwork_server.application.validation import Validation
 from batchwork_server.application.watching import Watching
 from batchwork_server.clock import Clock, SystemClock
-from batchwork_server.domain.batch import Batch, BatchOptions
+from batchwork_server.domain.batch import Batch, BatchOptions, BatchState
 from batchwork_server.domain.caller import Caller
 from batchwork_server.domain.filters import ItemFilter, RetryFilter
 from batchwork_server.domain.item import Item
@@ -61,6 +61,16 @@ class Worker:
     work: FakeProcessor
     categories: FakeCategories
     users: FakeUsers
+    wakeups: Wakeups
+
+    def told(self, state: BatchState) -> asyncio.Event:
+        """Returns what is set when the engine has learnt that a batch got into a state.
+
+        The database knows a moment earlier, in which the engine can begin another item.
+        """
+        heard = asyncio.Event()
+        self.wakeups.subscribe(lambda batch: heard.set() if batch.state is state else None)
+        return heard
 
     async def submit(self, item_ids: Sequence[str], **changes: Any) -> Batch:
         """Creates a batch of inline items."""
@@ -227,6 +237,7 @@ def put_together(
         work=work,
         categories=categories,
         users=users,
+        wakeups=wakeups,
     )
 
 
