@@ -16,6 +16,8 @@ from batchwork_server.domain.selection import (
     Equality,
     LoadedItem,
     NumberBound,
+    OfUsers,
+    Order,
     Presence,
     SelectedItem,
     Selection,
@@ -142,6 +144,8 @@ class FakeCategories:
             for item in self._held(selection.category, tenant_id)
             if all(_meets(item, condition) for condition in selection.conditions)
         ]
+        if selection.order is not None:
+            met = _sorted_by(selection.order, met)
         return met[: selection.limit]
 
     async def exists(self, category: str, *, tenant_id: str) -> bool:
@@ -190,6 +194,19 @@ def _meets(item: LoadedItem, condition: Condition) -> bool:
             return (after is None or created >= after) and (before is None or created < before)
         case ActiveSince(since=since):
             return item.active_time is not None and item.active_time >= since
+        case OfUsers(user_ids=user_ids):
+            return item.user_id in user_ids or item.item_id in user_ids
+
+
+def _sorted_by(order: Order, items: Sequence[SelectedItem]) -> list[SelectedItem]:
+    values = [json.loads(item.data_json).get(order.field) for item in items]
+    paired = list(zip(values, items, strict=True))
+    told: list[SelectedItem] = []
+    for kind in ("number", "str"):
+        alike = [pair for pair in paired if _kind(pair[0]) == kind]
+        alike.sort(key=lambda pair: pair[0], reverse=order.descending)
+        told += [item for _, item in alike]
+    return told + [item for value, item in paired if _kind(value) not in ("number", "str")]
 
 
 def _kind(value: object) -> str:

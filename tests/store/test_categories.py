@@ -13,6 +13,8 @@ from batchwork_server.domain.selection import (
     Equality,
     LoadedItem,
     NumberBound,
+    OfUsers,
+    Order,
     Presence,
     Selection,
     TagsAny,
@@ -45,8 +47,14 @@ class Source:
                 tx, tenant_id=tenant_id, category=category, items=items, now=now
             )
 
-    async def ids(self, *conditions: Condition, limit: int = 1000, tenant_id=TENANT) -> list[str]:
-        selection = Selection(category="things", conditions=conditions, limit=limit)
+    async def ids(
+        self,
+        *conditions: Condition,
+        limit: int = 1000,
+        order: Order | None = None,
+        tenant_id=TENANT,
+    ) -> list[str]:
+        selection = Selection(category="things", conditions=conditions, limit=limit, order=order)
         selected = await self.repository.select(selection, tenant_id=tenant_id)
         return [item.item_id for item in selected]
 
@@ -302,6 +310,39 @@ async def test_selected_item_comes_back_as_it_was_loaded(source):
     [item] = await source.repository.select(Selection(category="things"), tenant_id=TENANT)
 
     assert (item.item_id, item.user_id, item.data_json) == ("spaced", "ann", text)
+
+
+async def load_ranked(source: Source) -> None:
+    ranks = {"b": "2", "text": '"10"', "none": None, "a": "10", "Z": '"Z"', "ä": '"ä"', "c": "2.0"}
+    for item_id, rank in ranks.items():
+        data_json = "{}" if rank is None else f'{{"rank": {rank}}}'
+        await source.load(make_loaded_item(item_id, data_json=data_json))
+
+
+async def test_an_order_puts_numbers_before_texts_and_what_has_neither_last(source):
+    await load_ranked(source)
+
+    assert await source.ids(order=Order(field="rank")) == ["b", "c", "a", "text", "Z", "ä", "none"]
+
+
+async def test_the_other_way_around_what_has_neither_is_last_all_the_same(source):
+    await load_ranked(source)
+
+    falling = Order(field="rank", descending=True)
+
+    assert await source.ids(order=falling) == ["a", "b", "c", "ä", "Z", "text", "none"]
+    assert await source.ids(order=falling, limit=2) == ["a", "b"]
+
+
+async def test_things_of_users_are_theirs_or_themselves(source):
+    await source.load(
+        make_loaded_item("ann"),
+        make_loaded_item("photo", user_id="ann"),
+        make_loaded_item("bob"),
+        make_loaded_item("song", user_id="eve"),
+    )
+
+    assert await source.ids(OfUsers(user_ids=("ann", "eve"))) == ["ann", "photo", "song"]
 
 
 async def test_tenants_do_not_see_each_other(source):

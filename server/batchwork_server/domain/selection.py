@@ -74,16 +74,41 @@ class ActiveSince:
     since: datetime
 
 
-Condition = NumberBound | Presence | Equality | TagsAny | CreatedBetween | ActiveSince
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfUsers:
+    """The item belongs to one of the users, or is one of them: its id is theirs."""
+
+    user_ids: tuple[str, ...]
+
+
+Condition = NumberBound | Presence | Equality | TagsAny | CreatedBetween | ActiveSince | OfUsers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """By the value of a field: numbers, then texts, then what has neither.
+
+    Attributes:
+        descending: The largest number and the last text come first.
+    """
+
+    field: str
+    descending: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The items of one category that meet every condition, at most ``limit`` of them."""
+    """The items of one category that meet every condition, at most ``limit`` of them.
+
+    Attributes:
+        order: In which they come; none means the order of the category, which also decides
+            between equals.
+    """
 
     category: str
     conditions: tuple[Condition, ...] = ()
     limit: int = 1000
+    order: Order | None = None
 
 
 # Not frozen: there are fifty thousand of them in a request, and a frozen one takes three times as
@@ -115,6 +140,11 @@ class LoadedItem:
     user_id: str | None = None
     create_time: datetime | None = None
     active_time: datetime | None = None
+
+
+def is_field_name(name: object) -> bool:
+    """Tells whether a value can name a field of an item's data."""
+    return isinstance(name, str) and _FIELD_NAME.fullmatch(name) is not None
 
 
 def field_of_filter(name: str) -> str | None:
@@ -191,7 +221,7 @@ class _FilterReader:
 
     def _is_named_well(self, name: str) -> bool:
         field = field_of_filter(name)
-        if field is None or _FIELD_NAME.fullmatch(field):
+        if field is None or is_field_name(field):
             return True
         self.violations.append(
             Violation(

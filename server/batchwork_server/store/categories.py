@@ -18,6 +18,8 @@ from batchwork_server.domain.selection import (
     Equality,
     LoadedItem,
     NumberBound,
+    OfUsers,
+    Order,
     Presence,
     SelectedItem,
     Selection,
@@ -57,7 +59,7 @@ class SqlCategories:
                 _columns.category == selection.category,
                 *(_clause(condition, self._json) for condition in selection.conditions),
             )
-            .order_by(_columns.position)
+            .order_by(*self._ordering(selection.order), _columns.position)
             .limit(selection.limit)
         )
         async with self._database.reading() as connection:
@@ -66,6 +68,19 @@ class SqlCategories:
                 SelectedItem(item_id=item_id, user_id=user_id, data_json=data_json)
                 for item_id, user_id, data_json in rows
             ]
+
+    def _ordering(self, order: Order | None) -> list[sa.ColumnElement[Any]]:
+        if order is None:
+            return []
+        field = self._json.field(order.field)
+        text = field.text
+        if self._database.dialect == "postgresql":
+            # Else it sorts by the rules of the country that the database was made for.
+            text = sa.collate(sa.type_coerce(text, sa.Text), "C")
+        return [
+            expression.desc().nulls_last() if order.descending else expression.asc().nulls_last()
+            for expression in (field.number, text)
+        ]
 
     async def exists(self, category: str, *, tenant_id: str) -> bool:
         """Tells whether the category has any item."""
@@ -247,6 +262,8 @@ def _clause(condition: Condition, json: _JsonReader) -> sa.ColumnElement[bool]:
             )
         case ActiveSince(since=since):
             return _columns.active_time >= to_micros(since)
+        case OfUsers(user_ids=user_ids):
+            return sa.or_(_columns.user_id.in_(user_ids), _columns.item_id.in_(user_ids))
 
 
 def _all_of(*bounds: sa.ColumnElement[bool] | None) -> sa.ColumnElement[bool]:
