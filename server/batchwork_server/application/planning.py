@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-import orjson
-
 from batchwork_server.application.notices import unmatched_filters
+from batchwork_server.application.personal_items import PersonalItems
 from batchwork_server.application.validation import Validation
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import (
@@ -25,12 +24,12 @@ from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.job import DataSource, PreferenceSource
 from batchwork_server.domain.retry import RetryPolicy
-from batchwork_server.domain.selection import SelectedItem, parse_filters
+from batchwork_server.domain.selection import SelectedItem, Selection, parse_filters
 from batchwork_server.domain.submission import RequestedOptions, Submission
 from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import InvalidArgument, Violation
 from batchwork_server.planners import Selected, plan
-from batchwork_server.planners.selected import INLINE, array_of
+from batchwork_server.planners.selected import INLINE
 from batchwork_server.ports import CategoryRepository, TemplateService
 from batchwork_server.store.store import Store
 
@@ -88,19 +87,20 @@ class Planning:
             Unavailable: a source is away.
         """
         template, violations = await self._template(submission)
-        groups, notices, more = await self._select(submission, tenant_id=tenant_id)
+        selections, notices, more = await self._selections(submission, tenant_id=tenant_id)
         violations += more
         if template is None or violations:
             raise InvalidArgument(violations)
-        users = [item.user_id for group in groups.values() for item in group if item.user_id]
-        verdicts = await self._validation.verdicts(users, tenant_id=tenant_id) if users else {}
-        items = plan(submission.shape, Selected(groups=groups, verdicts=verdicts))
+        if submission.preference_source is PreferenceSource.DYNAMIC:
+            items, users = await self._personal(submission, selections, tenant_id=tenant_id)
+        else:
+            items, users = await self._shared(submission, selections, tenant_id=tenant_id)
         _check_sizes(items)
         request = _request(
             submission,
             template=template,
             options=_options(submission.options, self._defaults, self._handicaps),
-            user_validation=_count(users, verdicts),
+            user_validation=users,
             notices=notices,
         )
         return Plan(request=request, items=items)
@@ -132,31 +132,27 @@ class Planning:
             )
         return found, violations
 
-    async def _select(
+    async def _selections(
         self, submission: Submission, *, tenant_id: str
-    ) -> tuple[dict[str, list[SelectedItem]], list[Notice], list[Violation]]:
-        """Returns the things by category, with what is odd and what is wrong."""
-        if submission.items is not None:
-            return {INLINE: _own(submission.items, submission)}, [], []
-        groups: dict[str, list[SelectedItem]] = {}
+    ) -> tuple[list[Selection], list[Notice], list[Violation]]:
+        """Returns what is selected of each category, with what is odd and what is wrong."""
+        selections: list[Selection] = []
         notices: list[Notice] = []
         violations: list[Violation] = []
-        for category in submission.categories:
+        for category in submission.categories if submission.items is None else ():
             if not await self._categories.exists(category, tenant_id=tenant_id):
                 existing = await self._categories.categories(tenant_id=tenant_id)
                 violations.append(_unknown("UNKNOWN_CATEGORY", "category", category, existing))
                 continue
-            found, odd, wrong = await self._select_from(category, submission, tenant_id=tenant_id)
-            groups[category] = _own(found, submission)
+            selection, odd, wrong = await self._selection(category, submission, tenant_id=tenant_id)
+            selections.append(selection)
             notices += odd
             violations += wrong
-        if submission.preference_source is PreferenceSource.DYNAMIC and not violations:
-            groups = await self._by_user(groups, submission, tenant_id=tenant_id)
-        return groups, notices, violations
+        return selections, notices, violations
 
-    async def _select_from(
+    async def _selection(
         self, category: str, submission: Submission, *, tenant_id: str
-    ) -> tuple[list[SelectedItem], list[Notice], list[Violation]]:
+    ) -> tuple[Selection, list[Notice], list[Violation]]:
         path = "filters" if len(submission.categories) == 1 else f"filters.{category}"
         selection, violations = parse_filters(
             submission.filters_of(category),
@@ -166,54 +162,57 @@ class Planning:
             path=path,
         )
         if violations:
-            return [], [], violations
-        found = await self._categories.select(selection, tenant_id=tenant_id)
+            return selection, [], violations
         existing = await self._categories.field_names(category, tenant_id=tenant_id)
         notices = unmatched_filters(
             submission.filters_of(category), category=category, existing=existing, path=path
         )
-        return found, list(notices), []
+        return selection, list(notices), []
 
-    async def _by_user(
-        self,
-        groups: Mapping[str, Sequence[SelectedItem]],
-        submission: Submission,
-        *,
-        tenant_id: str,
-    ) -> dict[str, list[SelectedItem]]:
-        """Returns one thing for each user who wants the feature, with their overrides.
+    async def _shared(
+        self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str
+    ) -> tuple[list[NewItem], UserValidation]:
+        """Returns the items of a batch that asks no user what they wish."""
+        groups: dict[str, list[SelectedItem]] = {}
+        if submission.items is not None:
+            groups[INLINE] = _own(submission.items, submission)
+        for selection in selections:
+            found = await self._categories.select(selection, tenant_id=tenant_id)
+            groups[selection.category] = _own(found, submission)
+        users = [item.user_id for group in groups.values() for item in group if item.user_id]
+        verdicts = await self._validation.verdicts(users, tenant_id=tenant_id) if users else {}
+        items = plan(submission.shape, Selected(groups=groups, verdicts=verdicts))
+        return items, _count(users, verdicts)
 
-        What was selected from categories stands in each of them, at most as much as the user's
-        ``item_limit`` says.
-        """
-        things = [item for group in groups.values() for item in group]
-        users: list[SelectedItem] = []
-        after: tuple[str, str] | None = None
+    async def _personal(
+        self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str
+    ) -> tuple[list[NewItem], UserValidation]:
+        """Returns the items for every user who wants the feature."""
+        personal = PersonalItems(
+            submission,
+            selections,
+            tenant_id=tenant_id,
+            categories=self._categories,
+            validation=self._validation,
+            now=self._clock.now(),
+        )
         wanting = PreferenceFilter(
             tenant_id=tenant_id, feature_type=submission.feature_type, enabled=True
         )
+        items: list[NewItem] = []
+        after: tuple[str, str] | None = None
         while True:
             page, after = await self._store.preferences.list(
                 wanting, page_size=_PREFERENCES_PAGE, after=after
             )
-            for preference in page:
-                overrides = preference.template_overrides
-                limit = overrides.get("item_limit")
-                wanted = things[: max(0, int(limit))] if isinstance(limit, int | float) else things
-                data = b'{"user_id":%b,"template_overrides":%b,"items":%b}' % (
-                    orjson.dumps(preference.user_id),
-                    orjson.dumps(overrides),
-                    array_of(wanted),
-                )
-                users.append(
-                    SelectedItem(
-                        item_id=preference.user_id,
-                        user_id=preference.user_id,
-                        data_json=data.decode(),
-                    )
-                )
+            wished = [each for each in page if _is_asked_for(each.user_id, submission)]
+            items += [each.item for each in await personal.plan(wished)]
             if after is None:
-                return {submission.feature_type: users}
+                return items, personal.users
+
+
+def _is_asked_for(user_id: str, submission: Submission) -> bool:
+    return not submission.user_ids or user_id in submission.user_ids
 
 
 def _own(items: Iterable[SelectedItem], submission: Submission) -> list[SelectedItem]:

@@ -1,0 +1,198 @@
+"""The items of a preference-based run: for each user what they wish, of what the job selects."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import orjson
+
+from batchwork_server.application.validation import Validation
+from batchwork_server.domain.batch import UserValidation
+from batchwork_server.domain.job import DataSource
+from batchwork_server.domain.personal import (
+    SELECTING_OVERRIDES,
+    chosen_categories,
+    item_limit_of,
+    personal_selection,
+)
+from batchwork_server.domain.preference import Preference
+from batchwork_server.domain.selection import OfUsers, SelectedItem, Selection
+from batchwork_server.domain.submission import Submission
+from batchwork_server.domain.user import UserVerdict
+from batchwork_server.planners.preference import Member, MembersItem, plan_members
+from batchwork_server.ports import CategoryRepository
+
+INVALID_PREFERENCE = "INVALID_PREFERENCE"
+"""The skip reason of a user whose overrides cannot be applied."""
+
+NOTHING_SELECTED = "NOTHING_SELECTED"
+"""The skip reason of a user for whom there is nothing in the categories."""
+
+_REMEMBERED_CHARACTERS = 32 * 1024 * 1024
+_MOST_THINGS_OF_USERS = 100_000
+
+
+class PersonalItems:
+    """Makes the items of one run, a page of users after the other.
+
+    Users who wish the same share one query.
+
+    Args:
+        selections: What the job selects of each category, in the order of the job; none when it
+            names no category.
+        now: From where filters that are relative to now count.
+    """
+
+    def __init__(
+        self,
+        submission: Submission,
+        selections: Sequence[Selection],
+        *,
+        tenant_id: str,
+        categories: CategoryRepository,
+        validation: Validation,
+        now: datetime,
+    ) -> None:
+        self._submission = submission
+        self._selections = {selection.category: selection for selection in selections}
+        self._tenant_id = tenant_id
+        self._categories = categories
+        self._validation = validation
+        self._now = now
+        self._fields: dict[str, frozenset[str]] = {}
+        self._selected = _Remembered()
+        self._total = self._valid = 0
+
+    @property
+    def users(self) -> UserValidation:
+        """What was found of the users of all pages so far."""
+        return UserValidation(
+            total=self._total, valid=self._valid, invalid=self._total - self._valid
+        )
+
+    async def plan(
+        self, preferences: Sequence[Preference], *, skipped: Mapping[str, str] | None = None
+    ) -> list[MembersItem]:
+        """Returns the items for the users of a page.
+
+        Args:
+            preferences: One for each user.
+            skipped: Users for whom nothing is to be done, and why.
+
+        Raises:
+            Unavailable: a source is away.
+        """
+        users = [preference.user_id for preference in preferences]
+        verdicts = await self._validation.verdicts(users, tenant_id=self._tenant_id)
+        self._total += len(users)
+        self._valid += sum(verdicts[user] is UserVerdict.VALID for user in users)
+        own = await self._things_of(users)
+        members = []
+        for preference in preferences:
+            user = preference.user_id
+            reason = (skipped or {}).get(user) or _invalid(verdicts[user])
+            member = Member(
+                user_id=user,
+                template_overrides=preference.template_overrides,
+                things={},
+                skip_reason=reason,
+            )
+            if reason is None:
+                member = await self._provided(member, own)
+            members.append(member)
+        return plan_members(
+            members, shape=self._submission.shape, data_source=self._submission.data_source
+        )
+
+    async def _provided(
+        self, member: Member, own: Mapping[str, Mapping[str, list[SelectedItem]]] | None
+    ) -> Member:
+        """Gives a member their things, or the reason why there is nothing to do."""
+        things: Mapping[str, Sequence[SelectedItem]] | None
+        if own is not None:
+            things = own.get(member.user_id, {})
+        else:
+            things = await self._selected_for(member)
+            if things is None:
+                return replace(member, skip_reason=INVALID_PREFERENCE)
+        if self._selections and not any(things.values()):
+            return replace(member, skip_reason=NOTHING_SELECTED)
+        return replace(member, things=things)
+
+    async def _things_of(
+        self, users: Sequence[str]
+    ) -> Mapping[str, Mapping[str, list[SelectedItem]]] | None:
+        """Returns each user's own things, where the things are users; else none."""
+        if self._submission.data_source is not DataSource.USERS or not self._selections:
+            return None
+        own: dict[str, dict[str, list[SelectedItem]]] = {}
+        for category, selection in self._selections.items():
+            theirs = replace(
+                selection,
+                conditions=(*selection.conditions, OfUsers(user_ids=tuple(users))),
+                limit=min(len(users) * selection.limit, _MOST_THINGS_OF_USERS),
+            )
+            for item in await self._categories.select(theirs, tenant_id=self._tenant_id):
+                things = own.setdefault(item.user_id or item.item_id, {}).setdefault(category, [])
+                if len(things) < selection.limit:
+                    things.append(item)
+        return own
+
+    async def _selected_for(self, member: Member) -> dict[str, Sequence[SelectedItem]] | None:
+        """Returns what a member gets of each category; none when their overrides are wrong."""
+        overrides = member.template_overrides
+        left = item_limit_of(overrides)
+        found: dict[str, Sequence[SelectedItem]] = {}
+        for category in chosen_categories(overrides, tuple(self._selections)):
+            base = self._selections[category]
+            selection, violations = personal_selection(
+                base, overrides, fields=await self._fields_of(category), now=self._now
+            )
+            if violations:
+                return None
+            wish = {name: overrides.get(name) for name in SELECTING_OVERRIDES}
+            key = (category, orjson.dumps(wish, option=orjson.OPT_SORT_KEYS))
+            things = self._selected.get(key)
+            if things is None:
+                things = await self._categories.select(selection, tenant_id=self._tenant_id)
+                self._selected.put(key, things)
+            found[category] = things[:left]
+            left -= len(found[category])
+        return found
+
+    async def _fields_of(self, category: str) -> frozenset[str]:
+        if category not in self._fields:
+            names = await self._categories.field_names(category, tenant_id=self._tenant_id)
+            self._fields[category] = frozenset(names)
+        return self._fields[category]
+
+
+def _invalid(verdict: UserVerdict) -> str | None:
+    return None if verdict is UserVerdict.VALID else f"USER_{verdict}"
+
+
+class _Remembered:
+    """The newest selections, as many as fit into a bounded number of characters."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[str, bytes], list[SelectedItem]] = OrderedDict()
+        self._size = 0
+
+    def get(self, key: tuple[str, bytes]) -> list[SelectedItem] | None:
+        things = self._held.get(key)
+        if things is not None:
+            self._held.move_to_end(key)
+        return things
+
+    def put(self, key: tuple[str, bytes], things: list[SelectedItem]) -> None:
+        self._held[key] = things
+        self._size += _size(things)
+        while self._size > _REMEMBERED_CHARACTERS and len(self._held) > 1:
+            self._size -= _size(self._held.popitem(last=False)[1])
+
+
+def _size(things: Sequence[SelectedItem]) -> int:
+    return sum(len(thing.data_json) for thing in things) + 100
