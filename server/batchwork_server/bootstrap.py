@@ -155,7 +155,9 @@ def _put_together(
     )
     processor = BatchProcessor(
         store=store,
-        executor=Executor(processors=processors, clock=clock, children=children),
+        executor=Executor(
+            processors=processors, preferences=store.preferences, clock=clock, children=children
+        ),
         clock=clock,
         wakeups=wakeups,
         owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",

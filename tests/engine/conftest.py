@@ -196,7 +196,9 @@ def put_together(
     deadlines = Deadlines(store=store, clock=clock, wakeups=wakeups)
     processor = BatchProcessor(
         store=store,
-        executor=Executor(processors=registry, clock=clock, children=children),
+        executor=Executor(
+            processors=registry, preferences=store.preferences, clock=clock, children=children
+        ),
         clock=clock,
         wakeups=wakeups,
         owner="worker",

@@ -208,6 +208,11 @@ class BatchRequest:
     user_validation: UserValidation = UserValidation()
     notices: tuple[Notice, ...] = ()
 
+    @property
+    def is_preference_based(self) -> bool:
+        """Tells whether the users wish for its feature."""
+        return self.batch_type.startswith("PREFERENCE_")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:

@@ -16,7 +16,7 @@ from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.ids import idempotency_key
 from batchwork_server.domain.item import ItemError, ItemState, Outcome, PendingItem
 from batchwork_server.engine.isolation import ChildDied, ChildProcesses
-from batchwork_server.errors import ItemFailed, ItemSkipped, ProviderUnavailable
+from batchwork_server.errors import ItemFailed, ItemSkipped, ProviderUnavailable, StoreUnavailable
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import ItemCall, ItemResult, Processor, is_cpu_bound
@@ -28,6 +28,9 @@ LARGEST_RESULT = 1024 * 1024
 
 LONGEST_DELAY = timedelta(days=7)
 """The longest time that a provider can make an item wait for its next attempt."""
+
+PREFERENCE_DISABLED = "PREFERENCE_DISABLED"
+"""The skip reason of a user who does not want the feature any more."""
 
 _LONGEST_MESSAGE = 1000
 
@@ -91,18 +94,31 @@ class NotDone:
     pause: ProviderUnavailable | None = None
 
 
+class Preferences(Protocol):
+    """Knows who does not want a feature."""
+
+    async def is_disabled(self, *, user_id: str, feature_type: str, tenant_id: str) -> bool: ...
+
+
 class Executor:
     """Makes attempts.
 
     Args:
+        preferences: Where a user may have said in the meantime that they do not want it any more.
         children: Runs processors that say that they are CPU-bound, and items that may bring their
             process down. Without it everything runs in this process.
     """
 
     def __init__(
-        self, *, processors: Processors, clock: Clock, children: ChildProcesses | None = None
+        self,
+        *,
+        processors: Processors,
+        preferences: Preferences,
+        clock: Clock,
+        children: ChildProcesses | None = None,
     ) -> None:
         self._processors = processors
+        self._preferences = preferences
         self._clock = clock
         self._children = children
 
@@ -141,7 +157,7 @@ class Executor:
             outcome.skip_reason = _reason(skip.reason)
         except ProviderUnavailable as away:
             return NotDone(pause=away)
-        except _Stopped:
+        except (_Stopped, _StoreIsAway):
             return NotDone()
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _worker_is_cancelled():
@@ -154,6 +170,8 @@ class Executor:
         self, running: RunningBatch, item: PendingItem, outcome: Outcome, *, isolated: bool
     ) -> ItemResult:
         request = running.batch.request
+        if request.is_preference_based and item.user_id is not None:
+            await self._refuse_unwanted(running.batch, item.user_id)
         call = _call_of(running.batch, item)
         processor = self._processor(request.template.processor)
         if self._children is not None and (isolated or is_cpu_bound(processor)):
@@ -166,6 +184,19 @@ class Executor:
             done: ItemResult = end.value
             return done
         return await _finish_in_time(_Rest(steps, waits_for), running)
+
+    async def _refuse_unwanted(self, batch: Batch, user_id: str) -> None:
+        """Looks again whether the user wants the feature: the batch may be hours old."""
+        try:
+            is_disabled = await self._preferences.is_disabled(
+                user_id=user_id,
+                feature_type=batch.request.feature_type,
+                tenant_id=batch.tenant_id,
+            )
+        except StoreUnavailable as error:
+            raise _StoreIsAway from error
+        if is_disabled:
+            raise ItemSkipped(PREFERENCE_DISABLED)
 
     async def _process_apart(
         self, running: RunningBatch, call: ItemCall, outcome: Outcome, *, isolated: bool
@@ -259,6 +290,10 @@ def timed_out(item: PendingItem, *, now: int, elapsed: timedelta) -> Outcome:
 
 class _Stopped(Exception):
     """The attempt was stopped because its batch was; nobody outside of this module sees it."""
+
+
+class _StoreIsAway(Exception):
+    """It could not be told whether the item is wanted; nothing could be recorded either."""
 
 
 async def _finish_in_time(rest: Awaitable[ItemResult], running: RunningBatch) -> ItemResult:

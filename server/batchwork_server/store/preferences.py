@@ -31,6 +31,9 @@ _COLUMNS = (
     Column("create_time"),
     Column("update_time"),
 )
+_IS_ENABLED = """
+SELECT enabled FROM preferences WHERE tenant_id = ? AND feature_type = ? AND user_id = ?
+"""
 _REPLACE = """
 ON CONFLICT (tenant_id, feature_type, user_id) DO UPDATE SET
   enabled = excluded.enabled, schedule_json = excluded.schedule_json,
@@ -62,6 +65,10 @@ class SqlPreferences:
             return await _fetch(
                 connection, user_id=user_id, feature_type=feature_type, tenant_id=tenant_id
             )
+
+    async def is_disabled(self, *, user_id: str, feature_type: str, tenant_id: str) -> bool:
+        row = await self._database.fetch_row(_IS_ENABLED, (tenant_id, feature_type, user_id))
+        return row is not None and not row[0]
 
     async def list(
         self, wanted: PreferenceFilter, *, page_size: int, after: tuple[str, str] | None

@@ -861,6 +861,10 @@ class PreferenceStore(Protocol):
         self, *, user_id: str, feature_type: str, tenant_id: str
     ) -> Preference | None: ...
 
+    async def is_disabled(self, *, user_id: str, feature_type: str, tenant_id: str) -> bool:
+        """Tells whether the user does not want the feature; one who has set nothing may."""
+        ...
+
     async def list(
         self, wanted: PreferenceFilter, *, page_size: int, after: tuple[str, str] | None
     ) -> tuple[list[Preference], tuple[str, str] | None]:
