@@ -34,6 +34,7 @@ from batchwork_server.engine.engine import Engine
 from batchwork_server.engine.executor import Executor
 from batchwork_server.engine.health import EngineHealth
 from batchwork_server.engine.isolation import ChildProcesses
+from batchwork_server.engine.job_file import JOB_FILE, JobFile
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
 from batchwork_server.engine.scheduler import Scheduler
@@ -67,6 +68,7 @@ class Application:
     preferences: Preferences
     validation: Validation
     watching: Watching
+    job_file: JobFile | None
     engine: Engine
 
 
@@ -125,6 +127,17 @@ def _templates(settings: Settings, processors: ProcessorRegistry) -> FileTemplat
         log.warning("templates.none", action="set BATCHWORK_TEMPLATES_DIR to a folder of templates")
         return FileTemplates([])
     return FileTemplates.load(settings.templates_dir, processors)
+
+
+def _job_file(settings: Settings, jobs: Jobs) -> JobFile | None:
+    if settings.jobs_file is None:
+        return None
+    return JobFile(
+        settings.jobs_file,
+        jobs=jobs,
+        tenant_id=settings.jobs_tenant,
+        interval=settings.jobs_poll_interval,
+    )
 
 
 def _children(settings: Settings, load: Load | None) -> ChildProcesses | None:
@@ -187,6 +200,7 @@ def _put_together(
         alone=alone,
         draft_timeout=settings.draft_timeout,
     )
+    job_file = _job_file(settings, jobs)
     firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
     return Application(
         store=store,
@@ -210,6 +224,7 @@ def _put_together(
         watching=Watching(
             store=store, clock=clock, wakeups=wakeups, max_watchers=settings.max_watchers
         ),
+        job_file=job_file,
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,
@@ -222,6 +237,7 @@ def _put_together(
             slots=settings.max_concurrent_items,
             lease=settings.lease,
             children=children,
+            job_file=job_file,
         ),
     )
 
@@ -267,8 +283,14 @@ async def serving(
         prepare_process()
         await app.engine.start()
         health = EngineHealth(
-            engine=app.engine, ping=app.database.ping, report=rpc.set_health, clock=clock
+            engine=app.engine,
+            job_file=app.job_file,
+            ping=app.database.ping,
+            report=rpc.set_health,
+            clock=clock,
         )
+        if app.job_file is not None:
+            await rpc.set_health(JOB_FILE, app.job_file.is_well)
         try:
             port = await rpc.start()
             health.start()

@@ -13,6 +13,8 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batchwork_server.domain.batch import HANDICAPS, BatchOptions, Priority
+from batchwork_server.domain.caller import ALL_TENANTS, LONGEST_TENANT_ID
+from batchwork_server.domain.json_object import is_line
 from batchwork_server.domain.retry import LARGEST_MULTIPLIER, LEAST_MULTIPLIER, RetryPolicy
 from batchwork_server.domain.schedule import is_time_zone
 from batchwork_server.errors import ConfigurationError
@@ -72,6 +74,14 @@ class Settings(BaseSettings):
         validation_alias="BATCHWORK_WRITE_TIMEOUT",
     )
     templates_dir: Path | None = Field(default=None, validation_alias="BATCHWORK_TEMPLATES_DIR")
+    jobs_file: Path | None = Field(default=None, validation_alias="BATCHWORK_JOBS_FILE")
+    jobs_tenant: str = Field(default="default", validation_alias="BATCHWORK_JOBS_TENANT")
+    jobs_poll_interval: Seconds = Field(
+        default=timedelta(seconds=5),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        validation_alias="BATCHWORK_JOBS_POLL_INTERVAL",
+    )
     max_concurrent_items: int = Field(
         default=25, ge=1, le=10_000, validation_alias="BATCH_MAX_CONCURRENT_ITEMS"
     )
@@ -159,6 +169,13 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             raise ValueError("write host:port, such as 127.0.0.1:50051")
+        return value
+
+    @field_validator("jobs_tenant")
+    @classmethod
+    def _is_tenant(cls, value: str) -> str:
+        if not is_line(value, longest=LONGEST_TENANT_ID) or value == ALL_TENANTS:
+            raise ValueError(f"write the id of one tenant, at most {LONGEST_TENANT_ID} characters")
         return value
 
     @field_validator("time_zone")

@@ -77,6 +77,12 @@ def test_retries_and_handicaps_are_settings(monkeypatch):
         ("BATCHWORK_HANDICAP_HIGH", "-1"),
         ("BATCHWORK_HANDICAP_MEDIUM", "soon"),
         ("BATCHWORK_HANDICAP_LOW", "86401"),
+        ("BATCHWORK_JOBS_POLL_INTERVAL", "0.9"),
+        ("BATCHWORK_JOBS_POLL_INTERVAL", "3601"),
+        ("BATCHWORK_JOBS_TENANT", ""),
+        ("BATCHWORK_JOBS_TENANT", "-"),
+        ("BATCHWORK_JOBS_TENANT", "two\nlines"),
+        ("BATCHWORK_JOBS_TENANT", "t" * 129),
     ],
 )
 def test_a_setting_beyond_its_range_is_named(monkeypatch, name, value):

@@ -101,6 +101,14 @@ class ImportedJobs:
     changes: tuple[JobChange, ...]
     notices: tuple[Notice, ...]
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many jobs were changed in which way, such as ``created``; each way is there."""
+        return {
+            kind.lower(): sum(change.kind is kind for change in self.changes)
+            for kind in JobChangeKind
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedJob:
@@ -201,7 +209,7 @@ class Jobs:
             await self._put(tx, changed, stored, tenant_id=tenant_id, now=now)
             await self._store.jobs.delete(tx, _deleted(answer.changes), tenant_id=tenant_id)
             await self._remember(tx, request, _imported_to(answer))
-        log.info("jobs.imported", tenant_id=tenant_id, source=owner, **_counted(answer.changes))
+        log.info("jobs.imported", tenant_id=tenant_id, source=owner, **answer.counts)
         return answer
 
     async def create_job(
@@ -690,10 +698,6 @@ def _change(job: JobDefinition, stored: StoredJob | None) -> JobChange:
         revision=stored.revision + (1 if changed else 0),
         changed_fields=changed,
     )
-
-
-def _counted(changes: Sequence[JobChange]) -> dict[str, int]:
-    return {kind.lower(): sum(change.kind is kind for change in changes) for kind in JobChangeKind}
 
 
 def _imported_to(answer: ImportedJobs) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from batchwork_server.errors import PermissionDenied
 
 ALL_TENANTS = "-"
+LONGEST_TENANT_ID = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

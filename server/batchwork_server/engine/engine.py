@@ -12,6 +12,7 @@ from batchwork_server.engine.batch_processor import BatchProcessor
 from batchwork_server.engine.closing import Closing
 from batchwork_server.engine.deadlines import Deadlines
 from batchwork_server.engine.isolation import ChildProcesses
+from batchwork_server.engine.job_file import JobFile
 from batchwork_server.engine.loop import supervise, tick
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
@@ -35,6 +36,7 @@ class Engine:
         slots: Items in flight at once.
         lease: How long a chunk stays taken without a word from its worker.
         children: Ended with the engine.
+        job_file: Looked at before anything fires; None when there is no such file.
     """
 
     WATCH_INTERVAL: ClassVar = timedelta(seconds=1)
@@ -53,6 +55,7 @@ class Engine:
         slots: int,
         lease: timedelta,
         children: ChildProcesses | None = None,
+        job_file: JobFile | None = None,
     ) -> None:
         self._processor = processor
         self._dispatcher = dispatcher
@@ -65,6 +68,7 @@ class Engine:
         self._slots = slots
         self._lease = lease
         self._children = children
+        self._job_file = job_file
         self._stop_claims = asyncio.Event()
         self._stop_all = asyncio.Event()
         self._claims: list[asyncio.Task[None]] = []
@@ -79,9 +83,10 @@ class Engine:
         """
         reopened = await self._recovery.take_back()
         log.info("engine.started", slots=self._slots, reopened_chunks=reopened)
+        await self._follow_job_file()
         for _ in range(self._slots):
             self._start_worker()
-        self._loops = [
+        self._loops += [
             self._supervise("committer", self._commit, stop=self._stop_all),
             self._tick("leases", self._processor.extend_leases, self._lease / 3),
             self._tick("recovery", self._recovery.run_once, Recovery.INTERVAL),
@@ -96,6 +101,14 @@ class Engine:
             self._tick("workers", self._replace_workers, self.WATCH_INTERVAL),
         ]
         self._claims = [self._supervise("dispatcher", self._dispatch, stop=self._stop_claims)]
+
+    async def _follow_job_file(self) -> None:
+        """Returns after the first look: what the file does not want any more must not fire."""
+        if self._job_file is not None:
+            self._loops.append(
+                self._tick("job-file", self._job_file.run_once, self._job_file.interval)
+            )
+            await self._job_file.looked.wait()
 
     def _start_worker(self) -> None:
         worker = self._supervise("worker", self._processor.work, stop=self._stop_claims)

@@ -1,4 +1,4 @@
-"""Keeps the health of the engine and the database up to date."""
+"""Keeps the health of the engine, the database and the job file up to date."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from batchwork_server.clock import Clock
 from batchwork_server.engine.engine import Engine
+from batchwork_server.engine.job_file import JOB_FILE, JobFile
 from batchwork_server.engine.loop import tick
 from batchwork_server.errors import Unavailable
 
@@ -19,6 +20,7 @@ class EngineHealth:
     """Reports under the names ``engine`` and ``database``, every few seconds.
 
     Args:
+        job_file: If there is one, it is reported under ``job-file``.
         ping: Asks the database for an answer.
         report: Takes a name and whether it is well.
     """
@@ -29,11 +31,13 @@ class EngineHealth:
         self,
         *,
         engine: Engine,
+        job_file: JobFile | None = None,
         ping: Callable[[], Awaitable[None]],
         report: Report,
         clock: Clock,
     ) -> None:
         self._engine = engine
+        self._job_file = job_file
         self._ping = ping
         self._report = report
         self._clock = clock
@@ -52,6 +56,8 @@ class EngineHealth:
         )
 
     async def run_once(self) -> None:
+        if self._job_file is not None:
+            await self._report(JOB_FILE, self._job_file.is_well)
         await self._report("engine", self._engine.is_running)
         await self._report("database", await self._database_answers())
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from batchwork_server.domain.caller import ALL_TENANTS, Caller
+from batchwork_server.domain.caller import ALL_TENANTS, LONGEST_TENANT_ID, Caller
 from batchwork_server.domain.json_object import FieldReader, parse_json
 from batchwork_server.errors import ConfigurationError, Unauthenticated, Violation
 from batchwork_server.logs import get_logger
@@ -109,7 +109,7 @@ def _read_key(fields: FieldReader) -> tuple[str, Caller]:
     key_hash = fields.line("key_sha256", longest=64).lower()
     if key_hash and not _KEY_HASH.fullmatch(key_hash):
         fields.refuse("key_sha256", "Write the SHA-256 of the key as 64 hexadecimal digits.")
-    tenant_id = fields.line("tenant_id", longest=_LONGEST_NAME)
+    tenant_id = fields.line("tenant_id", longest=LONGEST_TENANT_ID)
     if tenant_id == ALL_TENANTS:
         fields.refuse("tenant_id", f"{ALL_TENANTS!r} stands for all tenants; name one.")
     caller = Caller(
