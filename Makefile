@@ -40,8 +40,15 @@ $(VENV)/.dev: $(VENV)/.runtime
 demo: $(VENV)/.runtime  ## run the main job on 200 real accounts, from nothing to results
 	@$(BIN)/python -m examples.demo
 
-serve: $(VENV)/.runtime  ## run the server with batchwork.db in this folder and the example templates
-	BATCHWORK_TEMPLATES_DIR=$${BATCHWORK_TEMPLATES_DIR:-examples/templates} $(BIN)/batchwork-server serve
+# The example jobs need the example templates: who brings templates brings jobs, too, or none.
+ifndef BATCHWORK_TEMPLATES_DIR
+serve: export BATCHWORK_TEMPLATES_DIR := examples/templates
+ifndef BATCHWORK_JOBS_FILE
+serve: export BATCHWORK_JOBS_FILE := examples/jobs/jobs.json
+endif
+endif
+serve: $(VENV)/.runtime  ## run the server with batchwork.db in this folder, the example templates and jobs
+	$(BIN)/batchwork-server serve
 
 test: $(VENV)/.dev  ## run the tests on SQLite and on a real PostgreSQL
 	$(BIN)/pytest -n auto $(EXTRA)
