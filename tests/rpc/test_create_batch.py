@@ -202,6 +202,7 @@ async def test_validate_only_answers_with_the_plan_and_stores_nothing(api):
     assert response.plan.item_count == 1
     assert response.plan.skips == {"USER_NOT_FOUND": 1}
     assert response.plan.sample_item_ids == ["a", "b"]
+    assert [item.skip_reason for item in response.plan.sample] == ["", "USER_NOT_FOUND"]
     assert not (await api.batches.ListBatches(ListBatchesRequest())).batches
 
 

@@ -568,6 +568,7 @@ class BatchPlan(_message.Message):
     ITEM_COUNT_FIELD_NUMBER: _builtins.int
     SKIPS_FIELD_NUMBER: _builtins.int
     SAMPLE_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
     item_count: _builtins.int
     """Counts the items that would be processed."""
     @_builtins.property
@@ -578,17 +579,62 @@ class BatchPlan(_message.Message):
     def sample_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the ids of the first items, at most ten."""
 
+    @_builtins.property
+    def sample(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedItem]:
+        """Shows the first items, at most ten."""
+
     def __init__(
         self,
         *,
         item_count: _builtins.int = ...,
         skips: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         sample_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        sample: _abc.Iterable[Global___PlannedItem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_count", b"item_count", "sample_item_ids", b"sample_item_ids", "skips", b"skips"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_count", b"item_count", "sample", b"sample", "sample_item_ids", b"sample_item_ids", "skips", b"skips"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchPlan: _TypeAlias = BatchPlan  # noqa: Y015
+
+@_typing.final
+class PlannedItem(_message.Message):
+    """Shows an item of a batch that is not stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    SKIP_REASON_FIELD_NUMBER: _builtins.int
+    DATA_BEGINNING_FIELD_NUMBER: _builtins.int
+    DATA_BYTES_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """Identifies the item in the batch."""
+    user_id: _builtins.str
+    """Identifies the user of the item; empty when it has none."""
+    skip_reason: _builtins.str
+    """Names why the item would be skipped, as a stable UPPER_SNAKE code; empty
+    when it would be processed.
+    """
+    data_beginning: _builtins.str
+    """Carries the beginning of the data as JSON text, at most 500 characters."""
+    data_bytes: _builtins.int
+    """Counts the bytes of the whole data as JSON text."""
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        skip_reason: _builtins.str = ...,
+        data_beginning: _builtins.str = ...,
+        data_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_beginning", b"data_beginning", "data_bytes", b"data_bytes", "item_id", b"item_id", "skip_reason", b"skip_reason", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedItem: _TypeAlias = PlannedItem  # noqa: Y015

@@ -30,6 +30,7 @@ from batchwork_server.domain.batch import (
     Priority,
     UserValidation,
 )
+from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.job import (
     DEFAULT_LIMIT,
     LONGEST_BATCH_TIMEOUT,
@@ -61,6 +62,7 @@ MAX_CONCURRENT_ITEMS = 10_000
 LARGEST_METADATA = 64 * 1024
 LARGEST_FILTERS = 64 * 1024
 SAMPLE_SIZE = 10
+LONGEST_DATA_BEGINNING = 500
 
 SHORTEST_TIMEOUT = timedelta(milliseconds=1)
 LONGEST_TIMEOUT = timedelta(hours=1)
@@ -342,10 +344,22 @@ def warnings_to(notices: Iterable[Notice]) -> list[messages.Warning]:
 
 def plan_to(plan: Plan) -> messages.BatchPlan:
     skips = plan.skips
+    sample = list(islice(plan.items, SAMPLE_SIZE))
     return messages.BatchPlan(
         item_count=len(plan.items) - sum(skips.values()),
         skips=skips,
-        sample_item_ids=[item.item_id for item in islice(plan.items, SAMPLE_SIZE)],
+        sample_item_ids=[item.item_id for item in sample],
+        sample=map(_planned_item_to, sample),
+    )
+
+
+def _planned_item_to(item: NewItem) -> messages.PlannedItem:
+    return messages.PlannedItem(
+        item_id=item.item_id,
+        user_id=item.user_id or "",
+        skip_reason=item.skip_reason or "",
+        data_beginning=item.data_json[:LONGEST_DATA_BEGINNING],
+        data_bytes=len(item.data_json.encode()),
     )
 
 
