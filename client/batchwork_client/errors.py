@@ -8,7 +8,8 @@
     ├── AlreadyExistsError          the id is taken
     │   └── RequestIdReusedError    same request id, other content
     ├── AbortedError                what was read is out of date; read it again
-    │   └── EtagMismatchError       somebody changed it in between
+    │   ├── EtagMismatchError       somebody changed it in between
+    │   └── PlanStaleError          a run would not be what was planned
     ├── FailedPreconditionError     the server is not in a condition to do this
     │   ├── WrongStateError         the verb does not fit the state
     │   └── CountMismatchError      a draft holds another number of items than expected
@@ -161,6 +162,10 @@ class EtagMismatchError(AbortedError):
     """Somebody changed the thing since the caller read it."""
 
 
+class PlanStaleError(AbortedError):
+    """A run of a job would not be what was planned; ``metadata["changed"]`` says in what."""
+
+
 class FailedPreconditionError(BatchworkError):
     """The server is not in a condition to do this; trying again does not help."""
 
@@ -222,6 +227,7 @@ ERROR_BY_REASON: Mapping[str, type[BatchworkError]] = {
     "COUNT_MISMATCH": CountMismatchError,
     "REQUEST_ID_REUSED": RequestIdReusedError,
     "ETAG_MISMATCH": EtagMismatchError,
+    "PLAN_STALE": PlanStaleError,
     "WRONG_STATE": WrongStateError,
     "RESUME_TOKEN_EXPIRED": ResumeTokenExpiredError,
     "QUOTA_STORAGE": StorageFullError,

@@ -292,20 +292,46 @@ class Jobs:
             self._stub.ListOccurrences, request_for, lambda page: page.occurrences, limit=limit
         )
 
+    async def plan_job(
+        self, job_id: str, *, user_ids: Sequence[str] = ()
+    ) -> messages.PlanJobResponse:
+        """Returns what ``run_job`` would process now, with a token for it; stores nothing.
+
+        Args:
+            job_id: The job.
+            user_ids: Restricts the run to items of these users; only for INDIVIDUAL jobs.
+        """
+        return await self._calls.unary(
+            self._stub.PlanJob, messages.PlanJobRequest(job_id=job_id, user_ids=user_ids)
+        )
+
     async def run_job(
-        self, job_id: str, *, user_ids: Sequence[str] = (), request_id: str | None = None
+        self,
+        job_id: str,
+        *,
+        user_ids: Sequence[str] = (),
+        plan_token: str = "",
+        request_id: str | None = None,
     ) -> Batch:
         """Runs a job now and returns its batch once that is durable.
 
         Args:
             job_id: The job.
             user_ids: Restricts the run to items of these users; only for INDIVIDUAL jobs.
+            plan_token: Runs exactly what ``plan_job`` has shown, or nothing; it needs the same
+                ``user_ids``.
             request_id: Makes a repeat return the first batch; a new one is made when unset.
+
+        Raises:
+            PlanStaleError: The batch would not be what was planned; plan it again.
         """
         response = await self._calls.unary(
             self._stub.RunJob,
             messages.RunJobRequest(
-                request_id=request_id or new_request_id(), job_id=job_id, user_ids=user_ids
+                request_id=request_id or new_request_id(),
+                job_id=job_id,
+                user_ids=user_ids,
+                plan_token=plan_token,
             ),
         )
         return response.batch

@@ -7,6 +7,7 @@
     ├── AlreadyExists            the id is taken
     │   └── RequestIdReused      same request id, other content
     ├── EtagMismatch             somebody changed it in between
+    ├── PlanStale                a run would not be what was planned
     ├── WrongState               the verb does not fit the state
     ├── NothingMatches           a filter chose nothing to do something with
     ├── CountMismatch            there are more or fewer items than expected
@@ -148,6 +149,25 @@ class EtagMismatch(BatchworkError):
     """A stored thing changed since the caller read it."""
 
     reason = "ETAG_MISMATCH"
+
+
+class PlanStale(BatchworkError):
+    """A run of a job would not be what was planned.
+
+    Args:
+        job_id: The job.
+        changed: Which parts of the plan differ.
+    """
+
+    reason = "PLAN_STALE"
+
+    def __init__(self, job_id: str, changed: Sequence[str]) -> None:
+        parts = ", ".join(changed)
+        super().__init__(
+            f"A run of the job {job_id!r} would not be what was planned; what differs: {parts}. "
+            "Plan it again, and run it with the new token.",
+            metadata={"changed": ",".join(changed)},
+        )
 
 
 class WrongState(BatchworkError):

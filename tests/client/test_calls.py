@@ -286,11 +286,23 @@ async def test_jobs_are_read_and_run(client_of):
     job = await client.jobs.get_job("daily")
     listed = [job.job_id async for job in client.jobs.list_jobs()]
     exported = await client.jobs.export_jobs(["daily"])
-    batch = await client.jobs.run_job("daily", user_ids=["u1"])
+    batch = await client.jobs.run_job("daily", user_ids=["u1"], plan_token="t1")
 
     assert (job.job_id, listed, exported, batch.batch_id) == ("daily", ["daily"], "{}", "bat-1")
     assert list(run_job.requests[0].user_ids) == ["u1"]
+    assert run_job.requests[0].plan_token == "t1"
     assert run_job.requests[0].request_id
+
+
+async def test_a_run_is_planned_first(client_of):
+    plan_job = Unary(job_service_pb2.PlanJobResponse(plan=BatchPlan(item_count=3), plan_token="t1"))
+    client = await client_of(servicer(JobServiceServicer, PlanJob=plan_job))
+
+    planned = await client.jobs.plan_job("daily", user_ids=["u1"])
+
+    assert (planned.plan.item_count, planned.plan_token) == (3, "t1")
+    [sent] = plan_job.requests
+    assert (sent.job_id, list(sent.user_ids)) == ("daily", ["u1"])
 
 
 async def test_jobs_are_created_changed_and_deleted(client_of):

@@ -45,7 +45,7 @@ async def error_from(client_of, refusal):
         (Code.ALREADY_EXISTS, "RESOURCE_EXISTS", errors.AlreadyExistsError),
         (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED", errors.RequestIdReusedError),
         (Code.ABORTED, "ETAG_MISMATCH", errors.EtagMismatchError),
-        (Code.ABORTED, "PLAN_STALE", errors.AbortedError),
+        (Code.ABORTED, "PLAN_STALE", errors.PlanStaleError),
         (Code.FAILED_PRECONDITION, "WRONG_STATE", errors.WrongStateError),
         (Code.FAILED_PRECONDITION, "COUNT_MISMATCH", errors.CountMismatchError),
         (Code.FAILED_PRECONDITION, "FEATURE_DISABLED", errors.FailedPreconditionError),

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import grpc
 import pytest
-from batchwork.v1.job_service_pb2 import RunJobRequest
+from batchwork.v1.batch_service_pb2 import ListBatchesRequest
+from batchwork.v1.job_service_pb2 import PlanJobRequest, RunJobRequest
 from batchwork.v1.preference_pb2 import Preference
 from batchwork.v1.preference_service_pb2 import SetPreferenceRequest
+from batchwork_server.bootstrap import Serving, serving
 from batchwork_server.domain.selection import LoadedItem
 
 from tests.fakes import START
-from tests.rpc.api import make_job, refused
+from tests.rpc.api import Api, make_job, refused
 
 
 @pytest.fixture
 async def posts(server) -> None:
+    await load_posts(server)
+
+
+async def load_posts(server: Serving) -> None:
     store = server.application.store
     async with store.transaction() as tx:
         await store.users.load(
@@ -194,3 +203,183 @@ async def test_a_run_has_at_most_ten_thousand_users(api):
     refusal = await refused(api.jobs.RunJob(request))
 
     assert list(refusal.violations) == ["user_ids"]
+
+
+async def token_of_plan(api: Api, **fields: Any) -> str:
+    planned = await api.jobs.PlanJob(PlanJobRequest(job_id="job-1", **fields))
+    return planned.plan_token
+
+
+async def refused_as_stale(api: Api, token: str, **fields: Any) -> str:
+    """Returns what the server says has changed, and looks that nothing was stored."""
+    request = RunJobRequest(job_id="job-1", plan_token=token, **fields)
+
+    refusal = await refused(api.jobs.RunJob(request))
+
+    assert refusal.code is grpc.StatusCode.ABORTED
+    assert refusal.reason == "PLAN_STALE"
+    assert not (await api.batches.ListBatches(ListBatchesRequest())).batches
+    return refusal.metadata["changed"]
+
+
+@pytest.mark.usefixtures("posts")
+@pytest.mark.parametrize("user_ids", [[], ["bob", "ada"]], ids=["all users", "some users"])
+async def test_what_was_planned_runs_while_nothing_has_changed(api, processor, user_ids):
+    await api.import_jobs(make_job("job-1"))
+    token = await token_of_plan(api, user_ids=user_ids)
+
+    request = RunJobRequest(job_id="job-1", user_ids=user_ids[::-1], plan_token=token)
+    batch = (await api.jobs.RunJob(request)).batch
+    await api.finished(batch.batch_id)
+
+    assert sorted(call.item_id for call in processor.calls) == ["post-1", "post-2"]
+
+
+@pytest.mark.usefixtures("posts")
+@pytest.mark.parametrize(
+    ("changes", "changed"),
+    [
+        pytest.param({"name": "Good bye"}, "job", id="its name"),
+        pytest.param({"schedule": {"frequency": "hourly"}}, "job", id="what no batch has"),
+        pytest.param({"retry_limit": 9}, "job,options", id="its options"),
+        pytest.param({"filters": {"max_items": 1}}, "job,items", id="its filters"),
+    ],
+)
+async def test_a_job_that_was_changed_does_not_run_as_it_was_planned(api, changes, changed):
+    await api.import_jobs(make_job("job-1"))
+    token = await token_of_plan(api)
+
+    await api.import_jobs(make_job("job-1", **changes))
+
+    assert await refused_as_stale(api, token) == changed
+
+
+@pytest.mark.usefixtures("posts")
+@pytest.mark.parametrize(
+    "item",
+    [
+        pytest.param(LoadedItem(item_id="post-3", data_json="{}"), id="one more"),
+        pytest.param(
+            LoadedItem(item_id="post-1", user_id="ada", data_json='{ "n": 1 }'), id="other data"
+        ),
+        pytest.param(
+            LoadedItem(item_id="post-1", user_id="bob", data_json="{}"), id="another user"
+        ),
+    ],
+)
+async def test_an_item_that_was_added_or_changed_is_not_what_was_planned(server, api, item):
+    await api.import_jobs(make_job("job-1"))
+    token = await token_of_plan(api)
+
+    store = server.application.store
+    async with store.transaction() as tx:
+        await store.categories.load(
+            tx, tenant_id="default", category="posts", items=[item], now=START
+        )
+
+    assert "items" in (await refused_as_stale(api, token)).split(",")
+
+
+@pytest.mark.usefixtures("posts")
+async def test_an_item_that_is_gone_is_not_what_was_planned(server, api):
+    await api.import_jobs(make_job("job-1"))
+    token = await token_of_plan(api)
+
+    async with server.application.store.transaction() as tx:
+        await tx.connection.exec_driver_sql("DELETE FROM category_items WHERE item_id = 'post-1'")
+
+    assert await refused_as_stale(api, token) == "items"
+
+
+@pytest.mark.usefixtures("posts")
+async def test_an_item_whose_user_became_inactive_is_not_what_was_planned(server, api):
+    await api.import_jobs(make_job("job-1"))
+    token = await token_of_plan(api)
+
+    store = server.application.store
+    async with store.transaction() as tx:
+        await store.users.load(tx, tenant_id="default", users=[("ada", False)], now=START)
+
+    assert await refused_as_stale(api, token) == "items"
+
+
+@pytest.mark.usefixtures("posts")
+async def test_another_wish_of_a_user_is_not_what_was_planned(api):
+    await api.import_jobs(make_job("job-1", preference_based=True, feature_type="digest"))
+    wish = Preference(user_id="ada", feature_type="digest", enabled=True)
+    await api.preferences.SetPreference(SetPreferenceRequest(preference=wish))
+    token = await token_of_plan(api)
+
+    wish.template_overrides.update({"tone": "casual"})
+    await api.preferences.SetPreference(SetPreferenceRequest(preference=wish))
+
+    assert await refused_as_stale(api, token) == "items"
+
+
+@pytest.mark.parametrize(
+    ("changes", "changed"),
+    [
+        pytest.param({"templates": {"parameters": {"tone": "dry"}}}, "template", id="template"),
+        pytest.param({"settings": {"chunk_size": 7}}, "options", id="options"),
+    ],
+)
+async def test_a_server_that_would_process_otherwise_does_not_run_what_was_planned(
+    settings, processors, changes, changed
+):
+    async with (
+        serving(settings, processors=processors) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        await load_posts(server)
+        await Api(channel).import_jobs(make_job("job-1"))
+        token = await token_of_plan(Api(channel))
+
+    file = settings.templates_dir / "echo.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes.get("templates", {})))
+    settings = settings.model_copy(update=changes.get("settings", {}))
+
+    async with (
+        serving(settings, processors=processors) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        assert await refused_as_stale(Api(channel), token) == changed
+
+
+@pytest.mark.usefixtures("posts")
+async def test_a_repeated_run_is_answered_although_its_plan_is_stale_by_now(api):
+    await api.import_jobs(make_job("job-1"))
+    token = await token_of_plan(api)
+    request = RunJobRequest(job_id="job-1", plan_token=token, request_id="request-1")
+    first = await api.jobs.RunJob(request)
+
+    await api.import_jobs(make_job("job-1", name="Good bye"))
+    second = await api.jobs.RunJob(request)
+
+    assert second.batch.batch_id == first.batch.batch_id
+
+
+@pytest.mark.usefixtures("posts")
+async def test_a_plan_is_one_of_its_job_and_its_users(api):
+    await api.import_jobs(make_job("job-1"), make_job("job-2"))
+    token = await token_of_plan(api, user_ids=["ada"])
+
+    for request in (
+        RunJobRequest(job_id="job-1", plan_token=token),
+        RunJobRequest(job_id="job-1", plan_token=token, user_ids=["ada", "bob"]),
+        RunJobRequest(job_id="job-2", plan_token=token, user_ids=["ada"]),
+    ):
+        refusal = await refused(api.jobs.RunJob(request))
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert list(refusal.violations) == ["plan_token"]
+
+
+@pytest.mark.usefixtures("posts")
+@pytest.mark.parametrize("token", ["nonsense", "W10", "x" * 5000, "\u00fc"])
+async def test_what_is_no_plan_token_is_refused(api, token):
+    await api.import_jobs(make_job("job-1"))
+
+    refusal = await refused(api.jobs.RunJob(RunJobRequest(job_id="job-1", plan_token=token)))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert list(refusal.violations) == ["plan_token"]
+    assert not (await api.batches.ListBatches(ListBatchesRequest())).batches

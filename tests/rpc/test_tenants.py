@@ -53,6 +53,7 @@ CHANGES: dict[str, Message] = {
     "SealBatch": batch_service_pb2.SealBatchRequest(batch_id=BATCH),
     "PauseJob": job_service_pb2.PauseJobRequest(job_id=JOB),
     "ResumeJob": job_service_pb2.ResumeJobRequest(job_id=JOB),
+    "PlanJob": job_service_pb2.PlanJobRequest(job_id=JOB),  # as the one who would run it
     "RunJob": job_service_pb2.RunJobRequest(job_id=JOB),
     "UpdateJob": job_service_pb2.UpdateJobRequest(job=Job(job_id=JOB, limit=5)),
     "DeleteJob": job_service_pb2.DeleteJobRequest(job_id=JOB),

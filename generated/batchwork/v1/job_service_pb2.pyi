@@ -568,6 +568,75 @@ class ListJobsResponse(_message.Message):
 Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
 
 @_typing.final
+class PlanJobRequest(_message.Message):
+    """Asks what a run of a job would process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Identifies the job."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Restricts the run to items of these users, at most 10,000. Optional; only
+        for INDIVIDUAL jobs.
+        """
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanJobRequest: _TypeAlias = PlanJobRequest  # noqa: Y015
+
+@_typing.final
+class PlanJobResponse(_message.Message):
+    """Answers `PlanJob`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    PLAN_TOKEN_FIELD_NUMBER: _builtins.int
+    plan_token: _builtins.str
+    """Makes `RunJob` refuse when it would not store what was planned here: this
+    revision of the job, this template, these options and warnings, and these
+    items in this order with their data. It does not expire.
+    """
+    @_builtins.property
+    def batch(self) -> _batch_pb2.Batch:
+        """Holds the batch as it would be, without an id: the revision of the job, the
+        template, the options with every default filled in, counts and warnings.
+        """
+
+    @_builtins.property
+    def plan(self) -> _batch_pb2.BatchPlan:
+        """Tells what would be processed and what skipped."""
+
+    def __init__(
+        self,
+        *,
+        batch: _batch_pb2.Batch | None = ...,
+        plan: _batch_pb2.BatchPlan | None = ...,
+        plan_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "plan", b"plan", "plan_token", b"plan_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanJobResponse: _TypeAlias = PlanJobResponse  # noqa: Y015
+
+@_typing.final
 class RunJobRequest(_message.Message):
     """Asks to run a job."""
 
@@ -576,12 +645,17 @@ class RunJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     USER_IDS_FIELD_NUMBER: _builtins.int
+    PLAN_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent; 1 to 128 characters. Optional; without it a
     repeated call runs the job again.
     """
     job_id: _builtins.str
     """Identifies the job."""
+    plan_token: _builtins.str
+    """Runs exactly what `PlanJob` has shown under this token, or nothing; of the
+    same job and the same `user_ids`. Optional.
+    """
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Restricts the run to items of these users, at most 10,000. Optional; only
@@ -594,10 +668,11 @@ class RunJobRequest(_message.Message):
         request_id: _builtins.str = ...,
         job_id: _builtins.str = ...,
         user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        plan_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "request_id", b"request_id", "user_ids", b"user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "plan_token", b"plan_token", "request_id", b"request_id", "user_ids", b"user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -95,6 +95,11 @@ class JobServiceStub:
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesResponse.FromString,
                 _registered_method=True)
+        self.PlanJob = channel.unary_unary(
+                '/batchwork.v1.JobService/PlanJob',
+                request_serializer=batchwork_dot_v1_dot_job__service__pb2.PlanJobRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_job__service__pb2.PlanJobResponse.FromString,
+                _registered_method=True)
         self.RunJob = channel.unary_unary(
                 '/batchwork.v1.JobService/RunJob',
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.RunJobRequest.SerializeToString,
@@ -276,16 +281,36 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanJob(self, request, context):
+        """Tells what a run of a job would process now, and stores nothing.
+
+        A paused job can be planned as well. As long as nothing of it has changed,
+        every plan of the same run has the same `plan_token`, on any server with the
+        same settings.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+        UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
+        NOT_FOUND         No such job, or not the caller's. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunJob(self, request, context):
         """Runs a job now and returns its batch once that is durable.
 
-        The same `request_id` again returns the batch that the first call created.
+        The same `request_id` again returns the batch that the first call created,
+        whatever has changed since it was planned.
 
         Errors:
         INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
         PAYLOAD_TOO_LARGE. Do not retry.
         NOT_FOUND           No such job, or not the caller's. Do not retry.
         ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+        ABORTED             PLAN_STALE: the batch would not be what was planned;
+        `changed` in the metadata names what differs. Plan it
+        again.
         RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
         delay with the same `request_id`.
         """
@@ -350,6 +375,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListOccurrences,
                     request_deserializer=batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesResponse.SerializeToString,
+            ),
+            'PlanJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanJob,
+                    request_deserializer=batchwork_dot_v1_dot_job__service__pb2.PlanJobRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_job__service__pb2.PlanJobResponse.SerializeToString,
             ),
             'RunJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RunJob,
@@ -660,6 +690,33 @@ class JobService:
             '/batchwork.v1.JobService/ListOccurrences',
             batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesRequest.SerializeToString,
             batchwork_dot_v1_dot_job__service__pb2.ListOccurrencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.JobService/PlanJob',
+            batchwork_dot_v1_dot_job__service__pb2.PlanJobRequest.SerializeToString,
+            batchwork_dot_v1_dot_job__service__pb2.PlanJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

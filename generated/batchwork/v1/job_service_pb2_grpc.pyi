@@ -160,16 +160,32 @@ class JobServiceStub:
       NOT_FOUND         No such job, or not the caller's, and no decision about
                         it is kept. Do not retry.
     """
+    PlanJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.PlanJobRequest, _job_service_pb2.PlanJobResponse]
+    """Tells what a run of a job would process now, and stores nothing.
+
+    A paused job can be planned as well. As long as nothing of it has changed,
+    every plan of the same run has the same `plan_token`, on any server with the
+    same settings.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                        UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
+      NOT_FOUND         No such job, or not the caller's. Do not retry.
+    """
     RunJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RunJobRequest, _job_service_pb2.RunJobResponse]
     """Runs a job now and returns its batch once that is durable.
 
-    The same `request_id` again returns the batch that the first call created.
+    The same `request_id` again returns the batch that the first call created,
+    whatever has changed since it was planned.
 
     Errors:
       INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
                           PAYLOAD_TOO_LARGE. Do not retry.
       NOT_FOUND           No such job, or not the caller's. Do not retry.
       ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+      ABORTED             PLAN_STALE: the batch would not be what was planned;
+                          `changed` in the metadata names what differs. Plan it
+                          again.
       RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
                           delay with the same `request_id`.
     """
@@ -306,16 +322,32 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND         No such job, or not the caller's, and no decision about
                         it is kept. Do not retry.
     """
+    PlanJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.PlanJobRequest, _job_service_pb2.PlanJobResponse]  # type: ignore[assignment]
+    """Tells what a run of a job would process now, and stores nothing.
+
+    A paused job can be planned as well. As long as nothing of it has changed,
+    every plan of the same run has the same `plan_token`, on any server with the
+    same settings.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                        UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
+      NOT_FOUND         No such job, or not the caller's. Do not retry.
+    """
     RunJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RunJobRequest, _job_service_pb2.RunJobResponse]  # type: ignore[assignment]
     """Runs a job now and returns its batch once that is durable.
 
-    The same `request_id` again returns the batch that the first call created.
+    The same `request_id` again returns the batch that the first call created,
+    whatever has changed since it was planned.
 
     Errors:
       INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
                           PAYLOAD_TOO_LARGE. Do not retry.
       NOT_FOUND           No such job, or not the caller's. Do not retry.
       ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+      ABORTED             PLAN_STALE: the batch would not be what was planned;
+                          `changed` in the metadata names what differs. Plan it
+                          again.
       RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
                           delay with the same `request_id`.
     """
@@ -517,6 +549,24 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def PlanJob(
+        self,
+        request: _job_service_pb2.PlanJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.PlanJobResponse, _abc.Awaitable[_job_service_pb2.PlanJobResponse]]:
+        """Tells what a run of a job would process now, and stores nothing.
+
+        A paused job can be planned as well. As long as nothing of it has changed,
+        every plan of the same run has the same `plan_token`, on any server with the
+        same settings.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                            UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
+          NOT_FOUND         No such job, or not the caller's. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
     def RunJob(
         self,
         request: _job_service_pb2.RunJobRequest,
@@ -524,13 +574,17 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.RunJobResponse, _abc.Awaitable[_job_service_pb2.RunJobResponse]]:
         """Runs a job now and returns its batch once that is durable.
 
-        The same `request_id` again returns the batch that the first call created.
+        The same `request_id` again returns the batch that the first call created,
+        whatever has changed since it was planned.
 
         Errors:
           INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
                               PAYLOAD_TOO_LARGE. Do not retry.
           NOT_FOUND           No such job, or not the caller's. Do not retry.
           ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+          ABORTED             PLAN_STALE: the batch would not be what was planned;
+                              `changed` in the metadata names what differs. Plan it
+                              again.
           RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
                               delay with the same `request_id`.
         """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from batchwork_server.application.plan_digest import PlanDigest, digest_of
 from batchwork_server.application.planning import Plan, Planning
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import (
@@ -22,7 +24,7 @@ from batchwork_server.domain.item import Item, NewItem
 from batchwork_server.domain.job import JobShape, StoredJob
 from batchwork_server.domain.submission import Idempotency, RequestedOptions, Submission
 from batchwork_server.domain.waiting import WaitReason, is_idle, wait_reasons
-from batchwork_server.errors import InvalidArgument, NotFound, Violation
+from batchwork_server.errors import InvalidArgument, NotFound, PlanStale, Violation
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import Dispatcher
@@ -46,6 +48,15 @@ class PreparedBatch:
     chunks: Sequence[NewChunk]
     expire_time: datetime | None
     create_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRun:
+    """A run of a job that nobody has asked for yet; ``digest`` tells it from others."""
+
+    batch: Batch
+    plan: Plan
+    digest: PlanDigest
 
 
 class Batches:
@@ -110,11 +121,20 @@ class Batches:
         caller: Caller,
         idempotency: Idempotency,
         method: str = "CreateBatch",
+        planned: PlanDigest | None = None,
     ) -> Batch:
         """Stores a batch and announces its work; the same request again returns the same batch.
 
+        Args:
+            submission: What the batch is to be made of.
+            caller: Who asks for it.
+            idempotency: Names the request.
+            method: Of the request.
+            planned: When given, what the batch must be.
+
         Raises:
             InvalidArgument: with every violation at once.
+            PlanStale: the batch would not be what was planned.
             AlreadyExists: the batch id is taken.
             RequestIdReused: the request id was used with other content.
             StorageFull: there is too little space to accept more.
@@ -125,6 +145,7 @@ class Batches:
         if known is not None:
             return known
         prepared = await self.prepare(submission, tenant_id=tenant_id)
+        changed = await _changed_since(planned, prepared.plan)
         async with self._store.transaction() as tx:
             if idempotency.request_id:
                 answer = await self._store.requests.replay(
@@ -137,6 +158,8 @@ class Batches:
                 )
                 if answer is not None:
                     return await self.get_batch(answer["batch_id"], tenant_id=tenant_id)
+            if changed:
+                raise PlanStale(submission.job_id, changed)
             batch = await self.insert(tx, prepared)
             if idempotency.request_id:
                 await self._store.requests.remember(
@@ -226,6 +249,20 @@ class Batches:
             return None
         return await self.get_batch(answer["batch_id"], tenant_id=tenant_id)
 
+    async def plan_job(
+        self, job: StoredJob, *, caller: Caller, user_ids: frozenset[str] = frozenset()
+    ) -> PlannedRun:
+        """Returns what ``run_job`` would store now; stores nothing.
+
+        Raises:
+            InvalidArgument: with every violation at once.
+            Unavailable: a source is away.
+        """
+        _refuse_users_of_one_object(job, user_ids)
+        batch, plan = await self.plan_batch(submission_of(job, user_ids=user_ids), caller=caller)
+        digest = await asyncio.to_thread(digest_of, plan)
+        return PlannedRun(batch=batch, plan=plan, digest=digest)
+
     async def run_job(
         self,
         job: StoredJob,
@@ -233,23 +270,16 @@ class Batches:
         caller: Caller,
         idempotency: Idempotency,
         user_ids: frozenset[str] = frozenset(),
+        planned: PlanDigest | None = None,
     ) -> Batch:
-        """Runs a job now."""
-        if user_ids and job.definition.shape is not JobShape.INDIVIDUAL:
-            raise InvalidArgument(
-                [
-                    Violation(
-                        "user_ids",
-                        f"The job {job.definition.job_id!r} has the shape {job.definition.shape}, "
-                        "one item for all its users; leave user_ids out.",
-                    )
-                ]
-            )
+        """Runs a job now; when something was planned, exactly that or nothing."""
+        _refuse_users_of_one_object(job, user_ids)
         return await self.create_batch(
             submission_of(job, user_ids=user_ids),
             caller=caller,
             idempotency=idempotency,
             method="RunJob",
+            planned=planned,
         )
 
     async def get_batch(self, batch_id: str, *, tenant_id: str | None) -> Batch:
@@ -302,6 +332,26 @@ class Batches:
         batch = await self.get_batch(batch_id, tenant_id=tenant_id)
         return await self._store.batches.list_items(
             batch, matching, page_size=page_size, after=after
+        )
+
+
+async def _changed_since(planned: PlanDigest | None, plan: Plan) -> tuple[str, ...]:
+    """Returns the parts of a plan that are not as they were planned."""
+    if planned is None:
+        return ()
+    return (await asyncio.to_thread(digest_of, plan)).changed_since(planned)
+
+
+def _refuse_users_of_one_object(job: StoredJob, user_ids: frozenset[str]) -> None:
+    if user_ids and job.definition.shape is not JobShape.INDIVIDUAL:
+        raise InvalidArgument(
+            [
+                Violation(
+                    "user_ids",
+                    f"The job {job.definition.job_id!r} has the shape {job.definition.shape}, "
+                    "one item for all its users; leave user_ids out.",
+                )
+            ]
         )
 
 

@@ -11,7 +11,7 @@ from batchwork_server.application.batches import Batches
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.upcoming import UpcomingRuns
-from batchwork_server.rpc.batch_conversion import batch_to
+from batchwork_server.rpc.batch_conversion import batch_to, plan_to
 from batchwork_server.rpc.change_conversion import LONGEST_NOTE
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.filters import job_filter_from
@@ -32,6 +32,7 @@ from batchwork_server.rpc.page_tokens import (
     token_after_moment,
     token_after_names,
 )
+from batchwork_server.rpc.plan_tokens import PlanTokens
 from batchwork_server.rpc.upcoming_conversion import upcoming_run_to
 
 MAX_EXPORTED_IDS = 10_000
@@ -221,16 +222,36 @@ class JobServicer(JobServiceServicer):
             ),
         )
 
+    async def PlanJob(
+        self, request: messages.PlanJobRequest, context: Any
+    ) -> messages.PlanJobResponse:
+        checks, caller = Checks(), caller_of()
+        job_id = checks.required_id("job_id", request.job_id)
+        user_ids = checks.names("user_ids", request.user_ids, most=MAX_USERS_OF_RUN)
+        checks.done()
+        job = await self._jobs.get_job(job_id, tenant_id=caller.tenant_id)
+        run = await self._batches.plan_job(job, caller=caller, user_ids=frozenset(user_ids))
+        tokens = PlanTokens(tenant_id=caller.tenant_id, job_id=job_id, user_ids=user_ids)
+        return messages.PlanJobResponse(
+            batch=batch_to(run.batch), plan=plan_to(run.plan), plan_token=tokens.write(run.digest)
+        )
+
     async def RunJob(
         self, request: messages.RunJobRequest, context: Any
     ) -> messages.RunJobResponse:
         checks, caller = Checks(), caller_of()
         job_id = checks.required_id("job_id", request.job_id)
         user_ids = checks.names("user_ids", request.user_ids, most=MAX_USERS_OF_RUN)
+        tokens = PlanTokens(tenant_id=caller.tenant_id, job_id=job_id, user_ids=user_ids)
+        planned = tokens.read(request.plan_token, checks=checks)
         idempotency = idempotency_from(request, checks=checks)
         checks.done()
         job = await self._jobs.get_job(job_id, tenant_id=caller.tenant_id)
         batch = await self._batches.run_job(
-            job, caller=caller, idempotency=idempotency, user_ids=frozenset(user_ids)
+            job,
+            caller=caller,
+            idempotency=idempotency,
+            user_ids=frozenset(user_ids),
+            planned=planned,
         )
         return messages.RunJobResponse(batch=batch_to(batch))
