@@ -28,6 +28,7 @@ from batchwork.v1.batch_pb2 import (
     BatchOptions,
     BatchPlan,
     BatchState,
+    PlannedItem,
     WaitReason,
 )
 from batchwork.v1.batch_pb2 import Warning as BatchWarning
@@ -784,10 +785,59 @@ class TestJobs:
     def test_run_prints_the_id_of_the_batch(self, batchwork, server):
         server.answers["RunJob"] = job_service_pb2.RunJobResponse(batch=Batch(batch_id="bat-1"))
 
-        result = batchwork("run", "daily", "--user", "u1", "--user", "u2")
+        result = batchwork("run", "daily", "--user", "u1", "--user", "u2", "--plan", "t1")
 
         assert result.stdout == "bat-1\n"
-        assert list(server.sent("RunJob").user_ids) == ["u1", "u2"]
+        request = server.sent("RunJob")
+        assert (list(request.user_ids), request.plan_token) == (["u1", "u2"], "t1")
+
+    def test_run_that_would_not_be_what_was_planned_is_told(self, batchwork, server):
+        server.answers["RunJob"] = Refusal(
+            code=Code.ABORTED, reason="PLAN_STALE", message="It differs in: items."
+        )
+
+        result = batchwork("run", "daily", "--plan", "t1")
+
+        assert (result.exit_code, result.stdout) == (6, "")
+        assert result.stderr == "error: It differs in: items.\n"
+
+    def test_plan_is_shown_with_its_token_at_the_end(self, batchwork, server):
+        server.answers["PlanJob"] = job_service_pb2.PlanJobResponse(
+            batch=Batch(
+                job_id="daily",
+                job_revision=3,
+                template_id="post",
+                warnings=[BatchWarning(path="filters.x", message="matches no field")],
+            ),
+            plan=BatchPlan(
+                item_count=40,
+                skips={"USER_NOT_FOUND": 1, "USER_INACTIVE": 2},
+                sample=[
+                    PlannedItem(item_id="a", user_id="u1", data_beginning="{}", data_bytes=2),
+                    PlannedItem(item_id="b", data_beginning="x" * 500, data_bytes=900),
+                    PlannedItem(item_id="c", skip_reason="USER_INACTIVE", data_bytes=2),
+                ],
+            ),
+            plan_token="t1",
+        )
+
+        text = batchwork("plan", "daily", "--user", "u1")
+        as_json = batchwork("plan", "daily", "--json")
+
+        assert "daily (revision 3)" in text.stdout
+        assert "2 USER_INACTIVE, 1 USER_NOT_FOUND" in text.stdout
+        assert f"{'x' * 60}…\n" in text.stdout
+        assert text.stdout.endswith("plan t1\n")
+        assert text.stderr == "warning: filters.x: matches no field\n"
+        assert json.loads(as_json.stdout)["plan"]["sample"][1]["data_bytes"] == 900
+        with_user, _ = server.requests["PlanJob"]
+        assert (with_user.job_id, list(with_user.user_ids)) == ("daily", ["u1"])
+
+    def test_job_of_another_tenant_is_not_planned(self, batchwork, server):
+        result = batchwork("--tenant", "acme", "plan", "daily")
+
+        assert result.exit_code == 2
+        assert not server.requests
 
     def test_file_that_is_not_there_is_told(self, batchwork):
         result = batchwork("job-import", "missing.json")

@@ -12,6 +12,7 @@ from batchwork_client.cli import (
     deletion,
     jobs,
     occurrences,
+    plans,
     preferences,
     upcoming,
     uploads,
@@ -80,6 +81,7 @@ batches.add_to(app)
 uploads.add_to(app)
 deletion.add_to(app)
 jobs.add_to(app)
+plans.add_to(app)
 upcoming.add_to(app)
 occurrences.add_to(app)
 validation.add_to(app)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from batchwork.v1.batch_pb2 import Batch, BatchState
+from batchwork.v1.batch_pb2 import Batch, BatchPlan, BatchState
 from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
 
 from batchwork_client.batches import BatchFields
@@ -152,20 +152,23 @@ async def _plan(
     if as_json:
         write_message(response)
         return
-    _show_warnings(response.batch)
-    plan = response.plan
-    write_facts(
-        [
-            ("would process", str(plan.item_count)),
-            ("would skip", ", ".join(f"{count} {why}" for why, count in plan.skips.items())),
-            ("for example", ", ".join(plan.sample_item_ids)),
-        ]
-    )
+    show_warnings(response.batch)
+    examples = ", ".join(response.plan.sample_item_ids)
+    write_facts([*plan_facts(response.plan), ("for example", examples)])
+
+
+def plan_facts(plan: BatchPlan) -> list[tuple[str, str]]:
+    """Returns how many items would be processed, and how many skipped for which reason."""
+    skips = sorted(plan.skips.items())
+    return [
+        ("would process", str(plan.item_count)),
+        ("would skip", ", ".join(f"{count} {why}" for why, count in skips)),
+    ]
 
 
 async def show_started(batchwork: Batchwork, batch: Batch, *, watch: bool, as_json: bool) -> None:
     """Says that a batch was started, and shows it to its end when asked to."""
-    _show_warnings(batch)
+    show_warnings(batch)
     if watch:
         note(f"batch {batch.batch_id}")
         await follow(batchwork, batch.batch_id, tenant_id="", as_json=as_json)
@@ -175,7 +178,8 @@ async def show_started(batchwork: Batchwork, batch: Batch, *, watch: bool, as_js
         typer.echo(batch.batch_id)
 
 
-def _show_warnings(batch: Batch) -> None:
+def show_warnings(batch: Batch) -> None:
+    """Tells what was accepted but may not be meant."""
     for warning in batch.warnings:
         note(f"warning: {warning.path}: {warning.message}")
 
@@ -281,7 +285,7 @@ async def show(context: typer.Context, batch: BatchId, as_json: AsJson = False) 
     if as_json:
         write_message(found)
         return
-    _show_warnings(found)
+    show_warnings(found)
     write_facts(batch_facts(found))
 
 

@@ -12,7 +12,7 @@ from batchwork.v1.job_service_pb2 import JobChange, JobChangeKind
 from batchwork_client.cli.batches import show_started
 from batchwork_client.cli.inputs import InputError, enum_values_from, read_text, short_name
 from batchwork_client.cli.output import note, write_message, write_table
-from batchwork_client.cli.parameters import AsJson, Limit, Note, RequestId, Watch
+from batchwork_client.cli.parameters import AsJson, Limit, Note, RequestId, Users, Watch
 from batchwork_client.cli.session import command, session_of
 
 
@@ -192,10 +192,10 @@ async def resume_job(
 async def run(
     context: typer.Context,
     job: Annotated[str, typer.Argument(help="The id of the job.")],
-    users: Annotated[
-        list[str] | None,
-        typer.Option("--user", help="Only items of this user; repeatable."),
-    ] = None,
+    users: Users = None,
+    plan: Annotated[
+        str, typer.Option(metavar="TOKEN", help="Only if it is exactly what plan has shown.")
+    ] = "",
     request_id: RequestId = "",
     watch: Watch = False,
     as_json: AsJson = False,
@@ -205,6 +205,6 @@ async def run(
     session.require_own_tenant("run")
     async with session.connect() as batchwork:
         batch = await batchwork.jobs.run_job(
-            job, user_ids=users or (), request_id=request_id or None
+            job, user_ids=users or (), plan_token=plan, request_id=request_id or None
         )
         await show_started(batchwork, batch, watch=watch, as_json=as_json)
