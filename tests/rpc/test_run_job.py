@@ -359,6 +359,24 @@ async def test_a_repeated_run_is_answered_although_its_plan_is_stale_by_now(api)
 
 
 @pytest.mark.usefixtures("posts")
+async def test_a_repeat_that_overtakes_its_first_call_is_no_stale_run(server, api, monkeypatch):
+    """The first call is not durable when the repeat looks for it, but is when it would store."""
+    await api.import_jobs(make_job("job-1"))
+    token = await token_of_plan(api)
+    request = RunJobRequest(job_id="job-1", plan_token=token, request_id="request-1")
+    first = await api.jobs.RunJob(request)
+    await api.import_jobs(make_job("job-1", name="Good bye"))
+
+    async def find_nothing(**_request: str) -> None:
+        return None
+
+    monkeypatch.setattr(server.application.store.requests, "find", find_nothing)
+    second = await api.jobs.RunJob(request)
+
+    assert second.batch.batch_id == first.batch.batch_id
+
+
+@pytest.mark.usefixtures("posts")
 async def test_a_plan_is_one_of_its_job_and_its_users(api):
     await api.import_jobs(make_job("job-1"), make_job("job-2"))
     token = await token_of_plan(api, user_ids=["ada"])
