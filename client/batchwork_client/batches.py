@@ -24,6 +24,7 @@ from batchwork.v1.batch_service_pb2 import (
     CreateBatchResponse,
     PurgeBatchesResponse,
     RetryBatchResponse,
+    StatisticsGroup,
     UploadItemsResponse,
 )
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceStub
@@ -184,6 +185,51 @@ class Batches:
         return self._calls.paged(
             self._stub.ListBatches, request_for, lambda page: page.batches, limit=limit
         )
+
+    async def get_batch_statistics(
+        self,
+        *,
+        group_by: StatisticsGroup.ValueType = StatisticsGroup.STATISTICS_GROUP_UNSPECIFIED,
+        states: Sequence[BatchState.ValueType] = (),
+        operation: str = "",
+        job_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        user_id: str = "",
+        feature_type: str = "",
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        tenant_id: str = "",
+    ) -> messages.GetBatchStatisticsResponse:
+        """Counts the batches for which all given filters hold, as ``list_batches`` has them.
+
+        Args:
+            group_by: What they are counted by, besides all together.
+            states: Counts batches in one of these; empty means any.
+            operation: Counts batches of this operation.
+            job_id: Counts batches of this job.
+            labels: Counts batches that have all these labels.
+            user_id: Counts batches in which this user has an item, and this user's items.
+            feature_type: Counts batches that serve this feature.
+            created_after: Counts batches of this instant or later; needs a time zone.
+            created_before: Counts batches before this instant; needs a time zone.
+            tenant_id: Another tenant, or ``-`` for all; operators only.
+
+        Raises:
+            ValueError: An instant has no time zone.
+        """
+        request = messages.GetBatchStatisticsRequest(
+            group_by=group_by,
+            states=states,
+            operation=operation,
+            job_id=job_id,
+            labels=labels,
+            user_id=user_id,
+            feature_type=feature_type,
+            created_after=timestamp_of("created_after", created_after),
+            created_before=timestamp_of("created_before", created_before),
+            tenant_id=tenant_id,
+        )
+        return await self._calls.unary(self._stub.GetBatchStatistics, request)
 
     def watch_batch(
         self,

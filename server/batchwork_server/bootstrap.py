@@ -19,6 +19,7 @@ from batchwork_server.application.planning import Planning
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
+from batchwork_server.application.statistics import Statistics
 from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.validation import Validation
@@ -68,6 +69,7 @@ class Application:
     preferences: Preferences
     validation: Validation
     watching: Watching
+    statistics: Statistics
     job_file: JobFile | None
     engine: Engine
 
@@ -224,6 +226,7 @@ def _put_together(
         watching=Watching(
             store=store, clock=clock, wakeups=wakeups, max_watchers=settings.max_watchers
         ),
+        statistics=Statistics(store=store),
         job_file=job_file,
         engine=Engine(
             processor=processor,
@@ -272,6 +275,7 @@ async def serving(
             preferences=app.preferences,
             validation=app.validation,
             watching=app.watching,
+            statistics=app.statistics,
             credentials=credentials,
             clock=clock,
             listen=settings.listen,

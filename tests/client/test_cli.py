@@ -706,6 +706,32 @@ class TestJobs:
         assert (bounded.HasField("start_time"), bounded.HasField("end_time")) == (True, True)
         assert not everything.HasField("start_time")
 
+    def test_batches_are_counted_in_a_table(self, batchwork, server):
+        some = batch_service_pb2.BatchStatistics(
+            name="annotate",
+            batch_count=4,
+            completion_ratio=0.75,
+            batch_count_by_state={"FAILED": 1},
+        )
+        some.item_counts.total, some.item_counts.succeeded = 7, 5
+        server.answers["GetBatchStatistics"] = batch_service_pb2.GetBatchStatisticsResponse(
+            total=some, groups=[some], group_count=1
+        )
+
+        text = batchwork("stats", "--by", "operation", "--since", "2026-03-28", "--user", "ada")
+        as_json = batchwork("stats", "--json")
+
+        header, group, total = text.stdout.splitlines()
+        assert header.split()[:3] == ["OPERATION", "BATCHES", "COMPLETED"]
+        assert group.split()[:3] == ["annotate", "4", "75%"]
+        assert total.split() == ["all", *group.split()[1:]]
+        assert total.rstrip().endswith("5 of 7")
+        assert json.loads(as_json.stdout)["group_count"] == "1"
+        bounded, everything = server.requests["GetBatchStatistics"]
+        assert bounded.group_by == batch_service_pb2.STATISTICS_GROUP_OPERATION
+        assert (bounded.user_id, bounded.HasField("created_after")) == ("ada", True)
+        assert not everything.ListFields()
+
     def test_a_job_is_paused_with_a_note_and_resumed(self, batchwork, server):
         server.answers["PauseJob"] = job_service_pb2.PauseJobResponse()
         server.answers["ResumeJob"] = job_service_pb2.ResumeJobResponse()

@@ -62,7 +62,7 @@ CHANGES: dict[str, Message] = {
 OF_THE_CALLER_ONLY = {"CreateBatch", "CreateJob", "ImportJobs", "SetPreference", "ValidateUsers"}
 """What names nobody's things; each has a test of its own below."""
 
-TRIED_ELSEWHERE = {"PurgeBatches", "UploadItems", "WatchBatches"}
+TRIED_ELSEWHERE = {"GetBatchStatistics", "PurgeBatches", "UploadItems", "WatchBatches"}
 """What takes a stream, never ends by itself or has nothing to name; their own tests try them."""
 
 

@@ -14,6 +14,7 @@ from batchwork_client.cli import (
     occurrences,
     plans,
     preferences,
+    statistics,
     upcoming,
     uploads,
     validation,
@@ -84,5 +85,6 @@ jobs.add_to(app)
 plans.add_to(app)
 upcoming.add_to(app)
 occurrences.add_to(app)
+statistics.add_to(app)
 validation.add_to(app)
 app.add_typer(preferences.group, name="preferences")

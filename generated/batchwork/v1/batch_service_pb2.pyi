@@ -24,6 +24,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _StatisticsGroup:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StatisticsGroupEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatisticsGroup.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATISTICS_GROUP_UNSPECIFIED: _StatisticsGroup.ValueType  # 0
+    """Unset: they are counted all together only."""
+    STATISTICS_GROUP_OPERATION: _StatisticsGroup.ValueType  # 1
+    """By operation."""
+    STATISTICS_GROUP_JOB: _StatisticsGroup.ValueType  # 2
+    """By job."""
+    STATISTICS_GROUP_TENANT: _StatisticsGroup.ValueType  # 3
+    """By tenant; for operators who name all of them."""
+    STATISTICS_GROUP_FEATURE: _StatisticsGroup.ValueType  # 4
+    """By the feature that they serve."""
+
+class StatisticsGroup(_StatisticsGroup, metaclass=_StatisticsGroupEnumTypeWrapper):
+    """Says what batches are counted by."""
+
+STATISTICS_GROUP_UNSPECIFIED: StatisticsGroup.ValueType  # 0
+"""Unset: they are counted all together only."""
+STATISTICS_GROUP_OPERATION: StatisticsGroup.ValueType  # 1
+"""By operation."""
+STATISTICS_GROUP_JOB: StatisticsGroup.ValueType  # 2
+"""By job."""
+STATISTICS_GROUP_TENANT: StatisticsGroup.ValueType  # 3
+"""By tenant; for operators who name all of them."""
+STATISTICS_GROUP_FEATURE: StatisticsGroup.ValueType  # 4
+"""By the feature that they serve."""
+Global___StatisticsGroup: _TypeAlias = StatisticsGroup  # noqa: Y015
+
 class _BatchEventKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -440,6 +472,222 @@ class ListBatchesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListBatchesResponse: _TypeAlias = ListBatchesResponse  # noqa: Y015
+
+@_typing.final
+class GetBatchStatisticsRequest(_message.Message):
+    """Asks to count batches. All filters that are set must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STATES_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    operation: _builtins.str
+    """Counts batches of this operation."""
+    job_id: _builtins.str
+    """Counts batches of this job."""
+    user_id: _builtins.str
+    """Counts batches in which this user has an item, and of their items those of
+    this user.
+    """
+    feature_type: _builtins.str
+    """Counts batches that serve this feature."""
+    tenant_id: _builtins.str
+    """Names another tenant, or `-` for all; operators only."""
+    group_by: Global___StatisticsGroup.ValueType
+    """Says what they are counted by, besides all together. Optional."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_batch_pb2.BatchState.ValueType]:
+        """Counts batches in one of these states."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Counts batches that have all these labels."""
+
+    @_builtins.property
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """Counts batches that were created at this instant or later."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Counts batches that were created before this instant."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[_batch_pb2.BatchState.ValueType] | None = ...,
+        operation: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        user_id: _builtins.str = ...,
+        feature_type: _builtins.str = ...,
+        created_after: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        tenant_id: _builtins.str = ...,
+        group_by: Global___StatisticsGroup.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "feature_type", b"feature_type", "group_by", b"group_by", "job_id", b"job_id", "labels", b"labels", "operation", b"operation", "states", b"states", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBatchStatisticsRequest: _TypeAlias = GetBatchStatisticsRequest  # noqa: Y015
+
+@_typing.final
+class BatchStatistics(_message.Message):
+    """Counts some batches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BatchCountByStateEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class BatchCountByOperationEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BATCH_COUNT_FIELD_NUMBER: _builtins.int
+    BATCH_COUNT_BY_STATE_FIELD_NUMBER: _builtins.int
+    BATCH_COUNT_BY_OPERATION_FIELD_NUMBER: _builtins.int
+    COMPLETION_RATIO_FIELD_NUMBER: _builtins.int
+    ITEM_COUNTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Names what they have in common, by `group_by`; may be empty, such as of
+    batches without a job.
+    """
+    batch_count: _builtins.int
+    """Counts the batches."""
+    completion_ratio: _builtins.float
+    """Tells which part of them is completed, 0 to 1: those that SUCCEEDED or
+    PARTIALLY_SUCCEEDED, of all; 0 when there are none.
+    """
+    @_builtins.property
+    def batch_count_by_state(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Counts them by the name of their state, such as `SUCCEEDED`."""
+
+    @_builtins.property
+    def batch_count_by_operation(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Counts them by operation; those without one stand under an empty name."""
+
+    @_builtins.property
+    def item_counts(self) -> _batch_pb2.BatchCounts:
+        """Counts their items. With `user_id` an item that is not done counts as
+        pending, also while a worker has it.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        batch_count: _builtins.int = ...,
+        batch_count_by_state: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        batch_count_by_operation: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        completion_ratio: _builtins.float = ...,
+        item_counts: _batch_pb2.BatchCounts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["item_counts", b"item_counts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_count", b"batch_count", "batch_count_by_operation", b"batch_count_by_operation", "batch_count_by_state", b"batch_count_by_state", "completion_ratio", b"completion_ratio", "item_counts", b"item_counts", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchStatistics: _TypeAlias = BatchStatistics  # noqa: Y015
+
+@_typing.final
+class GetBatchStatisticsResponse(_message.Message):
+    """Answers `GetBatchStatistics`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    GROUP_COUNT_FIELD_NUMBER: _builtins.int
+    group_count: _builtins.int
+    """Tells how many groups there are."""
+    @_builtins.property
+    def total(self) -> Global___BatchStatistics:
+        """Counts them all together."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchStatistics]:
+        """Counts them by `group_by`: the largest groups first, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        total: Global___BatchStatistics | None = ...,
+        groups: _abc.Iterable[Global___BatchStatistics] | None = ...,
+        group_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_count", b"group_count", "groups", b"groups", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBatchStatisticsResponse: _TypeAlias = GetBatchStatisticsResponse  # noqa: Y015
 
 @_typing.final
 class WatchBatchRequest(_message.Message):

@@ -55,6 +55,11 @@ class BatchServiceStub:
                 request_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListBatchesRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListBatchesResponse.FromString,
                 _registered_method=True)
+        self.GetBatchStatistics = channel.unary_unary(
+                '/batchwork.v1.BatchService/GetBatchStatistics',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.GetBatchStatisticsRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.GetBatchStatisticsResponse.FromString,
+                _registered_method=True)
         self.WatchBatch = channel.unary_stream(
                 '/batchwork.v1.BatchService/WatchBatch',
                 request_serializer=batchwork_dot_v1_dot_batch__service__pb2.WatchBatchRequest.SerializeToString,
@@ -169,6 +174,16 @@ class BatchServiceServicer:
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
         retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBatchStatistics(self, request, context):
+        """Counts batches and their items, all together and by what `group_by` names.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad filter. Do not retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -413,6 +428,11 @@ def add_BatchServiceServicer_to_server(servicer, server):
                     request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListBatchesRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListBatchesResponse.SerializeToString,
             ),
+            'GetBatchStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBatchStatistics,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.GetBatchStatisticsRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.GetBatchStatisticsResponse.SerializeToString,
+            ),
             'WatchBatch': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchBatch,
                     request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.WatchBatchRequest.FromString,
@@ -566,6 +586,33 @@ class BatchService:
             '/batchwork.v1.BatchService/ListBatches',
             batchwork_dot_v1_dot_batch__service__pb2.ListBatchesRequest.SerializeToString,
             batchwork_dot_v1_dot_batch__service__pb2.ListBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatchStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.BatchService/GetBatchStatistics',
+            batchwork_dot_v1_dot_batch__service__pb2.GetBatchStatisticsRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.GetBatchStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

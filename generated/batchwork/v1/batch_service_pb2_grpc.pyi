@@ -70,6 +70,12 @@ class BatchServiceStub:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
     """
+    GetBatchStatistics: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.GetBatchStatisticsRequest, _batch_service_pb2.GetBatchStatisticsResponse]
+    """Counts batches and their items, all together and by what `group_by` names.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad filter. Do not retry.
+    """
     WatchBatch: _grpc.UnaryStreamMultiCallable[_batch_service_pb2.WatchBatchRequest, _batch_service_pb2.WatchBatchResponse]
     """Streams what happens to a batch until it is done.
 
@@ -281,6 +287,12 @@ class BatchServiceAsyncStub(BatchServiceStub):
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
+    """
+    GetBatchStatistics: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.GetBatchStatisticsRequest, _batch_service_pb2.GetBatchStatisticsResponse]  # type: ignore[assignment]
+    """Counts batches and their items, all together and by what `group_by` names.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad filter. Do not retry.
     """
     WatchBatch: _aio.UnaryStreamMultiCallable[_batch_service_pb2.WatchBatchRequest, _batch_service_pb2.WatchBatchResponse]  # type: ignore[assignment]
     """Streams what happens to a batch until it is done.
@@ -508,6 +520,18 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                             retry.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBatchStatistics(
+        self,
+        request: _batch_service_pb2.GetBatchStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.GetBatchStatisticsResponse, _abc.Awaitable[_batch_service_pb2.GetBatchStatisticsResponse]]:
+        """Counts batches and their items, all together and by what `group_by` names.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad filter. Do not retry.
         """
 
     @_abc_1.abstractmethod

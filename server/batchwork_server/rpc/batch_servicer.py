@@ -13,6 +13,7 @@ from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
+from batchwork_server.application.statistics import Statistics
 from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.watching import Watching
 from batchwork_server.rpc.batch_conversion import (
@@ -44,6 +45,7 @@ from batchwork_server.rpc.page_tokens import place_from, token_after_place
 from batchwork_server.rpc.result_conversion import page_to, wanted_from
 from batchwork_server.rpc.result_tokens import ResultTokens
 from batchwork_server.rpc.resume_tokens import FeedTokens, ResumeTokens
+from batchwork_server.rpc.statistics_conversion import GROUP_FROM, counted_to
 from batchwork_server.rpc.upload_conversion import expected_count_from, parts_from, uploaded_to
 
 
@@ -59,6 +61,7 @@ class BatchServicer(BatchServiceServicer):
         uploads: Uploads,
         results: Results,
         watching: Watching,
+        statistics: Statistics,
     ) -> None:
         self._batches = batches
         self._changes = changes
@@ -66,6 +69,7 @@ class BatchServicer(BatchServiceServicer):
         self._uploads = uploads
         self._results = results
         self._watching = watching
+        self._statistics = statistics
 
     async def CreateBatch(
         self, request: messages.CreateBatchRequest, context: Any
@@ -109,6 +113,16 @@ class BatchServicer(BatchServiceServicer):
             batches=[batch_to(batch) for batch in batches],
             next_page_token=token_after_place(request, last),
         )
+
+    async def GetBatchStatistics(
+        self, request: messages.GetBatchStatisticsRequest, context: Any
+    ) -> messages.GetBatchStatisticsResponse:
+        checks = Checks()
+        matching = batch_filter_from(request, caller=caller_of(), checks=checks)
+        group_by = checks.choice("group_by", request.group_by, GROUP_FROM)
+        checks.done()
+        counted = await self._statistics.get_batch_statistics(matching, group_by=group_by)
+        return counted_to(counted)
 
     async def WatchBatch(
         self, request: messages.WatchBatchRequest, context: Any

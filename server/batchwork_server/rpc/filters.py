@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from batchwork.v1.batch_service_pb2 import (
+    GetBatchStatisticsRequest,
     ListBatchesRequest,
     ListItemsRequest,
     PurgeBatchesRequest,
@@ -34,7 +35,7 @@ def skip_from(request: ListBatchesRequest, *, checks: Checks) -> int:
 
 
 def batch_filter_from(
-    request: ListBatchesRequest, *, caller: Caller, checks: Checks
+    request: ListBatchesRequest | GetBatchStatisticsRequest, *, caller: Caller, checks: Checks
 ) -> BatchFilter:
     return BatchFilter(
         tenant_id=checks.scope(caller, request.tenant_id),
@@ -62,7 +63,11 @@ def watch_filter_from(
 
 
 def _moment(
-    request: ListBatchesRequest, name: str, value: Timestamp, *, checks: Checks
+    request: ListBatchesRequest | GetBatchStatisticsRequest,
+    name: str,
+    value: Timestamp,
+    *,
+    checks: Checks,
 ) -> datetime | None:
     return checks.moment(name, value) if request.HasField(name) else None  # type: ignore[arg-type]
 

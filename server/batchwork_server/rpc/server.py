@@ -24,6 +24,7 @@ from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
+from batchwork_server.application.statistics import Statistics
 from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.validation import Validation
@@ -99,6 +100,7 @@ class RpcServer:
         preferences: Preferences,
         validation: Validation,
         watching: Watching,
+        statistics: Statistics,
         credentials: Credentials | None,
         clock: Clock,
         listen: str,
@@ -126,6 +128,7 @@ class RpcServer:
                 uploads=uploads,
                 results=results,
                 watching=watching,
+                statistics=statistics,
             ),
             guarded,
         )

@@ -150,7 +150,7 @@ class SqlBatches:
         query = (
             sa.select(sa.text(BATCH_COLUMNS))
             .select_from(batches)
-            .where(*_batch_conditions(matching))
+            .where(*batch_conditions(matching))
             .order_by(batches.c.batch_key.desc())
             .limit(page_size + 1)
             .offset(skip)
@@ -301,7 +301,8 @@ def _first_events(batch: Batch, skipped: Iterable[int], *, now: datetime) -> lis
     return first
 
 
-def _batch_conditions(matching: BatchFilter) -> list[sa.ColumnElement[bool]]:
+def batch_conditions(matching: BatchFilter) -> list[sa.ColumnElement[bool]]:
+    """Returns what holds of the batches that match, and that are not deleted."""
     c = batches.c
     conditions: list[sa.ColumnElement[bool]] = [c.state != "DELETED"]
     if matching.tenant_id is not None:

@@ -16,6 +16,7 @@ from batchwork_server.store.preferences import SqlPreferences
 from batchwork_server.store.requests import SqlRequests
 from batchwork_server.store.results import SqlResults
 from batchwork_server.store.retention import SqlRetention
+from batchwork_server.store.statistics import SqlStatistics
 from batchwork_server.store.store import Transaction
 from batchwork_server.store.uploads import SqlUploads
 from batchwork_server.store.users import SqlUsers
@@ -33,6 +34,7 @@ class SqlStore:
         self.retention = SqlRetention(database)
         self.uploads = SqlUploads()
         self.results = SqlResults(database)
+        self.statistics = SqlStatistics(database)
         self.requests = SqlRequests(database)
         self.jobs = SqlJobs(database)
         self.occurrences = SqlOccurrences(database)

@@ -36,6 +36,7 @@ from batchwork_server.domain.item import Item, ItemState, NewItem, Outcome, Pend
 from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.preference import Preference
 from batchwork_server.domain.selection import SelectedItem
+from batchwork_server.domain.statistics import BatchesAlike, StatisticsGroup
 from batchwork_server.domain.waiting import OpenWork
 
 
@@ -628,6 +629,23 @@ class ResultStore(Protocol):
         ...
 
 
+class StatisticsStore(Protocol):
+    """Batches in numbers."""
+
+    async def count(
+        self, matching: BatchFilter, *, group_by: StatisticsGroup | None
+    ) -> list[BatchesAlike]:
+        """Counts the batches that match and their items, by group, state and operation.
+
+        With a user in the filter only that user's items are counted, those that are not done as
+        pending.
+
+        Args:
+            group_by: None puts them all into one group without a name.
+        """
+        ...
+
+
 class RequestStore(Protocol):
     """The first answer to each request id."""
 
@@ -694,6 +712,8 @@ class Store(Protocol):
     def uploads(self) -> UploadStore: ...
     @property
     def results(self) -> ResultStore: ...
+    @property
+    def statistics(self) -> StatisticsStore: ...
     @property
     def requests(self) -> RequestStore: ...
     @property
