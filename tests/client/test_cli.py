@@ -726,7 +726,7 @@ class TestJobs:
         assert group.split()[:3] == ["annotate", "4", "75%"]
         assert total.split() == ["all", *group.split()[1:]]
         assert total.rstrip().endswith("5 of 7")
-        assert json.loads(as_json.stdout)["group_count"] == "1"
+        assert json.loads(as_json.stdout)["group_count"] == 1
         bounded, everything = server.requests["GetBatchStatistics"]
         assert bounded.group_by == batch_service_pb2.STATISTICS_GROUP_OPERATION
         assert (bounded.user_id, bounded.HasField("created_after")) == ("ada", True)
