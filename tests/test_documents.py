@@ -1,7 +1,9 @@
 """The job examples of the requirement documents are read as they stand there.
 
-``tests/data/document_jobs.json`` holds them, so that the project stands alone. Where the
-documents themselves are at hand, what they say today is read as well.
+``tests/data/document_jobs.json`` holds them, so that the project stands alone, and
+``guide_batch_config.json`` the example of a whole file, to the letter. Where the documents
+themselves are at hand, what they say today is read as well. ``tests/rpc/test_guide_examples.py``
+runs the examples.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from batchwork_server.domain.schedule import parse_schedule
 EXAMPLES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent / "data" / "document_jobs.json").read_text()
 )
+GUIDE = (Path(__file__).parent / "data" / "guide_batch_config.json").read_text()
 DOCUMENTS = Path(__file__).resolve().parents[2] / "shared" / "requirements"
 
 _FENCED_JSON = re.compile(r"^ *```json\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -93,6 +96,39 @@ def test_the_example_without_a_name_and_a_template_is_read() -> None:
     assert definition.template_id == ""
     assert definition.preference_source is PreferenceSource.DYNAMIC
     assert definition.data_source is DataSource.USERS
+
+
+def test_the_file_of_the_guide_is_read_as_the_three_examples_that_it_repeats() -> None:
+    jobs, violations = parse_job_file(GUIDE)
+
+    assert violations == []
+    assert jobs == [read(job) for job in EXAMPLES if "schedule" in job]
+
+
+def test_the_defaults_of_the_guide_written_out_say_nothing_new() -> None:
+    [bare] = [job for job in EXAMPLES if job.get("name") == "Niche Trend Analysis"]
+    defaults = {
+        "description": "",
+        "priority": "medium",
+        "schedule": None,
+        "filters": bare["filters"],
+        "limit": 1000,
+        "distribute_results": False,
+        "distribution": None,
+        "purpose_id": None,
+        "preference_based": False,
+        "feature_type": None,
+    }
+
+    assert read(bare | defaults) == read(bare)
+    assert read(bare | {"filters": {}}).filters == {}
+
+
+@needs_documents
+def test_the_file_of_the_guide_is_kept_here_to_the_letter() -> None:
+    guide = (DOCUMENTS / "batch-configuration-guide.md").read_text()
+
+    assert f"```json\n{GUIDE}```" in guide
 
 
 @needs_documents
