@@ -34,6 +34,7 @@ from batchwork_server.domain.schedule import (
 HORIZON = timedelta(days=9 * 366)
 """How far the next due time is looked for: the 29th of February can be eight years away."""
 
+_SHORTEST_MONTH = 28  # days
 _LAST_YEAR = 9998  # dates end with the year after it
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
@@ -198,6 +199,8 @@ def _weeks_between(first: date, second: date) -> int:
 def _is_day_of_month(day: date, wanted: int, month_end: MonthEnd) -> bool:
     if day.day == wanted:
         return True
+    if day.day < _SHORTEST_MONTH:
+        return False
     last = monthrange(day.year, day.month)[1]
     if wanted == LAST_DAY_OF_MONTH:
         return day.day == last

@@ -130,7 +130,8 @@ def unsound(value: Any, *, path: str, depth: int = 0) -> Iterator[Violation]:
             yield Violation(path, "This text holds a null character or half a surrogate pair.")
     elif isinstance(value, Sequence):
         for index, element in enumerate(value):
-            yield from unsound(element, path=f"{path}[{index}]", depth=depth + 1)
+            if depth == MAX_DEPTH or not _is_sound_scalar(element):
+                yield from unsound(element, path=f"{path}[{index}]", depth=depth + 1)
     elif value is not None and not isinstance(value, bool) and not is_number(value):
         yield Violation(path, "This number does not fit into 64 bits.")
 
@@ -143,7 +144,15 @@ def _unsound_object(value: Mapping[str, Any], *, path: str, depth: int) -> Itera
             yield Violation(
                 child_path(path, name), "This key holds a null character or half a surrogate pair."
             )
-        yield from unsound(element, path=child_path(path, name), depth=depth + 1)
+        if depth == MAX_DEPTH or not _is_sound_scalar(element):
+            yield from unsound(element, path=child_path(path, name), depth=depth + 1)
+
+
+def _is_sound_scalar(value: Any) -> bool:
+    """Tells of most values in a file, without making the path of each, that they are sound."""
+    if isinstance(value, str):
+        return not _UNSTORABLE.search(value)
+    return value is None or isinstance(value, bool) or is_number(value)
 
 
 def _too_deep(path: str) -> Violation:
@@ -206,6 +215,9 @@ class FieldReader:
 
     def take(self, name: str, *other_spellings: str) -> Any:
         """Returns the field as it is; two spellings with different values are a violation."""
+        if not other_spellings:  # most fields, and a file has hundreds of thousands of them
+            self._known[name] = None
+            return self._fields.get(name)
         spellings = (name, *other_spellings)
         self.know(*spellings)
         used = [spelling for spelling in spellings if self._fields.get(spelling) is not None]
@@ -226,7 +238,8 @@ class FieldReader:
 
     def know(self, *names: str) -> None:
         """Keeps names from being refused as unknown."""
-        self._known.update(dict.fromkeys(names))
+        for name in names:
+            self._known[name] = None
 
     def has(self, *names: str) -> bool:
         """Tells whether one of the fields is there and not empty; it does not make them known."""
