@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import grpc
 import pytest
-from batchwork.v1.job_service_pb2 import ListUpcomingRunsRequest, UpcomingRun
+from batchwork.v1.job_service_pb2 import (
+    ListUpcomingRunsRequest,
+    PauseJobRequest,
+    UpcomingRun,
+)
 from batchwork.v1.schedule_pb2 import DUE_RULE_FOLD, DUE_RULE_GAP
+from batchwork_server.domain.due_times import due_times
+from batchwork_server.domain.schedule import parse_schedule
 from batchwork_server.rpc.values import timestamp_to
 
 from tests.rpc.api import make_job, refused
@@ -82,6 +89,55 @@ async def test_pages_add_up_to_the_whole(api, page_size):
 
     assert paged == await upcoming(api, **fields)
     assert len(paged) == 7
+
+
+def schedule_number(number: int) -> dict[str, Any]:
+    time_of_day = f"{number % 24:02}:{number * 7 % 60:02}"
+    zone = ("UTC", "Europe/Berlin", "Asia/Kolkata")[number % 3]
+    cadences = (
+        {"frequency": "hourly", "minute": number % 60},
+        {"frequency": "daily", "at": time_of_day},
+        {"frequency": "weekly", "days": ["monday"], "at": time_of_day},
+        {"frequency": "monthly", "day_of_month": 1 + number % 31, "at": time_of_day},
+    )
+    return cadences[number // 3 % 4] | {"time_zone": zone}
+
+
+@pytest.mark.parametrize(
+    "ahead", [pytest.param(0, id="from now on"), pytest.param(40, id="in forty days")]
+)
+async def test_of_very_many_jobs_the_first_pages_are_those_of_all_of_them(api, ahead):
+    """Only the jobs that run next are read for a page of what is to come."""
+    numbers = range(500)
+    await api.import_jobs(
+        *(make_job(f"job-{n:03}", schedule=schedule_number(n)) for n in numbers),
+        make_job("job-paused", schedule={"frequency": "hourly"}),
+        make_job("job-on-request"),
+    )
+    await api.jobs.PauseJob(PauseJobRequest(job_id="job-paused"))
+    begin = datetime.now(UTC) + timedelta(days=ahead, minutes=1)
+
+    pages, token = [], ""
+    for _ in range(5):
+        request = ListUpcomingRunsRequest(
+            start_time=timestamp_to(begin), page_size=100, page_token=token
+        )
+        page = await api.jobs.ListUpcomingRuns(request)
+        pages += [(run.due_time.ToDatetime(UTC), run.job_id) for run in page.runs]
+        token = page.next_page_token
+
+    assert pages == sorted(first_runs(numbers, begin=begin))[:500]
+    assert len({job_id for _, job_id in pages}) > 125, "not the hourly ones alone"
+
+
+def first_runs(numbers: range, *, begin: datetime) -> Iterator[tuple[datetime, str]]:
+    """Yields the first runs of each job on its own."""
+    for number in numbers:
+        schedule, _ = parse_schedule(schedule_number(number), path="$")
+        assert schedule is not None
+        instant = begin - timedelta(microseconds=1)
+        found = due_times(schedule, zone="UTC", after=instant, created=begin)
+        yield from ((due.instant, f"job-{number:03}") for due in islice(found, 30))
 
 
 @pytest.mark.usefixtures("jobs")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.filters import JobFilter
+from batchwork_server.domain.firing import NextRun
 from batchwork_server.domain.job import DataSource, JobDefinition, JobShape, StoredJob
 from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.domain.schedule import Schedule, Weekday, Weekly
@@ -254,3 +255,28 @@ async def test_what_a_failed_transaction_stored_is_not_there(store: Store) -> No
         await fail()
 
     assert await store.jobs.get("job_posts", tenant_id=TENANT) is None
+
+
+async def test_jobs_come_by_their_next_run_a_page_at_a_time(store: Store):
+    jobs = [make_stored(f"job_{n}") for n in range(5)]
+    await put(store, *jobs, make_stored("job_0", tenant_id="other"), make_stored("job_idle"))
+    hours = {"job_0": 3, "job_1": 1, "job_2": 2, "job_3": 1, "job_4": 9}
+    at = {job_id: START + timedelta(hours=count) for job_id, count in hours.items()}
+    runs = {
+        job_id: NextRun(due_time=due, start_time=due + timedelta(hours=5 - hours[job_id]))
+        for job_id, due in at.items()
+    }
+    async with store.transaction() as tx:
+        await store.jobs.schedule(tx, runs, tenant_id=TENANT)
+        await store.jobs.schedule(tx, {"job_0": runs["job_1"]}, tenant_id="other")
+
+    pages, places, after = [], [], None
+    while True:
+        page, after = await store.jobs.next_to_run(tenant_id=TENANT, limit=2, after=after)
+        pages.append([job.definition.job_id for job in page])
+        places.append(after)
+        if after is None:
+            break
+
+    assert pages == [["job_1", "job_3"], ["job_2", "job_0"], ["job_4"]]
+    assert places == [(at["job_3"], "job_3"), (at["job_0"], "job_0"), None]

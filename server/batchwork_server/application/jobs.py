@@ -48,6 +48,7 @@ NO_SOURCE = ""
 _SOURCE = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _PATH = "job"
 _EXPORT_PAGE = 1000
+_NEXT_PAGE = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ANEW = Idempotency()
 
@@ -516,6 +517,14 @@ class Jobs:
         if not job_ids:
             return await self._all(tenant_id=tenant_id)
         return await self._named(tuple(dict.fromkeys(job_ids)), tenant_id=tenant_id)
+
+    async def next_to_run(
+        self, *, tenant_id: str, after: tuple[datetime, str] | None
+    ) -> tuple[list[StoredJob], tuple[datetime, str] | None]:
+        """Returns some jobs by their next due time and id, and after which the others follow."""
+        return await self._store.jobs.next_to_run(
+            tenant_id=tenant_id, limit=_NEXT_PAGE, after=after
+        )
 
     async def _named(self, job_ids: Sequence[str], *, tenant_id: str) -> list[StoredJob]:
         found = await self._store.jobs.get_many(job_ids, tenant_id=tenant_id)

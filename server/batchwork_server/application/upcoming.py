@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heapreplace
@@ -17,6 +17,9 @@ from batchwork_server.domain.schedule import Schedule
 
 _TICK = timedelta(microseconds=1)
 _JOBS_AT_ONCE = 100  # others get their turn after so many
+
+_Block = tuple[Sequence[StoredJob], datetime | None]
+"""Some jobs, and an instant before which none of the later ones is due; none when all are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,38 +79,55 @@ class UpcomingRuns:
         Raises:
             NotFound: one of the jobs does not exist.
         """
-        jobs = await self._scheduled(job_ids, tenant_id=tenant_id)
-        begin = after[0] if after is not None else start or self._clock.now()
-        waiting = await self._first_of(jobs, begin=begin)
+        now = self._clock.now()
+        begin = after[0] if after is not None else start or now
+        if job_ids or begin < now:
+            blocks = self._chosen(job_ids, tenant_id=tenant_id)
+        else:
+            blocks = self._next_first(tenant_id=tenant_id)
+        waiting: list[_Waiting] = []
         found: list[UpcomingRun] = []
-        while waiting and (end is None or waiting[0].due.instant < end):
-            next_one = waiting[0]
-            place = (next_one.due.instant, next_one.job.definition.job_id)
-            if after is None or place > after:
-                if len(found) == page_size:
-                    last = found[-1]
-                    return found, (last.due.instant, last.job_id)
-                found.append(self._run(next_one))
-            _advance(waiting)
+        async for jobs, bound in blocks:
+            waiting += await self._first_of(jobs, begin=begin)
+            heapify(waiting)
+            known = _earlier(end, bound)
+            while waiting and (known is None or waiting[0].due.instant < known):
+                next_one = waiting[0]
+                place = (next_one.due.instant, next_one.job.definition.job_id)
+                if after is None or place > after:
+                    if len(found) == page_size:
+                        last = found[-1]
+                        return found, (last.due.instant, last.job_id)
+                    found.append(self._run(next_one))
+                _advance(waiting)
+            if known is end and end is not None:
+                break
         return found, None
 
-    async def _scheduled(self, job_ids: Sequence[str], *, tenant_id: str) -> list[StoredJob]:
-        """Returns the jobs that a schedule of their own drives."""
-        jobs = await self._jobs.select_jobs(job_ids, tenant_id=tenant_id)
-        return [
-            job
-            for job in jobs
-            if not job.is_paused
-            and job.definition.schedule is not None
-            and job.definition.preference_source is PreferenceSource.STATIC
-        ]
+    async def _chosen(self, job_ids: Sequence[str], *, tenant_id: str) -> AsyncIterator[_Block]:
+        """Yields all of the jobs at once: what was due in the past is not stored with them."""
+        yield await self._jobs.select_jobs(job_ids, tenant_id=tenant_id), None
+
+    async def _next_first(self, *, tenant_id: str) -> AsyncIterator[_Block]:
+        """Yields the jobs that run next, then the others: a page of runs needs few of them."""
+        seen: set[str] = set()
+        after: tuple[datetime, str] | None = None
+        while True:
+            jobs, after = await self._jobs.next_to_run(tenant_id=tenant_id, after=after)
+            # One that fired meanwhile is there again, at its next due time.
+            anew = [job for job in jobs if job.definition.job_id not in seen]
+            yield anew, None if after is None else after[0]
+            if after is None:
+                return
+            seen.update(job.definition.job_id for job in jobs)
 
     async def _first_of(self, jobs: Sequence[StoredJob], *, begin: datetime) -> list[_Waiting]:
-        """Returns the next due time of each job that has one, as a heap."""
+        """Returns the next due time of each job that a schedule of its own drives."""
         waiting: list[_Waiting] = []
         for number, job in enumerate(jobs, 1):
-            schedule = job.definition.schedule
-            assert schedule is not None  # noqa: S101  the others were left out
+            schedule = _own_schedule(job)
+            if schedule is None:
+                continue
             found = due_times(
                 schedule, zone=self._zone, after=begin - _TICK, created=job.create_time
             )
@@ -116,7 +136,6 @@ class UpcomingRuns:
                 waiting.append(_Waiting(due=first, job=job, schedule=schedule, later=found))
             if number % _JOBS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        heapify(waiting)
         return waiting
 
     def _run(self, next_one: _Waiting) -> UpcomingRun:
@@ -144,6 +163,17 @@ class _Waiting:
             other.due.instant,
             other.job.definition.job_id,
         )
+
+
+def _own_schedule(job: StoredJob) -> Schedule | None:
+    """Returns the schedule that drives a job, if one does."""
+    if job.is_paused or job.definition.preference_source is PreferenceSource.DYNAMIC:
+        return None
+    return job.definition.schedule
+
+
+def _earlier(first: datetime | None, second: datetime | None) -> datetime | None:
+    return first if second is None or (first is not None and first <= second) else second
 
 
 def _advance(waiting: list[_Waiting]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -107,6 +108,27 @@ class SqlJobs:
     async def get_many(self, job_ids: Sequence[str], *, tenant_id: str) -> dict[str, StoredJob]:
         async with self._database.reading() as connection:
             return await _fetch(connection, job_ids, tenant_id=tenant_id)
+
+    async def next_to_run(
+        self, *, tenant_id: str, limit: int, after: tuple[datetime, str] | None
+    ) -> tuple[list[StoredJob], tuple[datetime, str] | None]:
+        query = sa.select(jobs).where(
+            jobs.c.tenant_id == tenant_id, jobs.c.next_due_time.is_not(None)
+        )
+        if after is not None:
+            due_time, job_id = after
+            place = sa.tuple_(jobs.c.next_due_time, jobs.c.job_id)
+            query = query.where(place > sa.tuple_(to_micros(due_time), job_id))
+        query = query.order_by(jobs.c.next_due_time, jobs.c.job_id).limit(limit + 1)
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        page, more_follow = first_page(
+            rows, page_size=limit, weight=lambda row: len(row.definition_json)
+        )
+        if not more_follow:
+            return [job_from(row) for row in page], None
+        last = page[-1]
+        return [job_from(row) for row in page], (from_micros(last.next_due_time), last.job_id)
 
     async def list(
         self, wanted: JobFilter, *, page_size: int, after: tuple[str, str] | None

@@ -791,6 +791,15 @@ class JobStore(Protocol):
         """Returns those of the jobs that exist, by id."""
         ...
 
+    async def next_to_run(
+        self, *, tenant_id: str, limit: int, after: tuple[datetime, str] | None
+    ) -> tuple[list[StoredJob], tuple[datetime, str] | None]:
+        """Returns jobs that have a next run by its due time and their id.
+
+        None of the jobs that follow is due before the time in the place where they start.
+        """
+        ...
+
     async def list(
         self, wanted: JobFilter, *, page_size: int, after: tuple[str, str] | None
     ) -> tuple[list[StoredJob], tuple[str, str] | None]:
