@@ -12,6 +12,7 @@ from bench.measuring import Scale, Verdict
 from bench.memory import stored_items
 from bench.processing import noop_items, waiting_items
 from bench.reading import running_batch, stored_batch
+from bench.scheduling import many_jobs
 from bench.watching import many_watchers, one_watcher
 from bench.workplace import Workplace
 
@@ -34,6 +35,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "p6-postgresql": partial(inline_items, kind="postgresql"),
     "p8-sqlite": partial(stored_items, kind="sqlite"),
     "p8-postgresql": partial(stored_items, kind="postgresql"),
+    "jobs-sqlite": partial(many_jobs, kind="sqlite"),
+    "jobs-postgresql": partial(many_jobs, kind="postgresql"),
 }
 
 

@@ -85,12 +85,12 @@ def _growth(courses: list[Course], kind: DatabaseKind, items: int) -> Verdict:
 
 async def _course(place: Workplace, scale: Scale, kind: DatabaseKind) -> Course:
     async with _watched_service(place, kind) as (service, sampler):
-        looks = [await _look(sampler)]
+        looks = [await look(sampler)]
         stored = 0
         for count in (_FIRST, scale.stored_items - _FIRST):
             await _process(service, count)
             stored += count
-            looks.append(await _look(sampler))
+            looks.append(await look(sampler))
             tell(
                 f"P8 {kind}",
                 items=f"{stored:>8,}",
@@ -141,6 +141,7 @@ async def _upload(service: Service, count: int) -> Batch:
     return await batches.seal_batch(draft.batch_id, expected_count=count)
 
 
-async def _look(sampler: Child) -> Memory:
+async def look(sampler: Child) -> Memory:
+    """Returns what the process that ``bench.sampler`` looks at has."""
     peak, pss, uss = map(float, (await sampler.ask("look")).split())
     return Memory(peak=peak, pss=pss, uss=uss)

@@ -21,6 +21,7 @@ DatabaseKind = Literal["sqlite", "postgresql"]
 
 _TEMPLATES = {
     "noop.yaml": "template_id: noop\nprocessor: noop\n",
+    "due.yaml": "template_id: due\nprocessor: noop\noperations: [due]\n",
     "wait.yaml": "template_id: wait\nprocessor: wait\nparameters: {seconds: 0.01}\n",
     "slow.yaml": "template_id: slow\nprocessor: wait\nparameters: {seconds: 1}\n",
     "gated.yaml": "template_id: gated\nprocessor: gated\n",
