@@ -6,9 +6,9 @@ import asyncio
 import atexit
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, TextIO, cast
+from typing import Any, ClassVar, TextIO, cast
 
 import orjson
 import structlog
@@ -113,6 +113,65 @@ class _Lines:
 
 
 _sink: _Lines | None = None
+
+
+class WaitingLog:
+    """Tells that something waits for what is away, without a line for every look.
+
+    There is a warning at the first of several vain looks, when the reason becomes another one, and
+    once a minute; and a line when it goes on.
+
+    Args:
+        log: Where it is told.
+        what: Waits; its events are named after it, such as ``loop.waiting`` and ``loop.resumed``.
+        monotonic: Seconds that never run backwards.
+        facts: Stand in every line.
+    """
+
+    PATIENCE: ClassVar = 60.0  # seconds
+
+    def __init__(
+        self,
+        log: structlog.stdlib.BoundLogger,
+        what: str,
+        *,
+        monotonic: Callable[[], float],
+        **facts: str,
+    ) -> None:
+        self._log = log
+        self._what = what
+        self._facts = facts
+        self._monotonic = monotonic
+        self._reason: str | None = None
+        self._since = 0.0
+        self._told = 0.0
+
+    def waits(self, reason: str, message: str) -> None:
+        """Takes a look that was in vain."""
+        now = self._monotonic()
+        if self._reason is None:
+            self._since = now
+        elif reason == self._reason and now - self._told < self.PATIENCE:
+            return
+        self._reason, self._told = reason, now
+        self._log.warning(
+            f"{self._what}.waiting",
+            **self._facts,
+            reason=reason,
+            error=message,
+            seconds=round(now - self._since, 3),
+        )
+
+    def goes_on(self) -> None:
+        """Takes a look that was not in vain."""
+        if self._reason is not None:
+            self._log.info(
+                f"{self._what}.resumed",
+                **self._facts,
+                reason=self._reason,
+                seconds=round(self._monotonic() - self._since, 3),
+            )
+            self._reason = None
 
 
 def write_fact(level: str, fields: Mapping[str, Any]) -> None:

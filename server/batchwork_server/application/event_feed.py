@@ -19,7 +19,7 @@ from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.feed_place import FeedPlace
 from batchwork_server.errors import Unavailable
-from batchwork_server.logs import get_logger
+from batchwork_server.logs import WaitingLog, get_logger
 from batchwork_server.store.store import Event, Store, UnreadEvent
 from batchwork_server.wakeups import Wakeups
 
@@ -264,6 +264,7 @@ class EventFeed:
         self._known: OrderedDict[int, Batch] = OrderedDict()
         self.batch_listeners: dict[int, BatchListener] = {}
         self.listeners: set[Listener] = set()
+        self._waiting = WaitingLog(log, "watch", monotonic=clock.monotonic)
         wakeups.subscribe(self._announce)
 
     @property
@@ -363,8 +364,9 @@ class EventFeed:
         try:
             look = await table.look()
         except Unavailable as error:
-            log.warning("watch.waiting", reason=error.reason, error=error.message)
+            self._waiting.waits(error.reason, error.message)
             return Look(events=())
+        self._waiting.goes_on()
         self._hand_out(look, safe=table.safe)
         return look
 

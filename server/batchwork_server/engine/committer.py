@@ -15,7 +15,7 @@ from batchwork_server.engine.feed import ChunkRun, Feed
 from batchwork_server.engine.runs import Runs
 from batchwork_server.errors import ProviderUnavailable, RateLimited, Unavailable
 from batchwork_server.failpoints import reach
-from batchwork_server.logs import get_logger
+from batchwork_server.logs import WaitingLog, get_logger
 from batchwork_server.store.store import ChunkRecord, Store
 from batchwork_server.wakeups import Wakeups
 
@@ -49,6 +49,7 @@ class Committer:
         self._something_done = asyncio.Event()
         self._recording = asyncio.Lock()
         self._flushed = clock.monotonic()
+        self._waiting = WaitingLog(log, "commit", monotonic=clock.monotonic)
 
     def finish(self, run: ChunkRun) -> None:
         """Takes a chunk of which no item is left in the feed or in flight."""
@@ -69,8 +70,10 @@ class Committer:
             try:
                 await self.commit_once()
             except Unavailable as error:
-                log.warning("commit.waiting", reason=error.reason, error=error.message)
+                self._waiting.waits(error.reason, error.message)
                 await self._clock.wait(stop, _PAUSE)
+            else:
+                self._waiting.goes_on()
 
     async def commit_once(self) -> None:
         """Records the chunks that are done, and outcomes of others that have waited long enough.

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from batchwork_server.clock import Clock
 from batchwork_server.errors import Unavailable
-from batchwork_server.logs import get_logger
+from batchwork_server.logs import WaitingLog, get_logger
 
 log = get_logger(__name__)
 
@@ -27,20 +27,24 @@ async def tick(
 ) -> None:
     """Calls ``run_once`` now and after every ``interval`` until ``stop`` is set.
 
-    A call that fails is logged, and the next one comes as if it had not.
+    A call that fails is logged, and the next one comes as if it had not. While what it needs is
+    away, that is told now and then, not at every call.
 
     Args:
         wake: Asks for a call before the interval is over. Such a loop ends by cancellation.
     """
+    waiting = WaitingLog(log, "loop", monotonic=clock.monotonic, loop=name)
     while not stop.is_set():
         if wake is not None:
             wake.clear()
         try:
             await run_once()
         except Unavailable as error:
-            log.warning("loop.waiting", loop=name, reason=error.reason, error=error.message)
+            waiting.waits(error.reason, error.message)
         except Exception:
             log.exception("loop.failed", loop=name)
+        else:
+            waiting.goes_on()
         await clock.wait(wake or stop, interval)
 
 

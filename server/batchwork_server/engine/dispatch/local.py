@@ -9,7 +9,7 @@ from typing import Any
 
 from batchwork_server.clock import Clock
 from batchwork_server.errors import Unavailable
-from batchwork_server.logs import get_logger
+from batchwork_server.logs import WaitingLog, get_logger
 from batchwork_server.ports import Take
 from batchwork_server.store.store import ChunkStore
 from batchwork_server.wakeups import Wakeups
@@ -29,6 +29,7 @@ class LocalDispatcher:
         self._chunks = chunks
         self._clock = clock
         self._wakeups = wakeups
+        self._waiting = WaitingLog(log, "dispatch", monotonic=clock.monotonic)
 
     async def enqueue(self, tx: Any, chunk_count: int) -> None:
         """Has nothing to add: the rows that the transaction stored are the queue."""
@@ -44,10 +45,12 @@ class LocalDispatcher:
                 continue
             self._wakeups.work.clear()
             try:
-                if not await self._hand_out(take, room()):
+                handed_out = await self._hand_out(take, room())
+                self._waiting.goes_on()
+                if not handed_out:
                     await self._wait_for_work()
             except Unavailable as error:
-                log.warning("dispatch.waiting", reason=error.reason, error=error.message)
+                self._waiting.waits(error.reason, error.message)
                 await self._clock.wait(stop, LONGEST_PAUSE)
 
     async def _hand_out(self, take: Take, room: int) -> bool:
