@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {
         *("domain", "ports", "store.store", "planners", "processors", "errors"),
         *("clock", "logs", "metrics", "wakeups", "failpoints"),
-        *("orjson", "pebble"),
+        *("orjson", "pebble", "apscheduler"),
     },
     # The clock measures calls; nobody else may read one.
     "rpc": {
@@ -55,6 +56,9 @@ ALLOWED: dict[str, set[str]] = {
 
 ``bootstrap`` puts everything together and ``cli`` starts it: they may import everything.
 """
+
+ONLY_IN = {"apscheduler": SERVER / "engine" / "batch_scheduler.py"}
+"""Libraries that one module of a package may import, and no other."""
 
 ALLOWED_IN_CLIENT = {"batchwork", *RPC_LIBRARIES}
 ALLOWED_IN_CLIENT_CLI = {*ALLOWED_IN_CLIENT, "typer", "rich"}
@@ -110,6 +114,23 @@ def test_a_package_of_the_server_imports_only_what_it_may(module: Path) -> None:
 
     allowed = ALLOWED[package] | {package}
     assert {name for name in imported if not is_among(name, allowed)} == set()
+
+
+@pytest.mark.parametrize(("library", "module"), ONLY_IN.items(), ids=list(ONLY_IN))
+def test_some_libraries_are_known_to_one_module(library: str, module: Path) -> None:
+    importers = {each for each in MODULES for name in imports_of(each) if is_among(name, {library})}
+
+    assert importers == {module}
+
+
+def test_a_process_that_schedules_nothing_does_not_load_the_alarm() -> None:
+    code = "import sys, batchwork_server.cli; print('apscheduler' in sys.modules)"
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout == "False\n"
 
 
 @pytest.mark.parametrize("module", sorted(CLIENT.rglob("*.py")), ids=name_of)

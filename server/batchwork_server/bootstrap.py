@@ -27,6 +27,7 @@ from batchwork_server.application.watching import Watching
 from batchwork_server.clock import Clock, SystemClock
 from batchwork_server.config import Settings
 from batchwork_server.engine.batch_processor import BatchProcessor
+from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.child import Load
 from batchwork_server.engine.closing import Closing
 from batchwork_server.engine.deadlines import Deadlines
@@ -38,7 +39,6 @@ from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.job_file import JOB_FILE, JobFile
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
-from batchwork_server.engine.scheduler import Scheduler
 from batchwork_server.logs import flush_logs, get_logger
 from batchwork_server.process import prepare_process
 from batchwork_server.processors.registry import ProcessorRegistry
@@ -191,6 +191,7 @@ def _put_together(
         users=store.users,
         templates=templates,
         clock=clock,
+        wakeups=wakeups,
         zone=settings.time_zone,
     )
     batches = Batches(
@@ -235,7 +236,7 @@ def _put_together(
             retention=retention,
             closing=Closing(store=store, clock=clock, wakeups=wakeups),
             deadlines=Deadlines(store=store, clock=clock, wakeups=wakeups),
-            scheduler=Scheduler(firing),
+            scheduler=BatchScheduler(firing, clock=clock, wakeups=wakeups),
             clock=clock,
             slots=settings.max_concurrent_items,
             lease=settings.lease,

@@ -20,11 +20,13 @@ class Wakeups:
     Attributes:
         work: Set when there may be chunks to take; the dispatcher clears it.
         room: Set when the workers could use more items; the dispatcher clears it.
+        schedules: Set when a job may be due earlier than was known; the scheduler clears it.
     """
 
     def __init__(self) -> None:
         self.work = asyncio.Event()
         self.room = asyncio.Event()
+        self.schedules = asyncio.Event()
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> None:
@@ -39,3 +41,7 @@ class Wakeups:
     def work_arrived(self) -> None:
         """Tells the dispatcher that there may be chunks to take."""
         self.work.set()
+
+    def schedules_changed(self) -> None:
+        """Tells the scheduler that a job may be due earlier than was known."""
+        self.schedules.set()

@@ -26,6 +26,7 @@ from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.submission import Idempotency, RequestedOptions, Submission
 from batchwork_server.engine.batch_processor import BatchProcessor
+from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.closing import Closing
 from batchwork_server.engine.deadlines import Deadlines
 from batchwork_server.engine.dispatch.local import LocalDispatcher
@@ -34,7 +35,6 @@ from batchwork_server.engine.executor import Executor
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
-from batchwork_server.engine.scheduler import Scheduler
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
@@ -56,7 +56,7 @@ class Worker:
     watching: Watching
     engine: Engine
     deadlines: Deadlines
-    scheduler: Scheduler
+    scheduler: BatchScheduler
     processor: BatchProcessor
     work: FakeProcessor
     categories: FakeCategories
@@ -214,7 +214,8 @@ def put_together(
         alone=True,
         draft_timeout=timedelta(hours=24),
     )
-    scheduler = Scheduler(Firing(store=store, batches=batches, clock=clock, zone="UTC"))
+    firing = Firing(store=store, batches=batches, clock=clock, zone="UTC")
+    scheduler = BatchScheduler(firing, clock=clock, wakeups=wakeups)
     return Worker(
         store=store,
         batches=batches,

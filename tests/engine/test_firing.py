@@ -21,8 +21,8 @@ from batchwork_server.application.validation import Validation
 from batchwork_server.domain.batch import Batch, BatchOptions, BatchState, StateReason
 from batchwork_server.domain.filters import BatchFilter, OccurrenceFilter
 from batchwork_server.domain.firing import Occurrence
+from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.dispatch.local import LocalDispatcher
-from batchwork_server.engine.scheduler import Scheduler
 from batchwork_server.errors import StoreUnavailable, Unavailable
 from batchwork_server.logs import get_logger
 from batchwork_server.store.database import Database, open_database
@@ -72,10 +72,13 @@ class Server:
             users=users,
             templates=templates,
             clock=clock,
+            wakeups=wakeups,
             zone="UTC",
         )
-        self.scheduler = Scheduler(
-            Firing(store=self.store, batches=batches, clock=clock, zone="UTC")
+        self.scheduler = BatchScheduler(
+            Firing(store=self.store, batches=batches, clock=clock, zone="UTC"),
+            clock=clock,
+            wakeups=wakeups,
         )
 
     async def put(self, job_id: str = JOB, **fields: Any) -> None:

@@ -22,6 +22,7 @@ from batchwork_server.errors import StoreUnavailable, Unavailable
 from batchwork_server.logs import get_logger
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.sql_store import SqlStore
+from batchwork_server.wakeups import Wakeups
 
 from tests.factories import TENANT, make_loaded_item, make_template
 from tests.fakes import FakeCategories, FakeClock, FakeTemplates, FakeUsers
@@ -55,6 +56,7 @@ class Server:
             users=FakeUsers(),
             templates=FakeTemplates(make_template(template_id="tpl_posts")),
             clock=clock,
+            wakeups=Wakeups(),
             zone="UTC",
         )
         self.job_file = JobFile(path, jobs=self.jobs, tenant_id=TENANT, interval=INTERVAL)

@@ -69,6 +69,20 @@ async def test_a_job_is_due_when_its_next_run_begins(store: SqlStore) -> None:
     ]
 
 
+async def test_the_next_start_is_the_first_of_all_jobs_after_a_moment(store: SqlStore) -> None:
+    await put(store, make_stored(), make_stored("job_later"), make_stored("job_on_request"))
+    await schedule(store, run_at(0, jitter=timedelta(minutes=5)))
+    await schedule(store, run_at(1), "job_later")
+    first, second = START + timedelta(minutes=5), START + HOUR
+
+    found = [
+        await store.occurrences.next_start_time(after=after)
+        for after in (START, first - timedelta(microseconds=1), first, second)
+    ]
+
+    assert found == [first, first, second, None]
+
+
 async def test_a_job_that_is_stored_again_stays_due(store: SqlStore) -> None:
     await put_due(store)
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from batchwork_server.application.jobs import ImportedJobs, JobChange, JobChangeKind, Jobs
+from batchwork_server.application.jobs import (
+    ImportedJobs,
+    JobChange,
+    JobChangeKind,
+    JobReading,
+    Jobs,
+)
 from batchwork_server.application.notices import MAX_NOTICES
 from batchwork_server.domain.filters import JobFilter
+from batchwork_server.domain.job import parse_job
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import InvalidArgument, NotFound, RequestIdReused, Unavailable
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
+from batchwork_server.wakeups import Wakeups
 
 from tests.factories import TENANT, make_loaded_item, make_template
 from tests.fakes import START, FakeCategories, FakeClock, FakeTemplates, FakeUsers
@@ -67,12 +75,18 @@ def templates() -> FakeTemplates:
 
 
 @pytest.fixture
+def wakeups() -> Wakeups:
+    return Wakeups()
+
+
+@pytest.fixture
 def jobs(
     store: SqlStore,
     categories: FakeCategories,
     users: FakeUsers,
     templates: FakeTemplates,
     clock: FakeClock,
+    wakeups: Wakeups,
 ) -> Jobs:
     return Jobs(
         store=store,
@@ -80,6 +94,7 @@ def jobs(
         users=users,
         templates=templates,
         clock=clock,
+        wakeups=wakeups,
         zone="UTC",
     )
 
@@ -354,6 +369,41 @@ async def test_a_source_that_is_away_stops_the_import(
 
     with pytest.raises(NotFound):
         await jobs.get_job("job_posts", tenant_id=TENANT)
+
+
+# Waking the scheduler.
+
+
+def reading(**changes: Any) -> JobReading:
+    return lambda _stored: parse_job(make_job(schedule={"frequency": "hourly"}, **changes))
+
+
+CHANGES: dict[str, Callable[[Jobs], Awaitable[object]]] = {
+    "importing": lambda jobs: imported(jobs, make_job(schedule={"frequency": "hourly"})),
+    "creating": lambda jobs: jobs.create_job(reading(id="job_more"), tenant_id=TENANT),
+    "updating": lambda jobs: jobs.update_job("job_posts", reading(), tenant_id=TENANT),
+    "resuming": lambda jobs: jobs.resume_job("job_posts", tenant_id=TENANT),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_a_job_that_may_be_due_earlier_wakes_the_scheduler(
+    jobs: Jobs, wakeups: Wakeups, change: Callable[[Jobs], Awaitable[object]]
+) -> None:
+    await imported(jobs)
+    await jobs.pause_job("job_posts", tenant_id=TENANT)
+    wakeups.schedules.clear()
+
+    await change(jobs)
+
+    assert wakeups.schedules.is_set()
+
+
+async def test_a_change_that_is_only_looked_at_wakes_nobody(jobs: Jobs, wakeups: Wakeups) -> None:
+    await imported(jobs, validate_only=True)
+    await jobs.create_job(reading(), tenant_id=TENANT, validate_only=True)
+
+    assert not wakeups.schedules.is_set()
 
 
 # Exporting and reading.

@@ -96,6 +96,10 @@ class Firing:
             await asyncio.sleep(0)
         return len(due_jobs)
 
+    async def next_start_time(self, *, after: datetime) -> datetime | None:
+        """Returns when the first run begins that begins after a moment, of whatever job."""
+        return await self._store.occurrences.next_start_time(after=after)
+
     async def _fire(self, due: DueJob) -> bool:
         """Decides about the runs of one job that should have begun; tells whether that is done."""
         try:

@@ -36,6 +36,7 @@ from batchwork_server.errors import (
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
 from batchwork_server.store.store import Store, Transaction
+from batchwork_server.wakeups import Wakeups
 
 UNKNOWN_OPERATION = "UNKNOWN_OPERATION"
 UNKNOWN_TEMPLATE = "UNKNOWN_TEMPLATE"
@@ -151,12 +152,14 @@ class Jobs:
         users: UserRepository,
         templates: TemplateService,
         clock: Clock,
+        wakeups: Wakeups,
         zone: str,
     ) -> None:
         self._store = store
         self._notices = JobNotices(categories=categories, users=users)
         self._templates = templates
         self._clock = clock
+        self._wakeups = wakeups
         self._zone = zone
 
     async def import_jobs(
@@ -210,6 +213,7 @@ class Jobs:
             await self._put(tx, changed, stored, tenant_id=tenant_id, now=now)
             await self._store.jobs.delete(tx, _deleted(answer.changes), tenant_id=tenant_id)
             await self._remember(tx, request, _imported_to(answer))
+        self._wakeups.schedules_changed()
         log.info("jobs.imported", tenant_id=tenant_id, source=owner, **answer.counts)
         return answer
 
@@ -259,6 +263,7 @@ class Jobs:
             _refuse_taken(job_id, stored.get(job_id))
             await self._put(tx, [answer.job], stored, tenant_id=tenant_id, now=now)
             await self._remember(tx, request, _checked_to(answer))
+        self._wakeups.schedules_changed()
         log.info("job.created", tenant_id=tenant_id, job_id=job_id)
         return answer
 
@@ -317,6 +322,7 @@ class Jobs:
                 before = {job_id: stored}
                 await self._put(tx, [answer.job], before, tenant_id=tenant_id, now=now)
             await self._remember(tx, request, _checked_to(answer))
+        self._wakeups.schedules_changed()
         log.info("job.updated", tenant_id=tenant_id, job_id=job_id, revision=answer.job.revision)
         return answer
 
@@ -409,6 +415,7 @@ class Jobs:
                 await self._store.jobs.schedule(tx, {job_id: next_run}, tenant_id=tenant_id)
             await self._remember(tx, request, _checked_to(CheckedJob(job=job, notices=())))
         if job is not before:
+            self._wakeups.schedules_changed()
             event = "job.paused" if job.is_paused else "job.resumed"
             log.info(event, tenant_id=tenant_id, job_id=job_id)
         return job

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from batchwork_server.clock import Clock
 from batchwork_server.engine.batch_processor import BatchProcessor
+from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.closing import Closing
 from batchwork_server.engine.deadlines import Deadlines
 from batchwork_server.engine.isolation import ChildProcesses
@@ -16,7 +17,6 @@ from batchwork_server.engine.job_file import JobFile
 from batchwork_server.engine.loop import supervise, tick
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
-from batchwork_server.engine.scheduler import Scheduler
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import Dispatcher
 
@@ -50,7 +50,7 @@ class Engine:
         retention: Retention,
         closing: Closing,
         deadlines: Deadlines,
-        scheduler: Scheduler,
+        scheduler: BatchScheduler,
         clock: Clock,
         slots: int,
         lease: timedelta,
@@ -86,6 +86,7 @@ class Engine:
         await self._follow_job_file()
         for _ in range(self._slots):
             self._start_worker()
+        self._scheduler.start()
         self._loops += [
             self._supervise("committer", self._commit, stop=self._stop_all),
             self._tick("leases", self._processor.extend_leases, self._lease / 3),
@@ -97,7 +98,12 @@ class Engine:
                 "closing", self._closing.run_once, Closing.INTERVAL, wake=self._closing.wake
             ),
             self._tick("deadlines", self._deadlines.run_once, Deadlines.INTERVAL),
-            self._tick("scheduler", self._scheduler.run_once, Scheduler.INTERVAL),
+            self._tick(
+                "scheduler",
+                self._scheduler.run_once,
+                BatchScheduler.INTERVAL,
+                wake=self._scheduler.wake,
+            ),
             self._tick("workers", self._replace_workers, self.WATCH_INTERVAL),
         ]
         self._claims = [self._supervise("dispatcher", self._dispatch, stop=self._stop_claims)]
@@ -181,6 +187,7 @@ class Engine:
         """Records what is done, gives back what is not, and ends the loops."""
         self._stop_all.set()
         await _cancel(self._loops)
+        self._scheduler.close()
         await self._processor.release()
         if self._children is not None:
             await self._children.close()

@@ -35,6 +35,7 @@ _RECORD = f"""
 INSERT INTO occurrences ({_NAMES}) SELECT {_NAMES} FROM {{rows}} WHERE true
 ON CONFLICT (tenant_id, job_id, due_time) DO NOTHING RETURNING due_time
 """
+NEXT_START = "SELECT MIN(next_start_time) FROM jobs WHERE next_start_time > ?"
 _MOVE = """
 UPDATE jobs SET next_due_time = ?, next_start_time = ?
 WHERE tenant_id = ? AND job_id = ? AND revision = ? AND create_time = ? AND next_due_time = ?
@@ -72,6 +73,11 @@ class SqlOccurrences:
         async with self._database.reading() as connection:
             rows = (await connection.execute(query)).all()
         return [_due_from(row) for row in rows]
+
+    async def next_start_time(self, *, after: datetime) -> datetime | None:
+        async with self._database.reading() as connection:
+            [(start,)] = await run(connection, NEXT_START, (to_micros(after),))
+        return from_micros(start)
 
     async def unscheduled(
         self, *, limit: int, after: tuple[str, str] | None

@@ -830,6 +830,10 @@ class OccurrenceStore(Protocol):
         """Returns jobs of every tenant whose next run is to begin, the longest due first."""
         ...
 
+    async def next_start_time(self, *, after: datetime) -> datetime | None:
+        """Returns when the first run of any tenant begins that begins after a moment."""
+        ...
+
     async def unscheduled(
         self, *, limit: int, after: tuple[str, str] | None
     ) -> tuple[list[StoredJob], tuple[str, str] | None]:
