@@ -9,8 +9,11 @@ from typing import Any
 
 from batchwork_server.domain.batch import (
     HANDICAPS,
+    Batch,
     BatchOptions,
     BatchRequest,
+    BatchState,
+    Counts,
     Priority,
     Template,
     dispatch_time,
@@ -53,6 +56,21 @@ def make_request(**changes: Any) -> BatchRequest:
         "operation": "render",
     }
     return BatchRequest(**defaults | changes)
+
+
+def make_batch(**changes: Any) -> Batch:
+    """Makes a batch of one item that has not begun."""
+    defaults: dict[str, Any] = {
+        "key": 1,
+        "batch_id": "bat_test_1",
+        "tenant_id": TENANT,
+        "state": BatchState.PENDING,
+        "counts": Counts(total=1, pending=1),
+        "request": make_request(),
+        "create_time": START,
+        "update_time": START,
+    }
+    return Batch(**defaults | changes)
 
 
 def make_item(item_id: str = "", *, data: Any = None, **changes: Any) -> NewItem:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from batchwork_server.clock import Clock, SystemClock
+from batchwork_server.domain.batch import BatchState
 from batchwork_server.engine.batch_scheduler import Alarm, BatchScheduler
 from batchwork_server.engine.loop import tick
 from batchwork_server.errors import StoreUnavailable
 from batchwork_server.wakeups import Wakeups
 
+from tests.factories import make_batch, make_request
 from tests.fakes import START, FakeClock
 
 PATIENCE = 30  # seconds in which a wake-up comes, however busy the machine is
@@ -113,6 +115,26 @@ async def test_a_job_that_is_due_earlier_wakes_it_at_once(clock: FakeClock):
     wakeups.schedules_changed()
 
     assert scheduler.wake.is_set()
+
+
+@pytest.mark.parametrize(
+    ("job_id", "state", "wakes"),
+    [
+        pytest.param("job_posts", BatchState.SUCCEEDED, True, id="the end of a run"),
+        pytest.param("job_posts", BatchState.CANCELLED, True, id="a run that is cancelled"),
+        pytest.param("job_posts", BatchState.RUNNING, False, id="progress of a run"),
+        pytest.param("", BatchState.SUCCEEDED, False, id="the end of a batch without a job"),
+    ],
+)
+async def test_the_end_of_a_run_wakes_it(
+    clock: FakeClock, job_id: str, state: BatchState, wakes: bool
+):
+    wakeups = Wakeups()
+    scheduler = BatchScheduler(FakeFiring(clock), clock=clock, wakeups=wakeups)
+
+    wakeups.batch_changed(make_batch(state=state, request=make_request(job_id=job_id)))
+
+    assert scheduler.wake.is_set() is wakes
 
 
 async def test_a_job_that_rests_does_not_wake_it_again_and_again(clock: FakeClock):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Protocol
 
 from batchwork_server.clock import Clock
+from batchwork_server.domain.batch import Batch
 from batchwork_server.wakeups import Wakeups
 
 
@@ -29,10 +30,10 @@ class Fires(Protocol):
 class BatchScheduler:
     """Fires what is due, when it is due; two of these fire each due time once.
 
-    An alarm wakes it at the next start time that the store knows of, and a change of a job here
-    wakes it at once. All of that is a courtesy. It also looks by itself: for what another server
-    has stored, after a jump of the clock or a sleep of the machine, neither of which the alarm
-    notices, and for jobs that rest.
+    An alarm wakes it at the next start time that the store knows of; a change of a job and the end
+    of a run, when they come about on this server, wake it at once. All of that is a courtesy. It
+    also looks by itself: for what other servers do, after a jump of the clock or a sleep of the
+    machine, neither of which the alarm notices, and for jobs that rest.
 
     Attributes:
         wake: Set when there may be something to decide before the interval is over.
@@ -47,6 +48,12 @@ class BatchScheduler:
         self._all_scheduled = False
         self._alarm: Alarm | None = None
         self.wake = wakeups.schedules
+        wakeups.subscribe(self._on_batch)
+
+    def _on_batch(self, batch: Batch) -> None:
+        """Looks what waited for the end of a run, when one ends."""
+        if batch.state.is_final and batch.request.job_id:
+            self.wake.set()
 
     def start(self) -> None:
         """Starts the alarm, in the loop that runs; without it there is a look every interval."""
