@@ -187,6 +187,21 @@ async def test_second_server_on_a_file_is_refused_with_the_process_of_the_first(
     await reopened.close()
 
 
+async def test_what_is_opened_beside_a_server_neither_minds_nor_keeps_anybody_away(sqlite_url):
+    server = await open_database(sqlite_url)
+
+    beside = await open_database(sqlite_url, shared=True)
+    async with beside.transaction() as tx:
+        await tx.connection.execute(ADD_USER)
+    seen = await server.fetch_row(COUNT_USERS, ("default",))
+    await server.close()
+    successor = await open_database(sqlite_url)
+
+    assert seen == (1,)
+    await beside.close()
+    await successor.close()
+
+
 def write_garbage(path: Path) -> None:
     path.write_bytes(b"this was never a database" * 1000)
 

@@ -325,6 +325,7 @@ async def open_database(
     busy_timeout: timedelta = BUSY_TIMEOUT,
     disk_limits: DiskLimits = NO_LIMITS,
     silent_after: timedelta = SILENT_AFTER,
+    shared: bool = False,
 ) -> Database:
     """Opens the database, creates it when it is not there, and brings its schema up to date.
 
@@ -339,6 +340,8 @@ async def open_database(
         silent_after: Of PostgreSQL: how long it and we wait for each other. It ends a transaction
             that says nothing, because who opened it is cut off or stopped, and its locks keep
             others from the work; we end a connection on which its machine acknowledges nothing.
+        shared: Of SQLite: opens the file beside a server and keeps no other away. Who takes chunks
+            must not: they would be another's, too.
 
     Raises:
         ConfigurationError: the URL is not understood, another server has the file, the file is
@@ -349,7 +352,11 @@ async def open_database(
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         return await _open_sqlite(
-            parsed, synchronous=synchronous, busy_timeout=busy_timeout, disk_limits=disk_limits
+            parsed,
+            synchronous=synchronous,
+            busy_timeout=busy_timeout,
+            disk_limits=disk_limits,
+            shared=shared,
         )
     return await _open_postgresql(parsed, silent_after=silent_after)
 
@@ -371,11 +378,16 @@ def _parse(url: str) -> sa.URL:
 
 
 async def _open_sqlite(
-    url: sa.URL, *, synchronous: Synchronous, busy_timeout: timedelta, disk_limits: DiskLimits
+    url: sa.URL,
+    *,
+    synchronous: Synchronous,
+    busy_timeout: timedelta,
+    disk_limits: DiskLimits,
+    shared: bool,
 ) -> Database:
     path = _database_file(url)
     disk = DiskSpace(path, disk_limits)
-    lock = _lock(path)
+    lock = None if shared else _lock(path)
     try:
         writer, reader = (
             _sqlite_engine(
@@ -391,7 +403,8 @@ async def _open_sqlite(
         points = SqlitePoints(path, busy_timeout=busy_timeout)
         return Database(writer, reader, points=points, disk=disk, lock=lock)
     except BaseException:
-        lock.close()
+        if lock is not None:
+            lock.close()
         raise
 
 
