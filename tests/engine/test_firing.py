@@ -75,11 +75,8 @@ class Server:
             wakeups=wakeups,
             zone="UTC",
         )
-        self.scheduler = BatchScheduler(
-            Firing(store=self.store, batches=batches, clock=clock, zone="UTC"),
-            clock=clock,
-            wakeups=wakeups,
-        )
+        self.firing = Firing(store=self.store, batches=batches, clock=clock, zone="UTC")
+        self.scheduler = BatchScheduler(self.firing, clock=clock, wakeups=wakeups)
 
     async def put(self, job_id: str = JOB, **fields: Any) -> None:
         """Imports a job that is due at half past every hour."""
