@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 from batchwork_server.clock import Clock, SystemClock
 from batchwork_server.domain.batch import BatchState
+from batchwork_server.domain.schedule import Hourly, Schedule
 from batchwork_server.engine.batch_scheduler import Alarm, BatchScheduler
 from batchwork_server.engine.loop import tick
 from batchwork_server.errors import StoreUnavailable
 from batchwork_server.wakeups import Wakeups
 
+from tests.engine.conftest import StartWorker
 from tests.factories import make_batch, make_request
 from tests.fakes import START, FakeClock
+from tests.store.test_jobs import make_stored, put
+from tests.store.test_occurrences import listed, run_at, schedule
 
 PATIENCE = 30  # seconds in which a wake-up comes, however busy the machine is
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
@@ -247,3 +251,19 @@ async def test_an_alarm_says_nothing_in_the_log_unless_it_fails(
     [line] = logged()
     assert (line["level"], line["logger"]) == ("error", "apscheduler.executors.default")
     assert "ZeroDivisionError" in line["exception"]
+
+
+async def test_a_server_looks_at_a_changed_job_without_waiting_for_its_interval(
+    start_worker: StartWorker, clock: FakeClock
+):
+    worker = await start_worker(clock=clock)
+    await clock.waited_on()
+    await put(worker.store, make_stored(schedule=Schedule(cadence=Hourly())))
+    await schedule(worker.store, run_at(0))
+
+    worker.wakeups.schedules_changed()
+
+    async with asyncio.timeout(PATIENCE):
+        while not await listed(worker.store):
+            await asyncio.sleep(0)
+    assert clock.now() == START
