@@ -15,16 +15,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from batchwork_server.domain.batch import HANDICAPS, BatchOptions, Priority
 from batchwork_server.domain.caller import ALL_TENANTS, LONGEST_TENANT_ID
 from batchwork_server.domain.json_object import is_line
+from batchwork_server.domain.durations import parse_duration
 from batchwork_server.domain.retry import LARGEST_MULTIPLIER, LEAST_MULTIPLIER, RetryPolicy
 from batchwork_server.domain.schedule import is_time_zone
 from batchwork_server.errors import ConfigurationError
 
 
 def _seconds(value: object) -> object:
-    """Reads a bare number as seconds; timedelta itself reads ISO 8601 durations."""
-    if isinstance(value, str) and value.replace(".", "", 1).isdigit():
-        return timedelta(seconds=float(value))
-    return value
+    """Reads seconds and Go's notation; timedelta itself reads ISO 8601 durations."""
+    duration = parse_duration(value) if isinstance(value, str) else None
+    return value if duration is None else duration
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
@@ -35,7 +35,7 @@ _MOST_PROCESSES = 64
 class Settings(BaseSettings):
     """How one server runs. Each field names its environment variable.
 
-    Durations are seconds, as a number, unless the name says otherwise.
+    Durations are seconds, as a number, or have units (``1h30m``), unless the name says otherwise.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)

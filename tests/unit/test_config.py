@@ -175,3 +175,14 @@ def test_there_are_as_many_child_processes_as_processors_unless_it_is_said(monke
     monkeypatch.setenv("BATCHWORK_PROCESS_WORKERS", "65")
     with pytest.raises(ConfigurationError, match="BATCHWORK_PROCESS_WORKERS"):
         load_settings()
+
+
+@pytest.mark.parametrize("text", ["5400", "1h30m", "90m", "PT1H30M"])
+def test_a_duration_is_seconds_or_has_units(monkeypatch, text):
+    monkeypatch.setenv("BATCHWORK_DRAFT_TIMEOUT", text)
+
+    assert load_settings().draft_timeout == timedelta(hours=1, minutes=30)
+
+
+def test_a_duration_without_sense_is_named(monkeypatch):
+    assert "BATCHWORK_LEASE" in refusal(monkeypatch, BATCHWORK_LEASE="5 minutes")
