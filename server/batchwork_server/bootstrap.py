@@ -32,6 +32,7 @@ from batchwork_server.engine.child import Load
 from batchwork_server.engine.closing import Closing
 from batchwork_server.engine.deadlines import Deadlines
 from batchwork_server.engine.dispatch.local import LocalDispatcher
+from batchwork_server.engine.endings import Endings
 from batchwork_server.engine.engine import Engine
 from batchwork_server.engine.executor import Executor
 from batchwork_server.engine.health import EngineHealth
@@ -156,6 +157,7 @@ def _put_together(
 ) -> Application:
     store = SqlStore(database)
     wakeups = Wakeups()
+    Endings(wakeups)
     alone = database.dialect == "sqlite"  # its lock file keeps other processes away
     validation = Validation(store.users)
     dispatcher = LocalDispatcher(chunks=store.chunks, clock=clock, wakeups=wakeups)

@@ -30,6 +30,7 @@ from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.closing import Closing
 from batchwork_server.engine.deadlines import Deadlines
 from batchwork_server.engine.dispatch.local import LocalDispatcher
+from batchwork_server.engine.endings import Endings
 from batchwork_server.engine.engine import Engine
 from batchwork_server.engine.executor import Executor
 from batchwork_server.engine.isolation import ChildProcesses
@@ -175,6 +176,7 @@ def put_together(
     registry = ProcessorRegistry()
     registry.register("scripted", work)
     wakeups = Wakeups()
+    Endings(wakeups)
     users, categories = FakeUsers(), FakeCategories()
     dispatcher = LocalDispatcher(chunks=store.chunks, clock=clock, wakeups=wakeups)
     planning = Planning(

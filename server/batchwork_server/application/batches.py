@@ -225,6 +225,8 @@ class Batches:
             skipped=batch.counts.skipped,
             job_id=batch.request.job_id,
         )
+        if batch.state.is_final:
+            self._wakeups.batch_changed(batch)  # nobody else will tell of its end
 
     def _expire_time(
         self, submission: Submission, options: BatchOptions, *, now: datetime

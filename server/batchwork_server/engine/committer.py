@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from batchwork_server.clock import Clock
-from batchwork_server.domain.batch import Batch, StateReason, dispatch_time
+from batchwork_server.domain.batch import StateReason, dispatch_time
 from batchwork_server.domain.item import ItemState, Outcome
 from batchwork_server.domain.retry import provider_pause
 from batchwork_server.engine.executor import RunningBatch
@@ -178,26 +178,10 @@ class Committer:
                 self.lose(run)
             elif record.done or record.release:
                 self._forget(run)
-        self._tell(recorded.batches.values())
+        for batch in recorded.batches.values():
+            self._wakeups.batch_changed(batch)
         if any(record.release for record in records):
             self._wakeups.work_arrived()  # a retry may be due before anybody looks
-
-    def _tell(self, batches: Iterable[Batch]) -> None:
-        for batch in batches:
-            if batch.state.is_final:
-                counts = batch.counts
-                log.info(
-                    "batch.finished",
-                    batch_id=batch.batch_id,
-                    tenant_id=batch.tenant_id,
-                    state=batch.state,
-                    total=counts.total,
-                    succeeded=counts.succeeded,
-                    failed=counts.failed,
-                    skipped=counts.skipped,
-                    seconds=round((batch.update_time - batch.create_time).total_seconds(), 3),
-                )
-            self._wakeups.batch_changed(batch)
 
     def lose(self, run: ChunkRun) -> None:
         """Stops the work on a chunk that somebody else has by now."""

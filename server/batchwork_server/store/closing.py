@@ -41,7 +41,7 @@ async def close_some(connection: AsyncConnection, *, now: datetime) -> Batch | N
     """Closes some of the chunks of one batch that is being cancelled.
 
     Returns:
-        The batch after it; none when nothing is left to be closed.
+        The batch after it; none when nothing is left that nobody else is closing.
     """
     rows = await run(
         connection,
@@ -56,6 +56,8 @@ async def close_some(connection: AsyncConnection, *, now: datetime) -> Batch | N
     skip = " FOR UPDATE SKIP LOCKED" if dialect_of(connection) == "postgresql" else ""
     limit = max(1, ITEMS_AT_ONCE // item_count)
     ranges = await run(connection, _CLOSE_CHUNKS.format(skip=skip), (batch_key, limit))
+    if not ranges:
+        return None  # another server has them in hand, and tells of the batch
     change = Change(closed_chunks=len(ranges), progress=True)
     for first, end in _spans((first, count) for first, count in ranges):
         for statement in (_CLOSE_NEW, _CLOSE_WAITING):

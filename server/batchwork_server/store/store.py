@@ -496,7 +496,7 @@ class ChangeStore(Protocol):
         """Closes some thousands of the items of one batch that is being cancelled.
 
         Returns:
-            The batch after it; none when nothing is left to be closed.
+            The batch after it; none when nothing is left that nobody else is closing.
         """
         ...
 
