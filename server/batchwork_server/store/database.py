@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
+import inspect
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import (
-    AbstractContextManager,
-    asynccontextmanager,
-    closing,
-    suppress,
-)
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +24,10 @@ from sqlalchemy.ext.asyncio import (
 
 from batchwork_server.errors import ConfigurationError, StorageFull, StoreUnavailable
 from batchwork_server.store.disk import NO_LIMITS, DiskLimits, DiskSpace
+from batchwork_server.store.location import database_file, lock_file, look_into, parse_url
 from batchwork_server.store.patience import patient, to_its_end
 from batchwork_server.store.points import PointReader, PostgresPoints, SqlitePoints
-from batchwork_server.store.schema import (
-    VERSION_TABLE,
-    needs_upgrade,
-    refuse_strangers,
-    upgrade,
-)
+from batchwork_server.store.schema import needs_upgrade, refuse_strangers, upgrade
 from batchwork_server.store.silence import give_up_on_silence
 from batchwork_server.store.store import Transaction
 
@@ -49,10 +40,24 @@ BUSY_TIMEOUT = timedelta(seconds=5)
 SILENT_AFTER = timedelta(seconds=30)
 """When PostgreSQL and we give each other up, unless the caller says otherwise."""
 
-_ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
-
 # Alembic keeps the migration that is running in a global.
 _migrating: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresLimits:
+    """How much of PostgreSQL one server takes.
+
+    Attributes:
+        connect_timeout: How long a connection may take to be made.
+        max_open: Connections at once, those for point reads included.
+        max_idle: Those of them that are kept when nobody needs them.
+    """
+
+    connect_timeout: timedelta = timedelta(seconds=30)
+    max_open: int = 20
+    max_idle: int = 12
+
 
 _CACHE_KIB = 4000
 """The pages that each connection of SQLite keeps; the system keeps them as well."""
@@ -96,7 +101,7 @@ class Database:
             StoreUnavailable: the database is away or locked; nothing was changed.
             StorageFull: there is no space to write; nothing was changed.
         """
-        async with _connected(self._writer, self._disk) as connection:
+        async with connected(self._writer, self._disk) as connection:
             begun = connection.begin()
             await to_its_end(_begin(begun))
             try:
@@ -113,7 +118,7 @@ class Database:
         Raises:
             StoreUnavailable: the database is away.
         """
-        async with _connected(self._reader, self._disk) as connection:
+        async with connected(self._reader, self._disk) as connection:
             yield patient(connection)
 
     async def fetch_row(self, sql: str, parameters: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -128,7 +133,7 @@ class Database:
         Raises:
             StoreUnavailable: the database is away.
         """
-        with _StoreErrors(self._disk):
+        with StoreErrors(self._disk):
             return await self._points.fetch_row(sql, parameters)
 
     async def ping(self) -> None:
@@ -172,7 +177,7 @@ class Database:
 
     async def _empty_log(self) -> None:
         """Moves the log of SQLite into the file, so that its space is there for the reserve."""
-        async with _connected(self._writer, self._disk) as connection:
+        async with connected(self._writer, self._disk) as connection:
             raw: Any = await connection.get_raw_connection()  # a checkpoint fits no transaction
             await raw.driver_connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -191,8 +196,11 @@ async def _begin(transaction: AsyncTransaction) -> None:
 
 
 @asynccontextmanager
-async def _connected(engine: AsyncEngine, disk: DiskSpace | None) -> AsyncIterator[AsyncConnection]:
-    with _StoreErrors(disk):
+async def connected(
+    engine: AsyncEngine, disk: DiskSpace | None = None
+) -> AsyncIterator[AsyncConnection]:
+    """Opens a connection, whose errors are ours when the database is away."""
+    with StoreErrors(disk):
         try:
             connection = await _connect(engine)
         except OSError as error:  # only here: an OSError of the block is not the database's
@@ -215,7 +223,7 @@ async def _connect(engine: AsyncEngine) -> AsyncConnection:
         raise
 
 
-class _StoreErrors(AbstractContextManager[None]):
+class StoreErrors(AbstractContextManager[None]):
     """Tells what is away, and safe to try again, from what is wrong and passes through.
 
     A cancellation wins over both: a loop that was told to end while its connection broke would
@@ -326,6 +334,7 @@ async def open_database(
     disk_limits: DiskLimits = NO_LIMITS,
     silent_after: timedelta = SILENT_AFTER,
     shared: bool = False,
+    postgres_limits: PostgresLimits = PostgresLimits(),
 ) -> Database:
     """Opens the database, creates it when it is not there, and brings its schema up to date.
 
@@ -342,6 +351,7 @@ async def open_database(
             others from the work; we end a connection on which its machine acknowledges nothing.
         shared: Of SQLite: opens the file beside a server and keeps no other away. Who takes chunks
             must not: they would be another's, too.
+        postgres_limits: Of PostgreSQL: how many connections there are.
 
     Raises:
         ConfigurationError: the URL is not understood, another server has the file, the file is
@@ -349,7 +359,7 @@ async def open_database(
         StoreUnavailable: the database does not answer; try again.
         StorageFull: there is no space even to open it.
     """
-    parsed = _parse(url)
+    parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         return await _open_sqlite(
             parsed,
@@ -358,23 +368,7 @@ async def open_database(
             disk_limits=disk_limits,
             shared=shared,
         )
-    return await _open_postgresql(parsed, silent_after=silent_after)
-
-
-def _parse(url: str) -> sa.URL:
-    try:
-        parsed = sa.make_url(url)
-        backend = parsed.get_backend_name()
-    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
-        raise ConfigurationError(
-            "BATCHWORK_DATABASE_URL is not a URL; write sqlite:///batchwork.db or "
-            "postgresql://user:password@host/name."
-        ) from error
-    if backend not in _ASYNC_DRIVERS:
-        raise ConfigurationError(
-            f"BATCHWORK_DATABASE_URL names {backend!r}; sqlite and postgresql are supported."
-        )
-    return parsed.set(drivername=_ASYNC_DRIVERS[backend])
+    return await _open_postgresql(parsed, silent_after=silent_after, limits=postgres_limits)
 
 
 async def _open_sqlite(
@@ -385,9 +379,9 @@ async def _open_sqlite(
     disk_limits: DiskLimits,
     shared: bool,
 ) -> Database:
-    path = _database_file(url)
+    path = database_file(url)
     disk = DiskSpace(path, disk_limits)
-    lock = None if shared else _lock(path)
+    lock = None if shared else lock_file(path)
     try:
         writer, reader = (
             _sqlite_engine(
@@ -428,55 +422,8 @@ async def _prepare_sqlite(writer: AsyncEngine, path: Path, disk: DiskSpace) -> N
         await asyncio.to_thread(disk.put_ballast)
 
 
-def _database_file(url: sa.URL) -> Path:
-    if not url.database or url.database == ":memory:":
-        raise ConfigurationError(
-            "BATCHWORK_DATABASE_URL names no file; a batch must outlive its process, so write "
-            "sqlite:///batchwork.db."
-        )
-    path = Path(url.database)
-    if not path.absolute().parent.is_dir():
-        raise ConfigurationError(f"The folder of the database file {path} does not exist.")
-    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-        raise ConfigurationError(f"The database file {path} cannot be read and written by us.")
-    return path
-
-
-def _lock(path: Path) -> IO[str]:
-    """Takes the lock of a database file; the kernel gives it back when the process ends.
-
-    Two servers on one file would each hold the other's work for lost.
-    """
-    file = path.resolve()  # by every name that the file has
-    try:
-        lock = file.with_name(file.name + ".lock").open("a+")
-    except OSError as error:
-        raise ConfigurationError(
-            f"The database file {path} cannot be locked: {error.strerror}. The server has to be "
-            "able to write to its folder."
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.seek(0)
-        owner = lock.read().strip() or "unknown"
-        lock.close()
-        raise ConfigurationError(
-            f"Another server (process {owner}) uses the database file {path}; stop it, or give "
-            "this one a file of its own with BATCHWORK_DATABASE_URL."
-        ) from error
-    with suppress(OSError):  # on a full disk nobody learns who has it
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-    return lock
-
-
-_SQLITE_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'"
-
-
 def _refuse_foreign_file(path: Path, disk: DiskSpace) -> None:
-    """Looks into a file before anything opens it for writing: even a pragma would change it.
+    """Looks into a file before anything opens it for writing.
 
     Raises:
         ConfigurationError: it is not a database, not ours, or newer than this code.
@@ -484,27 +431,15 @@ def _refuse_foreign_file(path: Path, disk: DiskSpace) -> None:
     """
     if not path.exists():
         return
-    wal = path.with_name(path.name + "-wal")
-    # Without a log to read, `immutable` keeps SQLite from making one beside somebody else's file.
-    mode = "mode=ro" if wal.exists() else "immutable=1"
     try:
-        with (
-            _StoreErrors(disk),
-            closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection,
-        ):
-            tables = {name for (name,) in connection.execute(_SQLITE_TABLES)}
-            revision = _sqlite_revision(connection) if VERSION_TABLE in tables else None
+        with StoreErrors(disk):
+            tables, revision = look_into(path)
     except sqlite3.DatabaseError as error:
-        raise _unusable(str(path), error) from error
+        raise unusable(str(path), error) from error
     refuse_strangers(tables, revision, name=str(path))
 
 
-def _sqlite_revision(connection: sqlite3.Connection) -> str | None:
-    row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()
-    return None if row is None else str(row[0])
-
-
-def _unusable(name: str, error: BaseException) -> ConfigurationError:
+def unusable(name: str, error: BaseException) -> ConfigurationError:
     return ConfigurationError(
         f"{name} is not a database that can be used: {_first_line(error)}. It was left as it is; "
         "move it away, or name another one with BATCHWORK_DATABASE_URL."
@@ -548,33 +483,70 @@ def _sqlite_engine(
     return engine
 
 
-async def _open_postgresql(url: sa.URL, *, silent_after: timedelta) -> Database:
-    name = url.render_as_string(hide_password=True)
-    try:
-        writer = create_async_engine(
-            url,
-            pool_size=8,
-            max_overflow=8,
-            pool_timeout=30,
-            connect_args={"server_settings": _server_settings(silent_after)},
-        )
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{name} needs a driver that is not installed; install batchwork[server,postgres]."
-        ) from error
-    sa.event.listen(writer.sync_engine, "checkout", _replace_closed_connection)
-
-    @sa.event.listens_for(writer.sync_engine, "connect")
-    def on_connect(connection: Any, _record: object) -> None:
-        give_up_on_silence(connection.driver_connection, silent_after=silent_after)
-
-    await _prepare(writer, name=name, disk=None)
+async def _open_postgresql(
+    url: sa.URL, *, silent_after: timedelta, limits: PostgresLimits
+) -> Database:
+    idle = max(1, limits.max_idle - PostgresPoints.CONNECTIONS)
+    most = max(idle, limits.max_open - PostgresPoints.CONNECTIONS)
+    writer = postgresql_engine(
+        url,
+        silent_after=silent_after,
+        connect_timeout=limits.connect_timeout,
+        pool_size=idle,
+        max_overflow=most - idle,
+        pool_timeout=30,
+    )
+    await _prepare(writer, name=url.render_as_string(hide_password=True), disk=None)
     # Reading needs no BEGIN and no ROLLBACK: two round trips saved on every call.
     return Database(
         writer,
         writer.execution_options(isolation_level="AUTOCOMMIT"),
-        points=PostgresPoints(_driver_arguments(writer, url), silent_after=silent_after),
+        points=PostgresPoints(_driver_arguments(writer, url, limits), silent_after=silent_after),
     )
+
+
+def postgresql_engine(
+    url: sa.URL, *, silent_after: timedelta, connect_timeout: timedelta, **pool: Any
+) -> AsyncEngine:
+    """Returns an engine that has not connected yet.
+
+    Raises:
+        ConfigurationError: the driver is not installed.
+    """
+    try:
+        engine = create_async_engine(
+            url,
+            connect_args={
+                "timeout": connect_timeout.total_seconds(),
+                "server_settings": _server_settings(silent_after),
+            },
+            **pool,
+        )
+    except ModuleNotFoundError as error:
+        name = url.render_as_string(hide_password=True)
+        raise ConfigurationError(
+            f"{name} needs a driver that is not installed; install batchwork[server,postgres]."
+        ) from error
+    _refuse_unknown_parameters(engine, url)
+    sa.event.listen(engine.sync_engine, "checkout", _replace_closed_connection)
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        give_up_on_silence(connection.driver_connection, silent_after=silent_after)
+
+    return engine
+
+
+def _refuse_unknown_parameters(engine: AsyncEngine, url: sa.URL) -> None:
+    import asyncpg
+
+    known = inspect.signature(asyncpg.connect).parameters.keys() | {*_FOR_SQLALCHEMY}
+    _, arguments = engine.dialect.create_connect_args(url)
+    if unknown := sorted(arguments.keys() - known):
+        raise ConfigurationError(
+            f"The URL of the database has parameters that the driver does not know: "
+            f"{', '.join(unknown)}. Leave them out."
+        )
 
 
 def _server_settings(silent_after: timedelta) -> dict[str, str]:
@@ -582,11 +554,18 @@ def _server_settings(silent_after: timedelta) -> dict[str, str]:
     return {"idle_in_transaction_session_timeout": str(milliseconds)}
 
 
-def _driver_arguments(engine: AsyncEngine, url: sa.URL) -> dict[str, Any]:
+_FOR_SQLALCHEMY = (
+    "prepared_statement_cache_size",
+    "prepared_statement_name_func",
+    "async_fallback",
+)
+
+
+def _driver_arguments(engine: AsyncEngine, url: sa.URL, limits: PostgresLimits) -> dict[str, Any]:
     """Returns what SQLAlchemy would hand to asyncpg, without what is meant for SQLAlchemy."""
     _, arguments = engine.dialect.create_connect_args(url)
-    ours = ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback")
-    return {name: value for name, value in arguments.items() if name not in ours}
+    chosen = {name: value for name, value in arguments.items() if name not in _FOR_SQLALCHEMY}
+    return chosen | {"timeout": limits.connect_timeout.total_seconds()}
 
 
 def _replace_closed_connection(connection: Any, _record: object, _proxy: object) -> None:
@@ -601,7 +580,7 @@ _REFUSED_BY_POSTGRESQL = ("28", "3D", "42501")  # who you are, no such database,
 async def _prepare(engine: AsyncEngine, *, name: str, disk: DiskSpace | None) -> None:
     """Brings the schema up to date in one transaction, or refuses a database that is not ours."""
     try:
-        async with _connected(engine, disk) as connection, connection.begin():
+        async with connected(engine, disk) as connection, connection.begin():
             if engine.dialect.name == "postgresql":
                 await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             if await connection.run_sync(needs_upgrade, name):
@@ -609,12 +588,12 @@ async def _prepare(engine: AsyncEngine, *, name: str, disk: DiskSpace | None) ->
                     await connection.run_sync(upgrade)
     except BaseException as error:
         await engine.dispose()
-        if _is_refusal(error):
-            raise _unusable(name, error) from error
+        if is_refusal(error):
+            raise unusable(name, error) from error
         raise
 
 
-def _is_refusal(error: BaseException) -> bool:
+def is_refusal(error: BaseException) -> bool:
     """Tells whether the database itself says that it will never do."""
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, sqlite3.DatabaseError):

@@ -22,19 +22,29 @@ def _revisions() -> list[str]:
     return sorted(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("0*.py"))
 
 
+def newest_revision() -> str:
+    """Returns the revision that this code works with."""
+    return _revisions()[-1]
+
+
+def tables_and_revision(connection: sa.Connection) -> tuple[list[str], str | None]:
+    """Returns the tables of a database, and the revision of its schema if it is ours."""
+    tables = sa.inspect(connection).get_table_names()
+    if VERSION_TABLE not in tables:
+        return tables, None
+    version_num = sa.table(VERSION_TABLE, sa.column("version_num"))
+    return tables, connection.execute(sa.select(version_num)).scalar_one_or_none()
+
+
 def needs_upgrade(connection: sa.Connection, name: str) -> bool:
     """Tells whether the schema is older than this code.
 
     Raises:
         ConfigurationError: the database is not ours, or newer.
     """
-    tables = sa.inspect(connection).get_table_names()
-    revision: str | None = None
-    if VERSION_TABLE in tables:
-        version_num = sa.table(VERSION_TABLE, sa.column("version_num"))
-        revision = connection.execute(sa.select(version_num)).scalar_one_or_none()
+    tables, revision = tables_and_revision(connection)
     refuse_strangers(tables, revision, name=name)
-    return revision != _revisions()[-1]
+    return revision != newest_revision()
 
 
 def refuse_strangers(tables: Collection[str], revision: str | None, *, name: str) -> None:
