@@ -50,7 +50,8 @@ ALLOWED: dict[str, set[str]] = {
         *("batchwork", "grpc_health", "grpc_reflection", "orjson"),
         *RPC_LIBRARIES,
     },
-    "config": {"domain", "errors", "pydantic", "pydantic_settings"},
+    "database_url": set(),
+    "config": {"database_url", "domain", "errors", "pydantic", "pydantic_settings"},
 }
 """What a package of the server may import besides itself and the standard library.
 

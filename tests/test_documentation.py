@@ -130,7 +130,9 @@ def test_the_table_of_settings_has_each_with_its_default_and_no_other():
 def test_every_environment_variable_is_a_setting(document: Path):
     known = {*variables_of_the_server(), *variables_of_the_client()}
 
-    named = re.findall(r"\b(?:BATCH(?:WORK)?|LOG)_[A-Z_]+\b", document.read_text("utf-8"))
+    named = re.findall(
+        r"\b(?:BATCH(?:WORK)?|DATABASE|DB|ENABLE|LOG)_[A-Z_]+\b", document.read_text("utf-8")
+    )
 
     assert set(named) <= known
 

@@ -45,7 +45,7 @@ from batchwork_server.process import prepare_process
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.rpc.credentials import Credentials, load_credentials
 from batchwork_server.rpc.server import RpcServer
-from batchwork_server.store.database import Database, open_database
+from batchwork_server.store.database import Database, PostgresLimits, open_database
 from batchwork_server.store.disk import BALLAST_BYTES, DiskLimits
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.wakeups import Wakeups
@@ -95,6 +95,7 @@ async def application(
     clock: Clock | None = None,
     processors: ProcessorRegistry | None = None,
     load_processors: Load | None = None,
+    fires: bool = True,
 ) -> AsyncIterator[Application]:
     """Opens the database and puts the two halves together; nothing runs yet.
 
@@ -102,6 +103,7 @@ async def application(
         processors: Instead of those that are installed.
         load_processors: Builds the same ones in a child process. Without it, ``processors`` run in
             this process only.
+        fires: Whether jobs fire by themselves when they are due.
 
     Raises:
         ConfigurationError: the server cannot start like this.
@@ -114,13 +116,18 @@ async def application(
     children = _children(settings, load_processors)
     templates = _templates(settings, processors)
     database = await open_database(
-        settings.database_url.get_secret_value(),
+        settings.database.get_secret_value(),
         synchronous=settings.sqlite_synchronous,
         disk_limits=DiskLimits(min_free_bytes=settings.min_free_bytes, ballast_bytes=BALLAST_BYTES),
         silent_after=settings.lease,
+        postgres_limits=PostgresLimits(
+            connect_timeout=settings.connect_timeout,
+            max_open=settings.max_open_connections,
+            max_idle=settings.max_idle_connections,
+        ),
     )
     try:
-        yield _put_together(settings, database, templates, processors, children, clock)
+        yield _put_together(settings, database, templates, processors, children, clock, fires)
     finally:
         await database.close()
 
@@ -154,6 +161,7 @@ def _put_together(
     processors: ProcessorRegistry,
     children: ChildProcesses | None,
     clock: Clock,
+    fires: bool,
 ) -> Application:
     store = SqlStore(database)
     wakeups = Wakeups()
@@ -204,6 +212,7 @@ def _put_together(
         wakeups=wakeups,
         alone=alone,
         draft_timeout=settings.draft_timeout,
+        processing=settings.processing,
     )
     job_file = _job_file(settings, jobs)
     firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
@@ -244,6 +253,8 @@ def _put_together(
             lease=settings.lease,
             children=children,
             job_file=job_file,
+            processes=settings.processing,
+            fires=settings.processing and fires,
         ),
     )
 

@@ -50,7 +50,7 @@ SkipBroken = Annotated[
 def serve() -> None:
     """Run the server until SIGTERM or SIGINT; then finish what is in flight, and stop."""
     settings = _settings()
-    configure_logs(level=settings.log_level)
+    configure_logs(level=settings.least_level)
     _run(lambda: _serve(settings))
 
 
@@ -58,7 +58,7 @@ def serve() -> None:
 def migrate() -> None:
     """Bring the database up to date, and stop. `serve` does the same at its start."""
     settings = _settings()
-    configure_logs(level=settings.log_level)
+    configure_logs(level=settings.least_level)
     _run(lambda: _migrate(settings))
 
 
@@ -141,7 +141,7 @@ async def _serve(settings: Settings) -> None:
 
 
 async def _migrate(settings: Settings) -> None:
-    database = await open_database(settings.database_url.get_secret_value())
+    database = await open_database(settings.database.get_secret_value())
     await database.close()
 
 
@@ -156,7 +156,7 @@ def _load(
     configure_logs(level="warn")
 
     async def run() -> None:
-        database = await open_database(settings.database_url.get_secret_value())
+        database = await open_database(settings.database.get_secret_value())
         try:
             report = await work(Loading(SqlStore(database), SystemClock()))
         finally:

@@ -12,10 +12,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from batchwork_server.database_url import postgresql_url
 from batchwork_server.domain.batch import HANDICAPS, BatchOptions, Priority
 from batchwork_server.domain.caller import ALL_TENANTS, LONGEST_TENANT_ID
-from batchwork_server.domain.json_object import is_line
 from batchwork_server.domain.durations import parse_duration
+from batchwork_server.domain.job import LONGEST_BATCH_TIMEOUT, SHORTEST_BATCH_TIMEOUT
+from batchwork_server.domain.json_object import is_line
 from batchwork_server.domain.retry import LARGEST_MULTIPLIER, LEAST_MULTIPLIER, RetryPolicy
 from batchwork_server.domain.schedule import is_time_zone
 from batchwork_server.errors import ConfigurationError
@@ -29,6 +31,11 @@ def _seconds(value: object) -> object:
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 
+Mode = Literal["serve", "scheduler", "once", "health"]
+"""What ``batchwork-server`` does when no command says it."""
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
 _MOST_PROCESSES = 64
 
 
@@ -38,10 +45,33 @@ class Settings(BaseSettings):
     Durations are seconds, as a number, or have units (``1h30m``), unless the name says otherwise.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    # By their names fields are filled in code only. Without a prefix that no variable can have, the
+    # environment would fill them so, too, and DATABASE_URL or LISTEN would mean more than is said.
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, env_prefix="="
+    )
 
     database_url: SecretStr = Field(
         default=SecretStr("sqlite:///batchwork.db"), validation_alias="BATCHWORK_DATABASE_URL"
+    )
+    other_database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
+    db_host: str | None = Field(default=None, min_length=1, validation_alias="DB_HOST")
+    db_port: int | None = Field(default=None, ge=1, le=65535, validation_alias="DB_PORT")
+    db_user: str | None = Field(default=None, min_length=1, validation_alias="DB_USER")
+    db_password: SecretStr | None = Field(default=None, validation_alias="DB_PASSWORD")
+    db_name: str | None = Field(default=None, min_length=1, validation_alias="DB_NAME")
+    db_sslmode: SslMode | None = Field(default=None, validation_alias="DB_SSLMODE")
+    connect_timeout: Seconds = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(milliseconds=100),
+        le=timedelta(hours=1),
+        validation_alias="DB_CONNECT_TIMEOUT",
+    )
+    max_open_connections: int = Field(
+        default=20, ge=8, le=1000, validation_alias="DB_MAX_OPEN_CONNS"
+    )
+    max_idle_connections: int = Field(
+        default=12, ge=5, le=1000, validation_alias="DB_MAX_IDLE_CONNS"
     )
     sqlite_synchronous: Literal["FULL", "NORMAL"] = Field(
         default="FULL", validation_alias="BATCHWORK_SQLITE_SYNCHRONOUS"
@@ -82,6 +112,18 @@ class Settings(BaseSettings):
         le=timedelta(hours=1),
         validation_alias="BATCHWORK_JOBS_POLL_INTERVAL",
     )
+    mode: Mode | None = Field(default=None, validation_alias="BATCH_MODE")
+    environment: Literal["development", "production"] = Field(
+        default="development", validation_alias="ENVIRONMENT"
+    )
+    processing: bool = Field(default=True, validation_alias="ENABLE_BATCH_PROCESSING")
+    processing_timeout: Seconds | None = Field(
+        default=None,
+        ge=SHORTEST_BATCH_TIMEOUT,
+        le=LONGEST_BATCH_TIMEOUT,
+        validation_alias="BATCH_PROCESSING_TIMEOUT",
+    )
+    user_id_filter: str | None = Field(default=None, validation_alias="USER_ID_FILTER")
     max_concurrent_items: int = Field(
         default=25, ge=1, le=10_000, validation_alias="BATCH_MAX_CONCURRENT_ITEMS"
     )
@@ -160,6 +202,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warn", "error"] = Field(
         default="info", validation_alias="LOG_LEVEL"
     )
+    debug: bool = Field(default=False, validation_alias="DEBUG")
 
     @field_validator("listen")
     @classmethod
@@ -186,6 +229,36 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def database(self) -> SecretStr:
+        """The URL of the database, whichever way it is named."""
+        if self.other_database_url is not None:
+            return self.other_database_url
+        if self.db_host is None or self.db_name is None:
+            return self.database_url
+        password = self.db_password
+        return SecretStr(
+            postgresql_url(
+                host=self.db_host,
+                name=self.db_name,
+                port=self.db_port,
+                user=self.db_user,
+                password=None if password is None else password.get_secret_value(),
+                sslmode=self.db_sslmode,
+            )
+        )
+
+    @property
+    def least_level(self) -> str:
+        """The level from which on lines are logged."""
+        return "debug" if self.debug else self.log_level
+
+    @property
+    def user_ids(self) -> frozenset[str]:
+        """To whom ``once`` restricts runs; empty means to nobody."""
+        named = (self.user_id_filter or "").split(",")
+        return frozenset(user_id.strip() for user_id in named if user_id.strip())
+
+    @property
     def retry_limit(self) -> int:
         """Retries of an item: the first of the two settings that is set, else 3."""
         if self.batch_retry_limit is not None:
@@ -209,6 +282,7 @@ class Settings(BaseSettings):
                 max_backoff=self.retry_max_backoff,
                 multiplier=self.retry_multiplier,
             ),
+            batch_timeout=self.processing_timeout,
         )
 
     @property
@@ -301,13 +375,51 @@ def _problems(settings: Settings) -> list[str]:
                 "BATCHWORK_TLS_CERTIFICATE_FILE and BATCHWORK_TLS_KEY_FILE, or say "
                 "BATCHWORK_ALLOW_CLEAR_TEXT=true when something else encrypts."
             )
-        if settings.api_keys_file is None and not settings.allow_anonymous:
+        if settings.api_keys_file is None and settings.environment == "production":
+            problems.append(
+                f"BATCHWORK_LISTEN: {settings.listen} is reachable from other machines, and with "
+                "ENVIRONMENT=production nobody may call without a key, whatever "
+                "BATCHWORK_ALLOW_ANONYMOUS says. Set BATCHWORK_API_KEYS_FILE."
+            )
+        elif settings.api_keys_file is None and not settings.allow_anonymous:
             problems.append(
                 f"BATCHWORK_LISTEN: {settings.listen} is reachable from other machines, and "
                 "without keys everybody may call. Set BATCHWORK_API_KEYS_FILE, or say "
                 "BATCHWORK_ALLOW_ANONYMOUS=true when something else checks callers."
             )
-    return problems + _handicap_problems(settings)
+    return problems + _database_problems(settings) + _handicap_problems(settings)
+
+
+def _database_problems(settings: Settings) -> list[str]:
+    problems = []
+    given = settings.model_fields_set
+    ways = [name for name in ("database_url", "other_database_url") if name in given]
+    parts = [name for name in _PARTS if name in given]
+    if len(ways) + bool(parts) > 1:
+        problems.append(
+            f"{', '.join(_variable(name) for name in ways + parts)}: the database is named more "
+            "than once. Keep BATCHWORK_DATABASE_URL, or DATABASE_URL, or DB_HOST with DB_NAME and "
+            "what belongs to them."
+        )
+    missing = [name for name in ("db_host", "db_name") if name not in parts]
+    if parts and missing:
+        problems.append(
+            f"{', '.join(map(_variable, missing))}: missing beside "
+            f"{', '.join(map(_variable, parts))}; a database has a host and a name."
+        )
+    if settings.max_idle_connections > settings.max_open_connections:
+        problems.append(
+            f"DB_MAX_IDLE_CONNS: {settings.max_idle_connections} is more than DB_MAX_OPEN_CONNS, "
+            f"{settings.max_open_connections}; set it to at most that."
+        )
+    return problems
+
+
+_PARTS = ("db_host", "db_port", "db_user", "db_password", "db_name", "db_sslmode")
+
+
+def _variable(field: str) -> str:
+    return str(Settings.model_fields[field].validation_alias)
 
 
 def _handicap_problems(settings: Settings) -> list[str]:

@@ -7,8 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-from batchwork.v1.batch_pb2 import BATCH_STATE_DRAFT, BATCH_STATE_SUCCEEDED, BatchOptions
-from batchwork.v1.batch_service_pb2 import GetBatchRequest, PauseBatchRequest
+from batchwork.v1.batch_pb2 import (
+    BATCH_STATE_CANCELLED,
+    BATCH_STATE_DRAFT,
+    BATCH_STATE_SUCCEEDED,
+    BatchOptions,
+)
+from batchwork.v1.batch_service_pb2 import CancelBatchRequest, GetBatchRequest, PauseBatchRequest
 from batchwork.v1.job_pb2 import PRIORITY_LOW
 from batchwork_server.bootstrap import serving
 from batchwork_server.errors import ItemFailed
@@ -115,6 +120,25 @@ async def test_a_batch_that_bounds_itself_says_so(api, processor):
     processor.gate.set()
 
     assert [wait.reason for wait in waiting.wait_reasons] == ["CONCURRENCY_LIMIT"]
+
+
+async def test_where_processing_is_switched_off_a_batch_waits_and_can_be_cancelled(
+    settings, processors, processor
+):
+    switched_off = settings.model_copy(update={"processing": False})
+    async with (
+        serving(switched_off, processors=processors) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        api = Api(channel)
+        batch = await api.create_batch("a", "b")
+        waiting = await until(api, batch.batch_id, lambda batch: bool(batch.wait_reasons))
+        await api.batches.CancelBatch(CancelBatchRequest(batch_id=batch.batch_id))
+        done = await api.finished(batch.batch_id)
+
+    assert [wait.reason for wait in waiting.wait_reasons] == ["PROCESSING_DISABLED"]
+    assert (done.state, done.counts.cancelled) == (BATCH_STATE_CANCELLED, 2)
+    assert processor.calls == []
 
 
 async def test_a_batch_that_goes_on_waits_for_nothing(api, processor):

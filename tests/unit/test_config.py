@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from batchwork_server.config import Settings, is_loopback, load_settings
 from batchwork_server.domain.batch import HANDICAPS, Priority
 from batchwork_server.domain.retry import RetryPolicy
@@ -186,3 +187,128 @@ def test_a_duration_is_seconds_or_has_units(monkeypatch, text):
 
 def test_a_duration_without_sense_is_named(monkeypatch):
     assert "BATCHWORK_LEASE" in refusal(monkeypatch, BATCHWORK_LEASE="5 minutes")
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        pytest.param({}, "sqlite:///batchwork.db", id="none"),
+        pytest.param({"DATABASE_URL": "postgres://u@h/n"}, "postgres://u@h/n", id="the other name"),
+        pytest.param({"DB_HOST": "h", "DB_NAME": "n"}, "postgresql://h/n", id="the fewest parts"),
+        pytest.param(
+            {
+                "DB_HOST": "postgres",
+                "DB_PORT": "5432",
+                "DB_USER": "link_user",
+                "DB_PASSWORD": "link_pass",
+                "DB_NAME": "link_app",
+                "DB_SSLMODE": "disable",
+            },
+            "postgresql://link_user:link_pass@postgres:5432/link_app?sslmode=disable",
+            id="all parts",
+        ),
+        pytest.param(
+            {"DB_HOST": "/var/run/pg", "DB_PORT": "1", "DB_NAME": "n"},
+            "postgresql:///n?host=%2Fvar%2Frun%2Fpg&port=1",
+            id="a unix socket",
+        ),
+    ],
+)
+def test_a_database_is_named_by_a_url_or_by_its_parts(monkeypatch, environment, url):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert load_settings().database.get_secret_value() == url
+
+
+def test_what_a_part_of_the_database_holds_is_quoted(monkeypatch):
+    parts = {"DB_HOST": "::1", "DB_USER": "a@b", "DB_PASSWORD": "p/?#[]@:% ü", "DB_NAME": "my/db ?"}
+    for name, value in parts.items():
+        monkeypatch.setenv(name, value)
+
+    url = sa.make_url(load_settings().database.get_secret_value())
+
+    assert (url.host, url.username, url.password, url.database) == tuple(parts.values())
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"BATCHWORK_DATABASE_URL": "sqlite:///a.db", "DATABASE_URL": "sqlite:///a.db"},
+        {"BATCHWORK_DATABASE_URL": "sqlite:///a.db", "DB_HOST": "h", "DB_NAME": "n"},
+        {"DATABASE_URL": "postgresql://h/n", "DB_PASSWORD": "secret"},
+    ],
+)
+def test_a_database_that_is_named_twice_is_refused(monkeypatch, environment):
+    message = refusal(monkeypatch, **environment)
+
+    assert all(name in message for name in environment)
+    assert "more than once" in message
+
+
+def test_what_is_missing_of_the_database_is_named(monkeypatch):
+    message = refusal(monkeypatch, DB_USER="u", DB_PASSWORD="secret", DB_MAX_OPEN_CONNS="8")
+
+    assert "DB_HOST, DB_NAME: missing beside DB_USER, DB_PASSWORD" in message
+    assert "DB_MAX_IDLE_CONNS: 12 is more than" in message
+    assert "secret" not in message
+
+
+def test_a_password_in_parts_does_not_show(monkeypatch):
+    for name, value in {"DB_HOST": "h", "DB_NAME": "n", "DB_PASSWORD": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+
+    assert "secret" not in f"{settings!r} {settings.database!r}"
+    assert "secret" not in refusal(monkeypatch, DB_PORT="secretly", LOG_LEVEL="secre")
+
+
+def test_an_unknown_mode_names_those_that_there_are(monkeypatch):
+    message = refusal(monkeypatch, BATCH_MODE="daemon", ENVIRONMENT="staging")
+
+    for word in ("BATCH_MODE", "serve", "scheduler", "once", "health", "ENVIRONMENT", "production"):
+        assert word in message
+
+
+def test_debug_is_the_lowest_level_whatever_the_level_is(monkeypatch):
+    monkeypatch.setenv("LOG_LEVEL", "error")
+    assert load_settings().least_level == "error"
+
+    monkeypatch.setenv("DEBUG", "true")
+    assert load_settings().least_level == "debug"
+
+
+def test_a_batch_has_all_the_time_unless_it_is_said(monkeypatch):
+    assert load_settings().batch_options.batch_timeout is None
+
+    monkeypatch.setenv("BATCH_PROCESSING_TIMEOUT", "1h30m")
+    assert load_settings().batch_options.batch_timeout == timedelta(minutes=90)
+    assert "BATCH_PROCESSING_TIMEOUT" in refusal(monkeypatch, BATCH_PROCESSING_TIMEOUT="0s")
+
+
+def test_in_production_nobody_calls_from_elsewhere_without_a_key(monkeypatch):
+    message = refusal(
+        monkeypatch,
+        ENVIRONMENT="production",
+        BATCHWORK_LISTEN="0.0.0.0:50051",
+        BATCHWORK_ALLOW_CLEAR_TEXT="true",
+        BATCHWORK_ALLOW_ANONYMOUS="true",
+    )
+
+    assert "ENVIRONMENT=production" in message
+    monkeypatch.setenv("BATCHWORK_LISTEN", "127.0.0.1:50051")
+    assert load_settings().environment == "production"
+
+
+def test_users_are_separated_by_commas(monkeypatch):
+    assert load_settings().user_ids == frozenset()
+
+    monkeypatch.setenv("USER_ID_FILTER", "user123, user456,")
+    assert load_settings().user_ids == {"user123", "user456"}
+
+
+def test_a_variable_that_is_spelled_like_a_field_means_nothing(monkeypatch):
+    monkeypatch.setenv("LISTEN", "127.0.0.1:1")
+    monkeypatch.setenv("MODE", "once")
+
+    assert load_settings() == Settings()

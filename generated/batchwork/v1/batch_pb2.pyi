@@ -234,7 +234,7 @@ class WaitReason(_message.Message):
     reason: _builtins.str
     """Names the kind as a stable UPPER_SNAKE code: NOT_SEALED, PAUSED_BY_CALLER,
     FAILURE_POLICY, PROVIDER_RATE_LIMITED, PROVIDER_DOWN, RETRY_BACKOFF,
-    BEHIND_OTHER_WORK, CONCURRENCY_LIMIT.
+    BEHIND_OTHER_WORK, CONCURRENCY_LIMIT, PROCESSING_DISABLED.
     """
     message: _builtins.str
     """Tells a person what is waited for."""

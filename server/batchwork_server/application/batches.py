@@ -23,7 +23,7 @@ from batchwork_server.domain.ids import new_batch_id
 from batchwork_server.domain.item import Item, NewItem
 from batchwork_server.domain.job import JobShape, StoredJob
 from batchwork_server.domain.submission import Idempotency, RequestedOptions, Submission
-from batchwork_server.domain.waiting import WaitReason, is_idle, wait_reasons
+from batchwork_server.domain.waiting import PROCESSING_IS_OFF, WaitReason, is_idle, wait_reasons
 from batchwork_server.errors import InvalidArgument, NotFound, PlanStale, Violation
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
@@ -66,6 +66,7 @@ class Batches:
         alone: Whether this process is the only one that writes to the database. Then a batch
             that it works on can be shown from memory, as its last transaction left it.
         draft_timeout: When a draft expires that nobody seals.
+        processing: Whether this server takes work.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Batches:
         wakeups: Wakeups,
         alone: bool,
         draft_timeout: timedelta,
+        processing: bool = True,
     ) -> None:
         self._store = store
         self._planning = planning
@@ -85,6 +87,7 @@ class Batches:
         self._clock = clock
         self._wakeups = wakeups
         self._draft_timeout = draft_timeout
+        self._processing = processing
         self._live: dict[tuple[str, str], Batch] = {}
         if alone:
             wakeups.subscribe(self._remember_live)
@@ -300,6 +303,8 @@ class Batches:
         """Returns what a batch waits for; nothing while it goes on or when it is over."""
         if not is_idle(batch):
             return wait_reasons(batch)
+        if not self._processing:
+            return [PROCESSING_IS_OFF]
         work = await self._store.batches.open_work(batch.key, now=self._clock.now())
         return wait_reasons(batch, work)
 

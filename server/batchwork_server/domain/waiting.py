@@ -43,6 +43,12 @@ _PAUSES = {
 }
 
 
+PROCESSING_IS_OFF = WaitReason(
+    reason="PROCESSING_DISABLED",
+    message="The server that answers takes no work (ENABLE_BATCH_PROCESSING=false).",
+)
+
+
 def is_idle(batch: Batch) -> bool:
     """Tells whether work is left that could go on and that no worker has in hand."""
     can_go_on = batch.state in (BatchState.PENDING, BatchState.RUNNING)

@@ -37,6 +37,9 @@ class Engine:
         lease: How long a chunk stays taken without a word from its worker.
         children: Ended with the engine.
         job_file: Looked at before anything fires; None when there is no such file.
+        processes: Whether chunks are taken. Without, what is there waits, and what ends otherwise,
+            by a cancellation or its time, ends nevertheless.
+        fires: Whether jobs fire when they are due.
     """
 
     WATCH_INTERVAL: ClassVar = timedelta(seconds=1)
@@ -56,6 +59,8 @@ class Engine:
         lease: timedelta,
         children: ChildProcesses | None = None,
         job_file: JobFile | None = None,
+        processes: bool = True,
+        fires: bool = True,
     ) -> None:
         self._processor = processor
         self._dispatcher = dispatcher
@@ -69,6 +74,8 @@ class Engine:
         self._lease = lease
         self._children = children
         self._job_file = job_file
+        self._processes = processes
+        self._fires = fires
         self._stop_claims = asyncio.Event()
         self._stop_all = asyncio.Event()
         self._claims: list[asyncio.Task[None]] = []
@@ -98,15 +105,19 @@ class Engine:
                 "closing", self._closing.run_once, Closing.INTERVAL, wake=self._closing.wake
             ),
             self._tick("deadlines", self._deadlines.run_once, Deadlines.INTERVAL),
-            self._tick(
-                "scheduler",
-                self._scheduler.run_once,
-                BatchScheduler.INTERVAL,
-                wake=self._scheduler.wake,
-            ),
             self._tick("workers", self._replace_workers, self.WATCH_INTERVAL),
         ]
-        self._claims = [self._supervise("dispatcher", self._dispatch, stop=self._stop_claims)]
+        if self._fires:
+            self._loops.append(
+                self._tick(
+                    "scheduler",
+                    self._scheduler.run_once,
+                    BatchScheduler.INTERVAL,
+                    wake=self._scheduler.wake,
+                )
+            )
+        if self._processes:
+            self._claims = [self._supervise("dispatcher", self._dispatch, stop=self._stop_claims)]
 
     async def _follow_job_file(self) -> None:
         """Returns after the first look: what the file does not want any more must not fire."""
