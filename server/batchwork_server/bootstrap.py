@@ -15,6 +15,7 @@ from batchwork_server.application.batches import Batches
 from batchwork_server.application.firing import Firing
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
+from batchwork_server.application.once import Once
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
@@ -72,6 +73,7 @@ class Application:
     watching: Watching
     statistics: Statistics
     job_file: JobFile | None
+    once: Once
     engine: Engine
 
 
@@ -240,6 +242,9 @@ def _put_together(
         ),
         statistics=Statistics(store=store),
         job_file=job_file,
+        once=Once(
+            store=store, jobs=jobs, batches=batches, firing=firing, clock=clock, wakeups=wakeups
+        ),
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,
@@ -257,6 +262,37 @@ def _put_together(
             fires=settings.processing and fires,
         ),
     )
+
+
+@asynccontextmanager
+async def working(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    processors: ProcessorRegistry | None = None,
+    load_processors: Load | None = None,
+    fires: bool = True,
+) -> AsyncIterator[Application]:
+    """Runs the engine without the API for as long as the block does.
+
+    The end goes in order: no chunk is claimed any more, items in flight finish within the grace or
+    are given back, the database closes.
+
+    Args:
+        fires: Whether jobs fire by themselves when they are due.
+    """
+    async with application(
+        settings, clock=clock, processors=processors, load_processors=load_processors, fires=fires
+    ) as app:
+        prepare_process()
+        await app.engine.start()
+        try:
+            yield app
+        finally:
+            await app.engine.stop_claims()
+            await app.engine.drain(settings.shutdown_grace)
+            await app.engine.stop()
+            flush_logs()
 
 
 @asynccontextmanager

@@ -63,16 +63,20 @@ def _give_memory_back() -> None:
     malloc_trim(0)
 
 
-def run_to_its_end(main: Coroutine[Any, Any, None]) -> None:
+def run_to_its_end(main: Coroutine[Any, Any, int | None]) -> int:
     """Runs ``main`` like ``asyncio.run``, but waits for what it leaves behind only so long.
 
     A processor that swallows its cancellation was given up with its worker; its task must not
     keep the process from ending either.
+
+    Returns:
+        The exit code that ``main`` returned; none means 0.
     """
+    code = 1  # of a process that fails
     loop = asyncio.new_event_loop()
     try:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(main)
+        code = loop.run_until_complete(main) or 0
     finally:
         left = asyncio.all_tasks(loop)
         for task in left:
@@ -80,14 +84,14 @@ def run_to_its_end(main: Coroutine[Any, Any, None]) -> None:
         if left:
             _, left = loop.run_until_complete(asyncio.wait(left, timeout=_LAST_GRACE))
         if left:
-            _leave_at_once()
+            _leave_at_once(code)
         loop.run_until_complete(loop.shutdown_asyncgens())
         asyncio.set_event_loop(None)
         loop.close()
+    return code
 
 
-def _leave_at_once() -> None:
-    failed = sys.exc_info()[0] is not None
+def _leave_at_once(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1 if failed else 0)
+    os._exit(code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -53,6 +53,11 @@ class Firing:
         self._clock = clock
         self._zone = zone
         self._resting: dict[tuple[str, str], datetime] = {}
+        self._listeners: list[Callable[[StoredJob, Decided], None]] = []
+
+    def subscribe(self, listener: Callable[[StoredJob, Decided], None]) -> None:
+        """Calls ``listener`` with each decision of this process, once it is durable."""
+        self._listeners.append(listener)
 
     async def schedule_all(self) -> None:
         """Gives a next run to every job that has none: those that an older release stored.
@@ -162,7 +167,10 @@ class Firing:
         if batch is not None:
             self._batches.announce(batch)
         for each in step.decided:
-            _tell(step.due.job, each, now=now, is_ours=not each.batch_id or batch is not None)
+            is_ours = not each.batch_id or batch is not None
+            _tell(step.due.job, each, now=now, is_ours=is_ours)
+            for listener in self._listeners if is_ours else ():
+                listener(step.due.job, each)
         return True
 
     async def _prepared(self, step: _Step) -> tuple[_Step, PreparedBatch | None]:
