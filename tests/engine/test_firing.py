@@ -49,8 +49,8 @@ class Server:
         self.categories.add("posts", make_loaded_item("post_1"), make_loaded_item("post_2"))
         users = FakeUsers()
         templates = FakeTemplates(make_template(template_id="tpl_posts"))
-        wakeups = Wakeups()
-        batches = Batches(
+        wakeups = self.wakeups = Wakeups()
+        batches = self.batches = Batches(
             store=self.store,
             planning=Planning(
                 store=self.store,

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from batchwork_server.errors import ConfigurationError, StoreUnavailable
-from batchwork_server.store.database import Database, open_database
+from batchwork_server.store.database import Database, PostgresLimits, open_database
 from batchwork_server.store.schema import VERSION_TABLE
 from batchwork_server.store.tables import metadata, system_users
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -416,3 +416,33 @@ async def test_connection_that_is_cut_off_while_it_is_made_is_closed(sqlite_url)
         await asyncio.wait([task])
         await database.close()
         gc.collect()  # one that was left open would warn here, and a warning is an error
+
+
+async def test_a_url_as_relatives_of_libpq_write_it_is_understood(postgresql_url):
+    url = postgresql_url.replace("postgresql://", "postgres://") + "&sslmode=disable"
+
+    database = await open_database(url)
+    await database.ping()
+    await database.close()
+
+
+_OPEN_CONNECTIONS = """
+SELECT COUNT(*) FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend'
+"""
+
+
+async def test_no_more_connections_are_opened_than_may_be(postgresql_url):
+    limits = PostgresLimits(max_open=8, max_idle=8)
+    database = await open_database(postgresql_url, postgres_limits=limits)  # 4 are for short reads
+    together = asyncio.Barrier(4)
+
+    async def read() -> None:
+        async with database.reading() as connection:
+            await together.wait()
+            result = await connection.execute(sa.text(_OPEN_CONNECTIONS))
+            assert result.scalar_one() == 4
+            await together.wait()
+
+    await asyncio.gather(*(read() for _ in range(8)))
+    await database.close()

@@ -93,7 +93,6 @@ class Engine:
         await self._follow_job_file()
         for _ in range(self._slots):
             self._start_worker()
-        self._scheduler.start()
         self._loops += [
             self._supervise("committer", self._commit, stop=self._stop_all),
             self._tick("leases", self._processor.extend_leases, self._lease / 3),
@@ -108,6 +107,7 @@ class Engine:
             self._tick("workers", self._replace_workers, self.WATCH_INTERVAL),
         ]
         if self._fires:
+            self._scheduler.start()
             self._loops.append(
                 self._tick(
                     "scheduler",
