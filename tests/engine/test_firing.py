@@ -19,8 +19,10 @@ from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.validation import Validation
 from batchwork_server.domain.batch import Batch, BatchOptions, BatchState, StateReason
+from batchwork_server.domain.caller import Caller
 from batchwork_server.domain.filters import BatchFilter, OccurrenceFilter
 from batchwork_server.domain.firing import Occurrence
+from batchwork_server.domain.submission import Idempotency
 from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.dispatch.local import LocalDispatcher
 from batchwork_server.errors import StoreUnavailable, Unavailable
@@ -49,8 +51,8 @@ class Server:
         self.categories.add("posts", make_loaded_item("post_1"), make_loaded_item("post_2"))
         users = FakeUsers()
         templates = FakeTemplates(make_template(template_id="tpl_posts"))
-        wakeups = self.wakeups = Wakeups()
-        batches = self.batches = Batches(
+        self.wakeups = wakeups = Wakeups()
+        self.batches = Batches(
             store=self.store,
             planning=Planning(
                 store=self.store,
@@ -75,7 +77,7 @@ class Server:
             wakeups=wakeups,
             zone="UTC",
         )
-        self.firing = Firing(store=self.store, batches=batches, clock=clock, zone="UTC")
+        self.firing = Firing(store=self.store, batches=self.batches, clock=clock, zone="UTC")
         self.scheduler = BatchScheduler(self.firing, clock=clock, wakeups=wakeups)
 
     async def put(self, job_id: str = JOB, **fields: Any) -> None:
@@ -106,6 +108,29 @@ class Server:
         wanted = OccurrenceFilter(tenant_id=TENANT, job_id=job_id)
         found, _ = await self.store.occurrences.list(wanted, page_size=10_000, before=None)
         return found[::-1]
+
+    async def run_now(self, job_id: str = JOB) -> Batch:
+        """Runs a job as ``RunJob`` does."""
+        job = await self.jobs.get_job(job_id, tenant_id=TENANT)
+        caller = Caller(tenant_id=TENANT, name="ada")
+        return await self.batches.run_job(job, caller=caller, idempotency=Idempotency())
+
+    async def end_runs(self, job_id: str = JOB) -> None:
+        """Ends what goes on of a job."""
+        now = self.clock.now()
+        async with self.store.transaction() as tx:
+            for batch in await self.store.changes.open_runs(tx, job_id, tenant_id=TENANT):
+                await self.store.changes.close(
+                    tx,
+                    batch.key,
+                    closing=BatchState.CANCELLED,
+                    reason=StateReason.CANCELLED_BY_CALLER,
+                    message="",
+                    stop_in_flight=False,
+                    now=now,
+                )
+        while await self.store.changes.close_some(now=now):
+            pass
 
     async def fates_of(self, job_id: str = JOB) -> list[str]:
         return [each.reason or each.decision for each in await self.occurrences_of(job_id)]
@@ -160,40 +185,77 @@ async def test_jitter_delays_the_start_and_leaves_the_due_time(server: Server):
     assert occurrence.decision == "FIRED"
 
 
+DAY_LONG, SHORT = {"catch_up_window": 86400}, {"catch_up_window": 3 * 3600}
+ALL = {"catch_up": "all"} | SHORT
+OUTSIDE = ["OUTSIDE_WINDOW"] * 6
+
+
 @pytest.mark.parametrize(
-    ("policies", "expected"),
+    ("policies", "expected", "then"),
     [
-        pytest.param({}, ["OUTSIDE_WINDOW"] * 8 + ["CAUGHT_UP"], id="latest by default"),
+        pytest.param({}, ["OUTSIDE_WINDOW"] * 8 + ["CAUGHT_UP"], [], id="latest by default"),
+        pytest.param(DAY_LONG, ["MISSED"] * 8 + ["CAUGHT_UP"], [], id="latest of a day"),
         pytest.param(
-            {"catch_up": "latest", "catch_up_window": 86400},
+            DAY_LONG | {"overlap": "queue_one"},
             ["MISSED"] * 8 + ["CAUGHT_UP"],
-            id="latest of a day",
-        ),
-        pytest.param({"catch_up": "none", "catch_up_window": 86400}, ["MISSED"] * 9, id="none"),
-        pytest.param(
-            {"catch_up": "all", "catch_up_window": 3 * 3600, "overlap": "allow"},
-            ["OUTSIDE_WINDOW"] * 6 + ["CAUGHT_UP"] * 3,
-            id="all of three hours",
+            [],
+            id="latest, queued",
         ),
         pytest.param(
-            {"catch_up": "all", "catch_up_window": 3 * 3600},
-            ["OUTSIDE_WINDOW"] * 6 + ["OVERLAP"] * 2 + ["CAUGHT_UP"],
-            id="all, one at a time",
+            DAY_LONG | {"overlap": "cancel_previous"},
+            ["MISSED"] * 8 + ["CAUGHT_UP"],
+            [],
+            id="latest, cancelling",
+        ),
+        pytest.param(DAY_LONG | {"catch_up": "none"}, ["MISSED"] * 9, [], id="none"),
+        pytest.param(
+            DAY_LONG | {"catch_up": "none", "overlap": "queue_one"},
+            ["MISSED"] * 9,
+            [],
+            id="none, queued",
+        ),
+        pytest.param(
+            ALL | {"overlap": "allow"}, [*OUTSIDE, *["CAUGHT_UP"] * 3], [], id="all at once"
+        ),
+        pytest.param(
+            ALL, [*OUTSIDE, "CAUGHT_UP", "QUEUED", "QUEUED"], [7, 8], id="all, one after the other"
+        ),
+        pytest.param(
+            ALL | {"overlap": "queue_one"},
+            [*OUTSIDE, "CAUGHT_UP", "QUEUED", "QUEUED"],
+            [7, 8],
+            id="all, queued",
+        ),
+        pytest.param(
+            ALL | {"overlap": "cancel_previous"},
+            [*OUTSIDE, "OVERLAP", "OVERLAP", "CAUGHT_UP"],
+            [],
+            id="all, cancelling",
         ),
     ],
 )
 async def test_a_night_without_a_server_is_made_up_for_by_the_policy(
-    server: Server, policies: dict[str, Any], expected: list[str]
+    server: Server, policies: dict[str, Any], expected: list[str], then: list[int]
 ):
     await server.put(**policies)
+    morning = FIRST + 8 * HOUR + 20 * MINUTE
 
-    await server.run_at(FIRST + 8 * HOUR + 20 * MINUTE)
+    await server.run_at(morning)
 
     assert await server.fates_of() == expected
     caught_up = [each.batch_id for each in await server.occurrences_of() if each.batch_id]
     assert [batch.batch_id for batch in await server.batches_of()] == caught_up
+    for hour in then:
+        await server.end_runs()
+        await server.run_at(morning)
+        newest = (await server.batches_of())[-1]
+        [started] = [e for e in await server.occurrences_of() if e.batch_id == newest.batch_id]
+        assert (started.due_time, started.decision) == (FIRST + hour * HOUR, "CAUGHT_UP")
+    assert "QUEUED" not in await server.fates_of()
+    await server.end_runs()
     await server.run_at(FIRST + 9 * HOUR)
-    assert (await server.occurrences_of())[-1].due_time == FIRST + 9 * HOUR
+    newest_one = (await server.occurrences_of())[-1]
+    assert (newest_one.due_time, newest_one.decision) == (FIRST + 9 * HOUR, "FIRED")
 
 
 async def test_months_of_missed_minutes_are_all_recorded(server: Server):
@@ -222,19 +284,7 @@ async def test_a_due_time_is_skipped_while_the_run_before_goes_on(server: Server
 async def test_a_due_time_fires_again_when_the_run_before_is_over(server: Server):
     await server.put()
     await server.run_at(FIRST)
-    [batch] = await server.batches_of()
-    async with server.store.transaction() as tx:
-        await server.store.changes.close(
-            tx,
-            batch.key,
-            closing=BatchState.CANCELLED,
-            reason=StateReason.CANCELLED_BY_CALLER,
-            message="",
-            stop_in_flight=False,
-            now=FIRST,
-        )
-    while await server.store.changes.close_some(now=FIRST):
-        pass
+    await server.end_runs()
 
     await server.run_at(FIRST + HOUR)
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import sqlalchemy as sa
 from batchwork_server.domain.filters import OccurrenceFilter
-from batchwork_server.domain.firing import Decided, Decision, NextRun, Occurrence, SkipReason
+from batchwork_server.domain.firing import (
+    Decided,
+    Decision,
+    NextRun,
+    Occurrence,
+    SkipReason,
+    started,
+)
 from batchwork_server.store.database import Database
+from batchwork_server.store.occurrences import QUEUED
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.store.store import DueJob
 
@@ -173,6 +182,71 @@ async def test_occurrences_are_listed_by_job_and_time_and_page_by_page(store: Sq
     assert not await listed(store, job_id="job_other")
 
 
+def queued(hours: float = 0) -> Decided:
+    return Decided(run=run_at(hours), decision=Decision.QUEUED, queued_as=Decision.CAUGHT_UP)
+
+
+async def settle(store: SqlStore, waiting: Occurrence) -> bool:
+    decided = started(waiting, batch_id="bat_new", now=START + HOUR)
+    async with store.transaction() as tx:
+        return await store.occurrences.settle(tx, waiting, decided, now=START + HOUR)
+
+
+async def test_the_first_that_waits_of_each_job_can_begin(store: SqlStore) -> None:
+    due = await put_due(store)
+    await put(store, make_stored("job_also"), make_stored("job_quiet"))
+    await record(store, due, queued(2), fired(0), queued(1))
+    also = replace(due, job=make_stored("job_also"))
+    await record(store, also, queued(0))
+
+    found = await store.occurrences.queued(limit=10)
+
+    assert [(each.job.definition.job_id, each.occurrence.due_time) for each in found] == [
+        ("job_also", START),
+        ("job_posts", START + HOUR),
+    ]
+    assert found[1].occurrence.queued_as is Decision.CAUGHT_UP
+    assert len(await store.occurrences.queued(limit=1)) == 1
+
+
+async def test_only_one_of_two_starts_what_waits(store: SqlStore) -> None:
+    await record(store, await put_due(store), queued())
+    [waiting] = await store.occurrences.queued(limit=10)
+
+    assert [await settle(store, waiting.occurrence) for _ in range(2)] == [True, False]
+
+    [occurrence] = await listed(store)
+    assert (occurrence.decision, occurrence.queued_as) == (Decision.CAUGHT_UP, None)
+    assert occurrence.message == "It waited 3600 s for other runs of the job."
+    assert await store.occurrences.queued(limit=10) == []
+
+
+async def test_a_job_that_is_not_as_it_was_read_is_not_held(store: SqlStore) -> None:
+    due = await put_due(store)
+    async with store.transaction() as tx:
+        before = await store.occurrences.hold(tx, due.job)
+        await store.jobs.set_pause(tx, replace(due.job, pause_time=START))
+        after = await store.occurrences.hold(tx, due.job)
+
+    assert (before, after) == (True, False)
+
+
+async def test_a_due_job_tells_whether_a_due_time_of_it_waits(store: SqlStore) -> None:
+    due = await put_due(store)
+    await record(store, due, queued())
+
+    [again] = await store.occurrences.due(now=START + HOUR, limit=10)
+
+    assert (due.is_waiting, again.is_waiting) == (False, True)
+
+
+async def test_what_waits_is_never_forgotten(store: SqlStore) -> None:
+    await record(store, await put_due(store), queued(0), fired(1))
+
+    assert await store.occurrences.forget(before=START + HOUR, limit=10) == 1
+    assert [each.decision for each in await listed(store)] == [Decision.QUEUED]
+
+
 async def test_only_a_job_that_is_as_it_was_read_gets_its_first_run(store: SqlStore) -> None:
     await put(store, make_stored(), make_stored("job_changed"))
     jobs, _ = await store.occurrences.unscheduled(limit=10, after=None)
@@ -210,14 +284,24 @@ async def test_the_oldest_occurrences_are_forgotten_first(store: SqlStore) -> No
     assert [each.batch_id for each in await listed(store)] == ["bat_3"]
 
 
-async def test_the_next_job_is_found_by_its_index(database: Database) -> None:
+async def plan_of(database: Database, statement: str, **parameters: int) -> str:
     explain = "EXPLAIN QUERY PLAN" if database.dialect == "sqlite" else "EXPLAIN"
     async with database.transaction() as tx:
         if database.dialect == "postgresql":
             await tx.connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
-        rows = await tx.connection.execute(
-            sa.text(f"{explain} SELECT * FROM jobs WHERE next_start_time <= 1")
-        )
-        plan = " ".join(str(row) for row in rows)
+        rows = await tx.connection.execute(sa.text(f"{explain} {statement}"), parameters)
+        return "\n".join(str(row) for row in rows)
+
+
+async def test_the_next_job_is_found_by_its_index(database: Database) -> None:
+    plan = await plan_of(database, "SELECT * FROM jobs WHERE next_start_time <= 1")
 
     assert "ix_jobs_next_start_time" in plan
+
+
+async def test_what_waits_is_found_by_its_index(database: Database) -> None:
+    plan = await plan_of(database, QUEUED, limit=10)
+
+    scans = [line for line in plan.splitlines() if "occurrences" in line or " o " in line]
+    assert "ix_occurrences_queued" in plan
+    assert [line for line in scans if "Seq Scan" in line or "SCAN o" in line] == []

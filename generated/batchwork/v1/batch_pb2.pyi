@@ -419,7 +419,7 @@ class Batch(_message.Message):
     """Says why the batch is PAUSED or CANCELLING, or why it ended early, as a
     stable UPPER_SNAKE code: PAUSED_BY_CALLER, CANCELLED_BY_CALLER,
     FAILURE_POLICY, PROVIDER_RATE_LIMITED, PROVIDER_DOWN, BATCH_TIMEOUT,
-    DRAFT_TIMEOUT. Empty otherwise.
+    DRAFT_TIMEOUT, NEWER_RUN. Empty otherwise.
     """
     state_message: _builtins.str
     """Tells a person more about `state_reason`, such as the caller's note or the

@@ -70,6 +70,8 @@ class _OccurrenceDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Oc
     """A batch began later, as the job's `catch_up` wants it."""
     OCCURRENCE_DECISION_SKIPPED: _OccurrenceDecision.ValueType  # 3
     """No batch began."""
+    OCCURRENCE_DECISION_QUEUED: _OccurrenceDecision.ValueType  # 4
+    """It waits until no other run of the job goes on, then a batch begins."""
 
 class OccurrenceDecision(_OccurrenceDecision, metaclass=_OccurrenceDecisionEnumTypeWrapper):
     """Says what was decided about a due time."""
@@ -82,6 +84,8 @@ OCCURRENCE_DECISION_CAUGHT_UP: OccurrenceDecision.ValueType  # 2
 """A batch began later, as the job's `catch_up` wants it."""
 OCCURRENCE_DECISION_SKIPPED: OccurrenceDecision.ValueType  # 3
 """No batch began."""
+OCCURRENCE_DECISION_QUEUED: OccurrenceDecision.ValueType  # 4
+"""It waits until no other run of the job goes on, then a batch begins."""
 Global___OccurrenceDecision: _TypeAlias = OccurrenceDecision  # noqa: Y015
 
 @_typing.final
@@ -906,14 +910,14 @@ class Occurrence(_message.Message):
     decision: Global___OccurrenceDecision.ValueType
     """Says what was decided."""
     reason: _builtins.str
-    """Names why it was skipped: MISSED, OUTSIDE_WINDOW, OVERLAP or RUN_FAILED;
-    empty when a batch began.
+    """Names why it was skipped: MISSED, OUTSIDE_WINDOW, OVERLAP, RUN_FAILED or
+    JOB_DELETED; empty otherwise.
     """
     message: _builtins.str
     """Tells more for people; may be empty."""
     batch_id: _builtins.str
     """Identifies the batch, which retention may have deleted since; empty when it
-    was skipped.
+    was skipped or waits.
     """
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
@@ -921,7 +925,7 @@ class Occurrence(_message.Message):
 
     @_builtins.property
     def decide_time(self) -> _timestamp_pb2.Timestamp:
-        """Tells when it was decided."""
+        """Tells when it was decided; of one that waited, when its batch began."""
 
     def __init__(
         self,

@@ -181,7 +181,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a job. Its batches stay, and those that are running go on.
+        """Deletes a job. Its batches stay, and those that are running go on. Due times
+        of it that wait are skipped.
 
         The same `request_id` again changes nothing, also when the id has been used
         again since.
@@ -236,7 +237,7 @@ class JobServiceServicer:
 
     def PauseJob(self, request, context):
         """Pauses a job: its schedule rests until `ResumeJob`. Batches that are running
-        go on, and `RunJob` runs it all the same.
+        go on, due times that wait go on waiting, and `RunJob` runs it all the same.
 
         What is due while a job is paused is neither missed nor recorded. Pausing a
         paused job changes nothing; nor does the same `request_id` again.
@@ -267,7 +268,7 @@ class JobServiceServicer:
 
     def ListOccurrences(self, request, context):
         """Lists what was decided about the due times of a job, newest first, a page at
-        a time: each one fired, or was skipped for a reason.
+        a time: each one fired, waits, or was skipped for a reason.
 
         Decisions are kept as long as batches are, also when the job is deleted.
 

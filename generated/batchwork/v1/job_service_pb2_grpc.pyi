@@ -88,7 +88,8 @@ class JobServiceStub:
       ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
-    """Deletes a job. Its batches stay, and those that are running go on.
+    """Deletes a job. Its batches stay, and those that are running go on. Due times
+    of it that wait are skipped.
 
     The same `request_id` again changes nothing, also when the id has been used
     again since.
@@ -127,7 +128,7 @@ class JobServiceStub:
     """
     PauseJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.PauseJobRequest, _job_service_pb2.PauseJobResponse]
     """Pauses a job: its schedule rests until `ResumeJob`. Batches that are running
-    go on, and `RunJob` runs it all the same.
+    go on, due times that wait go on waiting, and `RunJob` runs it all the same.
 
     What is due while a job is paused is neither missed nor recorded. Pausing a
     paused job changes nothing; nor does the same `request_id` again.
@@ -150,7 +151,7 @@ class JobServiceStub:
     """
     ListOccurrences: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListOccurrencesRequest, _job_service_pb2.ListOccurrencesResponse]
     """Lists what was decided about the due times of a job, newest first, a page at
-    a time: each one fired, or was skipped for a reason.
+    a time: each one fired, waits, or was skipped for a reason.
 
     Decisions are kept as long as batches are, also when the job is deleted.
 
@@ -250,7 +251,8 @@ class JobServiceAsyncStub(JobServiceStub):
       ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
-    """Deletes a job. Its batches stay, and those that are running go on.
+    """Deletes a job. Its batches stay, and those that are running go on. Due times
+    of it that wait are skipped.
 
     The same `request_id` again changes nothing, also when the id has been used
     again since.
@@ -289,7 +291,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     PauseJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.PauseJobRequest, _job_service_pb2.PauseJobResponse]  # type: ignore[assignment]
     """Pauses a job: its schedule rests until `ResumeJob`. Batches that are running
-    go on, and `RunJob` runs it all the same.
+    go on, due times that wait go on waiting, and `RunJob` runs it all the same.
 
     What is due while a job is paused is neither missed nor recorded. Pausing a
     paused job changes nothing; nor does the same `request_id` again.
@@ -312,7 +314,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     ListOccurrences: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListOccurrencesRequest, _job_service_pb2.ListOccurrencesResponse]  # type: ignore[assignment]
     """Lists what was decided about the due times of a job, newest first, a page at
-    a time: each one fired, or was skipped for a reason.
+    a time: each one fired, waits, or was skipped for a reason.
 
     Decisions are kept as long as batches are, also when the job is deleted.
 
@@ -439,7 +441,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.DeleteJobResponse, _abc.Awaitable[_job_service_pb2.DeleteJobResponse]]:
-        """Deletes a job. Its batches stay, and those that are running go on.
+        """Deletes a job. Its batches stay, and those that are running go on. Due times
+        of it that wait are skipped.
 
         The same `request_id` again changes nothing, also when the id has been used
         again since.
@@ -502,7 +505,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.PauseJobResponse, _abc.Awaitable[_job_service_pb2.PauseJobResponse]]:
         """Pauses a job: its schedule rests until `ResumeJob`. Batches that are running
-        go on, and `RunJob` runs it all the same.
+        go on, due times that wait go on waiting, and `RunJob` runs it all the same.
 
         What is due while a job is paused is neither missed nor recorded. Pausing a
         paused job changes nothing; nor does the same `request_id` again.
@@ -537,7 +540,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListOccurrencesResponse, _abc.Awaitable[_job_service_pb2.ListOccurrencesResponse]]:
         """Lists what was decided about the due times of a job, newest first, a page at
-        a time: each one fired, or was skipped for a reason.
+        a time: each one fired, waits, or was skipped for a reason.
 
         Decisions are kept as long as batches are, also when the job is deleted.
 

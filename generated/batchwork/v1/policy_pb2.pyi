@@ -65,9 +65,11 @@ class _CatchUpEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CatchUp.Value
     CATCH_UP_NONE: _CatchUp.ValueType  # 2
     """No run."""
     CATCH_UP_ALL: _CatchUp.ValueType  # 3
-    """One run for each that was missed, at most for the newest hundred. All but
-    one of them are skipped unless the job's `overlap` is ALLOW, and those that
-    are older than its `catch_up_window`.
+    """One run for each that was missed, at most for the newest hundred, without
+    those that are older than the job's `catch_up_window`. Unless the job's
+    `overlap` is ALLOW they run one after the other, the oldest first, and one
+    that is due on time just then is the last of them. With CANCEL_PREVIOUS only
+    the newest runs: it would cancel the others.
     """
 
 class CatchUp(_CatchUp, metaclass=_CatchUpEnumTypeWrapper):
@@ -82,9 +84,11 @@ CATCH_UP_LATEST: CatchUp.ValueType  # 1
 CATCH_UP_NONE: CatchUp.ValueType  # 2
 """No run."""
 CATCH_UP_ALL: CatchUp.ValueType  # 3
-"""One run for each that was missed, at most for the newest hundred. All but
-one of them are skipped unless the job's `overlap` is ALLOW, and those that
-are older than its `catch_up_window`.
+"""One run for each that was missed, at most for the newest hundred, without
+those that are older than the job's `catch_up_window`. Unless the job's
+`overlap` is ALLOW they run one after the other, the oldest first, and one
+that is due on time just then is the last of them. With CANCEL_PREVIOUS only
+the newest runs: it would cancel the others.
 """
 Global___CatchUp: _TypeAlias = CatchUp  # noqa: Y015
 
@@ -100,6 +104,12 @@ class _OverlapEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overlap.Value
     """It is skipped."""
     OVERLAP_ALLOW: _Overlap.ValueType  # 2
     """It runs beside the other one."""
+    OVERLAP_QUEUE_ONE: _Overlap.ValueType  # 3
+    """It waits until no other run of the job goes on. One at most waits; what
+    comes due while one does is skipped.
+    """
+    OVERLAP_CANCEL_PREVIOUS: _Overlap.ValueType  # 4
+    """The runs of the job that go on are cancelled, their items in flight stopped."""
 
 class Overlap(_Overlap, metaclass=_OverlapEnumTypeWrapper):
     """Says what becomes of a due time while another run of the job goes on."""
@@ -110,6 +120,12 @@ OVERLAP_SKIP: Overlap.ValueType  # 1
 """It is skipped."""
 OVERLAP_ALLOW: Overlap.ValueType  # 2
 """It runs beside the other one."""
+OVERLAP_QUEUE_ONE: Overlap.ValueType  # 3
+"""It waits until no other run of the job goes on. One at most waits; what
+comes due while one does is skipped.
+"""
+OVERLAP_CANCEL_PREVIOUS: Overlap.ValueType  # 4
+"""The runs of the job that go on are cancelled, their items in flight stopped."""
 Global___Overlap: _TypeAlias = Overlap  # noqa: Y015
 
 @_typing.final

@@ -15,6 +15,7 @@ from batchwork_server.domain.batch import (
     BatchOptions,
     BatchState,
     Counts,
+    StateReason,
     dispatch_time,
 )
 from batchwork_server.domain.caller import Caller
@@ -217,13 +218,40 @@ class Batches:
         await self._dispatcher.enqueue(tx, len(prepared.chunks))
         return batch
 
-    def announce(self, batch: Batch) -> None:
-        """Tells the engine that there is a batch, once it is durable."""
+    async def cancel_runs(
+        self, tx: Transaction, newer: PreparedBatch, *, now: datetime
+    ) -> list[Batch]:
+        """Cancels the runs of a job that go on, for a newer one; whoever commits announces them."""
+        changes, job_id = self._store.changes, newer.submission.job_id
+        cancelled: list[Batch] = []
+        for batch in await changes.open_runs(tx, job_id, tenant_id=newer.tenant_id):
+            closed = await changes.close(
+                tx,
+                batch.key,
+                closing=BatchState.CANCELLED,
+                reason=StateReason.NEWER_RUN,
+                message=f"The run {newer.batch_id} of the job took its place.",
+                stop_in_flight=True,
+                now=now,
+            )
+            changed = closed or await changes.stop_in_flight(tx, batch.key, now=now)
+            if changed is not None:
+                cancelled.append(changed)
+        return cancelled
+
+    def announce(self, batch: Batch, *, cancelled: Sequence[Batch] = ()) -> None:
+        """Tells the engine that there is a batch, once it is durable.
+
+        Args:
+            cancelled: The batches whose place it took.
+        """
+        for each in cancelled:
+            self._wakeups.batch_changed(each)
+            log.info("batch.cancelled", **_named(each), state=each.state, newer=batch.batch_id)
         self._dispatcher.enqueued()
         log.info(
             "batch.created",
-            batch_id=batch.batch_id,
-            tenant_id=batch.tenant_id,
+            **_named(batch),
             items=batch.counts.total,
             skipped=batch.counts.skipped,
             job_id=batch.request.job_id,
@@ -360,6 +388,10 @@ def _refuse_users_of_one_object(job: StoredJob, user_ids: frozenset[str]) -> Non
                 )
             ]
         )
+
+
+def _named(batch: Batch) -> dict[str, str]:
+    return {"batch_id": batch.batch_id, "tenant_id": batch.tenant_id}
 
 
 def chunks_of(

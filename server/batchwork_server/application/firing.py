@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -20,12 +20,14 @@ from batchwork_server.domain.firing import (
     decide,
     next_run_after,
     runs_from,
+    started,
 )
 from batchwork_server.domain.job import StoredJob
+from batchwork_server.domain.job_policies import Overlap
 from batchwork_server.errors import InvalidArgument, StoreUnavailable, Unavailable
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
-from batchwork_server.store.store import DueJob, Store
+from batchwork_server.store.store import DueJob, QueuedJob, Store, Transaction
 
 log = get_logger(__name__)
 
@@ -83,41 +85,89 @@ class Firing:
         return [(job, next_run_after(job, now, zone=self._zone)) for job in jobs]
 
     async def fire_due(self) -> int:
-        """Decides about what is due, and tells for how many jobs.
+        """Starts what was queued, decides about what is due, and tells for how many jobs.
 
         Raises:
             StoreUnavailable: what was decided by then stays decided; the rest is due as before.
         """
         now = self._clock.now()
         self._resting = {key: until for key, until in self._resting.items() if until > now}
+        return await self._start_queued(now) + await self._decide_due(now)
+
+    async def _start_queued(self, now: datetime) -> int:
+        limit = _JOBS_AT_ONCE + 2 * len(self._resting)
+        found = await self._store.occurrences.queued(limit=limit)
+        waiting = [each for each in found if _key(each.job) not in self._resting]
+        for each in waiting:
+            await self._or_rest(each.job, self._start(each), now=now)
+        return len(waiting)
+
+    async def _decide_due(self, now: datetime) -> int:
         limit = _JOBS_AT_ONCE + len(self._resting)
         found = await self._store.occurrences.due(now=now, limit=limit)
         due_jobs = [due for due in found if _key(due.job) not in self._resting]
         for due in due_jobs:
-            # A job that fails for a reason that nobody foresaw must not keep the others waiting.
-            self._resting[_key(due.job)] = now + REST
-            if await self._fire(due):
-                del self._resting[_key(due.job)]
-            await asyncio.sleep(0)
+            await self._or_rest(due.job, self._fire(due), now=now)
         return len(due_jobs)
 
     async def next_start_time(self, *, after: datetime) -> datetime | None:
         """Returns when the first run begins that begins after a moment, of whatever job."""
         return await self._store.occurrences.next_start_time(after=after)
 
-    async def _fire(self, due: DueJob) -> bool:
-        """Decides about the runs of one job that should have begun; tells whether that is done."""
+    async def _or_rest(self, job: StoredJob, decision: Awaitable[None], *, now: datetime) -> None:
+        """Awaits a decision about a job, which is left alone for a while when that fails."""
+        # A job that fails for a reason that nobody foresaw must not keep the others waiting.
+        self._resting[_key(job)] = now + REST
         try:
-            for step in self._steps(due):
-                if not await self._take(step):
-                    return True
+            await decision
         except StoreUnavailable:
-            del self._resting[_key(due.job)]
+            del self._resting[_key(job)]
             raise
         except Unavailable as error:
-            log.warning("job.waiting", **_named(due.job), reason=error.reason, error=error.message)
-            return False
-        return True
+            log.warning("job.waiting", **_named(job), reason=error.reason, error=error.message)
+        else:
+            del self._resting[_key(job)]
+        await asyncio.sleep(0)
+
+    async def _start(self, waiting: QueuedJob) -> None:
+        """Makes the batch of a due time that was queued, unless somebody else does."""
+        job, occurrence = waiting.job, waiting.occurrence
+        prepared, problem = await self._planned(job)
+        batch: Batch | None = None
+        async with self._store.transaction() as tx:
+            if not await self._store.occurrences.hold(tx, job):
+                return
+            now = self._clock.now()
+            decided = started(occurrence, batch_id=prepared.batch_id if prepared else "", now=now)
+            if prepared is None:
+                decided = _failed(decided, problem)
+            elif not waiting.is_parallel and await self._goes_on(tx, job):
+                return
+            if not await self._store.occurrences.settle(tx, occurrence, decided, now=now):
+                return
+            if prepared is not None:
+                batch = await self._batches.insert(tx, prepared)
+        reach("fire.committed")
+        if batch is not None:
+            self._batches.announce(batch)
+        self._tell(job, decided, now=now)
+
+    def _tell(self, job: StoredJob, decided: Decided, *, now: datetime) -> None:
+        _log(job, decided, now=now)
+        for listener in self._listeners:
+            listener(job, decided)
+
+    async def _goes_on(self, tx: Transaction, job: StoredJob) -> bool:
+        runs = await self._store.changes.open_runs(
+            tx, job.definition.job_id, tenant_id=job.tenant_id
+        )
+        return bool(runs)
+
+    async def _fire(self, due: DueJob) -> None:
+        """Decides about the runs of one job that should have begun."""
+        for step in self._steps(due):
+            if not await self._take(step):
+                return
 
     def _steps(self, due: DueJob) -> Iterator[_Step]:
         """Yields what is to be decided about the runs that are up, a batch at most at a time."""
@@ -132,6 +182,7 @@ class Firing:
             window=definition.catch_up_window,
             overlap=definition.overlap,
             is_running=due.is_running,
+            is_waiting=due.is_waiting,
         )
         if len(up) == _RUNS_AT_ONCE:
             # There may be more. What is left out whatever comes is recorded first.
@@ -152,47 +203,73 @@ class Firing:
         """Makes a decision durable, with its batch; tells whether it was ours to make."""
         step, prepared = await self._prepared(step)
         batch: Batch | None = None
-        async with self._store.transaction() as tx:
-            if not await self._store.occurrences.move(tx, step.due, step.following):
-                return False
-            now = self._clock.now()
-            skipped = [each for each in step.decided if not each.batch_id]
-            await self._store.occurrences.record(tx, step.due, skipped, now=now)
-            fired = [each for each in step.decided if each.batch_id]
-            # A job that was deleted and is there again may have had its run.
-            if await self._store.occurrences.record(tx, step.due, fired, now=now):
-                assert prepared is not None  # noqa: S101  it has given the batch its id
-                batch = await self._batches.insert(tx, prepared)
+        cancelled: Sequence[Batch] = ()
+        try:
+            async with self._store.transaction() as tx:
+                if not await self._store.occurrences.move(tx, step.due, step.following):
+                    return False
+                now = self._clock.now()
+                others = [each for each in step.decided if not each.starts]
+                await self._store.occurrences.record(tx, step.due, others, now=now)
+                fired = [each for each in step.decided if each.starts]
+                # A job that was deleted and is there again may have had its run.
+                if await self._store.occurrences.record(tx, step.due, fired, now=now):
+                    assert prepared is not None  # noqa: S101  it has given the batch its id
+                    cancelled = await self._make_room(tx, step.due.job, prepared, now=now)
+                    batch = await self._batches.insert(tx, prepared)
+        except _OvertakenError:
+            return False
         reach("fire.committed")
         if batch is not None:
-            self._batches.announce(batch)
+            self._batches.announce(batch, cancelled=cancelled)
         for each in step.decided:
-            is_ours = not each.batch_id or batch is not None
-            _tell(step.due.job, each, now=now, is_ours=is_ours)
-            for listener in self._listeners if is_ours else ():
-                listener(step.due.job, each)
+            if not each.starts or batch is not None:
+                self._tell(step.due.job, each, now=now)
         return True
+
+    async def _make_room(
+        self, tx: Transaction, job: StoredJob, prepared: PreparedBatch, *, now: datetime
+    ) -> Sequence[Batch]:
+        """Looks once more, now that nobody else decides, at what goes on of a job.
+
+        Returns:
+            What was cancelled.
+
+        Raises:
+            _OvertakenError: a run began since the job was read.
+        """
+        match job.definition.overlap:
+            case Overlap.ALLOW:
+                return ()
+            case Overlap.CANCEL_PREVIOUS:
+                return await self._batches.cancel_runs(tx, prepared, now=now)
+            case _:
+                if await self._goes_on(tx, job):
+                    raise _OvertakenError
+                return ()
 
     async def _prepared(self, step: _Step) -> tuple[_Step, PreparedBatch | None]:
         """Plans the batch of a decision; one that cannot be planned is a run that failed."""
-        if not step.decided or step.decided[-1].decision is Decision.SKIPPED:
+        if not step.decided or not step.decided[-1].starts:
             return step, None
-        *skipped, last = step.decided
-        job = step.due.job
-        try:
-            prepared = await self._batches.prepare(
-                submission_of(job, source=SOURCE), tenant_id=job.tenant_id
-            )
-        except InvalidArgument as error:
-            failed = replace(
-                last,
-                decision=Decision.SKIPPED,
-                reason=SkipReason.RUN_FAILED,
-                message=_in_words(error),
-            )
-            return replace(step, decided=[*skipped, failed]), None
+        *others, last = step.decided
+        prepared, problem = await self._planned(step.due.job)
+        if prepared is None:
+            return replace(step, decided=[*others, _failed(last, problem)]), None
         fired = replace(last, batch_id=prepared.batch_id)
-        return replace(step, decided=[*skipped, fired]), prepared
+        return replace(step, decided=[*others, fired]), prepared
+
+    async def _planned(self, job: StoredJob) -> tuple[PreparedBatch | None, str]:
+        """Returns the batch of a run; none, and why not, when it cannot be made."""
+        submission = submission_of(job, source=SOURCE)
+        try:
+            return await self._batches.prepare(submission, tenant_id=job.tenant_id), ""
+        except InvalidArgument as error:
+            return None, _in_words(error)
+
+
+class _OvertakenError(Exception):
+    """A run of the job began in between; what was decided does not hold any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +290,7 @@ def _cut(due: DueJob, decided: Sequence[Decided], following: NextRun | None) -> 
     """Cuts decisions into steps, each of which ends with a batch, but for the last one."""
     first = 0
     for place, each in enumerate(decided[:-1], 1):
-        if each.decision is not Decision.SKIPPED:
+        if each.starts:
             then = decided[place].run
             yield _Step(due=due, decided=decided[first:place], following=then)
             due, first = replace(due, next_run=then), place
@@ -233,16 +310,26 @@ def _in_words(error: InvalidArgument) -> str:
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE - 1]}…"
 
 
-def _tell(job: StoredJob, decided: Decided, *, now: datetime, is_ours: bool) -> None:
-    if not is_ours:
-        return
+def _failed(decided: Decided, problem: str) -> Decided:
+    return replace(
+        decided,
+        decision=Decision.SKIPPED,
+        reason=SkipReason.RUN_FAILED,
+        message=problem,
+        batch_id="",
+    )
+
+
+def _log(job: StoredJob, decided: Decided, *, now: datetime) -> None:
     facts = {
         **_named(job),
         "due_time": decided.run.due_time.isoformat(),
         "lateness": (now - decided.run.start_time).total_seconds(),
     }
-    if decided.decision is not Decision.SKIPPED:
+    if decided.starts:
         log.info("job.fired", **facts, decision=decided.decision, batch_id=decided.batch_id)
+    elif decided.decision is Decision.QUEUED:
+        log.info("job.queued", **facts)
     elif decided.reason is SkipReason.RUN_FAILED:
         log.warning("job.skipped", **facts, reason=decided.reason, error=decided.message)
     else:

@@ -211,7 +211,7 @@ class Jobs:
             answer = _difference(jobs, stored, owned, source=owner, notices=notices)
             changed = list(_to_store(jobs, stored, tenant_id=tenant_id, source=owner, now=now))
             await self._put(tx, changed, stored, tenant_id=tenant_id, now=now)
-            await self._store.jobs.delete(tx, _deleted(answer.changes), tenant_id=tenant_id)
+            await self._delete(tx, _deleted(answer.changes), tenant_id=tenant_id, now=now)
             await self._remember(tx, request, _imported_to(answer))
         self._wakeups.schedules_changed()
         log.info("jobs.imported", tenant_id=tenant_id, source=owner, **answer.counts)
@@ -350,13 +350,14 @@ class Jobs:
             RequestIdReused: nothing was deleted.
         """
         request = _Request(method="DeleteJob", tenant_id=tenant_id, idempotency=idempotency)
+        now = self._clock.now()
         async with self._store.transaction() as tx:
-            if await self._replay(tx, request, now=self._clock.now()) is not None:
+            if await self._replay(tx, request, now=now) is not None:
                 return
             stored = (await self._store.jobs.lock(tx, [job_id], tenant_id=tenant_id)).get(job_id)
             if stored is not None:
                 _match(etag, stored)
-                await self._store.jobs.delete(tx, [job_id], tenant_id=tenant_id)
+                await self._delete(tx, [job_id], tenant_id=tenant_id, now=now)
             elif not allow_missing:
                 raise NotFound("job", job_id)
             await self._remember(tx, request, {})
@@ -485,6 +486,13 @@ class Jobs:
         # For thousands of jobs that takes a while; calls that wait for the loop must not.
         next_runs = await asyncio.to_thread(self._next_runs, jobs, before, now=now)
         await self._store.jobs.schedule(tx, next_runs, tenant_id=tenant_id)
+
+    async def _delete(
+        self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str, now: datetime
+    ) -> None:
+        """Removes jobs; what of them waits never runs."""
+        await self._store.jobs.delete(tx, job_ids, tenant_id=tenant_id)
+        await self._store.occurrences.drop_queued(tx, job_ids, tenant_id=tenant_id, now=now)
 
     def _next_runs(
         self, jobs: Sequence[StoredJob], before: Mapping[str, StoredJob], *, now: datetime

@@ -52,6 +52,7 @@ class StateReason(StrEnum):
     PROVIDER_DOWN = "PROVIDER_DOWN"  # what the processor calls does not answer
     BATCH_TIMEOUT = "BATCH_TIMEOUT"
     DRAFT_TIMEOUT = "DRAFT_TIMEOUT"  # never sealed
+    NEWER_RUN = "NEWER_RUN"  # a newer run of its job took its place
 
 
 class Priority(StrEnum):

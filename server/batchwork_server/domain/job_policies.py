@@ -45,6 +45,8 @@ class Overlap(StrEnum):
 
     SKIP = "SKIP"
     ALLOW = "ALLOW"  # it runs beside the other one
+    QUEUE_ONE = "QUEUE_ONE"  # it waits for the other one, but one at most does
+    CANCEL_PREVIOUS = "CANCEL_PREVIOUS"  # the other one is cancelled
 
 
 def parse_retry_policy(value: Any, *, path: str) -> tuple[RequestedRetry | None, list[Violation]]:

@@ -32,6 +32,15 @@ class SqlChanges:
         )
         return batch_from(rows[0]) if rows else None
 
+    async def open_runs(self, tx: Transaction, job_id: str, *, tenant_id: str) -> Sequence[Batch]:
+        rows = await run(
+            tx.connection,
+            f"SELECT {BATCH_COLUMNS} FROM batches WHERE tenant_id = ? AND job_id = ?"
+            " AND end_time IS NULL AND job_id <> '' AND state <> 'DELETED' ORDER BY batch_key",
+            (tenant_id, job_id),
+        )
+        return [batch_from(row) for row in rows]
+
     async def pause(
         self,
         tx: Transaction,

@@ -90,7 +90,7 @@ class SqlJobs:
         )
 
     async def delete(self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str) -> None:
-        for some in _in_parts(job_ids):
+        for some in in_parts(job_ids):
             named = sa.and_(jobs.c.tenant_id == tenant_id, jobs.c.job_id.in_(some))
             await tx.connection.execute(sa.delete(jobs).where(named))
 
@@ -167,7 +167,7 @@ async def _fetch(
     connection: AsyncConnection, job_ids: Sequence[str], *, tenant_id: str
 ) -> dict[str, StoredJob]:
     found: dict[str, StoredJob] = {}
-    for some in _in_parts(job_ids):
+    for some in in_parts(job_ids):
         query = sa.select(jobs).where(jobs.c.tenant_id == tenant_id, jobs.c.job_id.in_(some))
         rows = (await connection.execute(query)).all()
         found.update((job.definition.job_id, job) for job in await _many(job_from, rows))
@@ -183,7 +183,8 @@ async def _owned(connection: AsyncConnection, source: str, *, tenant_id: str) ->
     return {row.job_id: row.revision for row in await connection.execute(query)}
 
 
-def _in_parts(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def in_parts(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cuts ids into parts that one statement can name."""
     for start in range(0, len(job_ids), _IDS_PER_STATEMENT):
         yield job_ids[start : start + _IDS_PER_STATEMENT]
 

@@ -12,11 +12,11 @@ from batchwork_server.domain.filters import OccurrenceFilter
 from batchwork_server.domain.firing import Decided, Decision, NextRun, Occurrence, SkipReason
 from batchwork_server.domain.job import StoredJob
 from batchwork_server.store.database import Database
-from batchwork_server.store.jobs import job_from, moments_of
+from batchwork_server.store.jobs import in_parts, job_from, moments_of
 from batchwork_server.store.pages import first_page
-from batchwork_server.store.statements import Column, run, update_rows
-from batchwork_server.store.store import DueJob, Transaction
-from batchwork_server.store.tables import batches, jobs, occurrences
+from batchwork_server.store.statements import Column, dialect_of, run, update_rows
+from batchwork_server.store.store import DueJob, QueuedJob, Transaction
+from batchwork_server.store.tables import jobs, occurrences
 from batchwork_server.store.times import from_micros, to_micros
 
 _COLUMNS = (
@@ -28,6 +28,7 @@ _COLUMNS = (
     Column("message", "text"),
     Column("batch_id", "text"),
     Column("decide_time"),
+    Column("queued_as", "text"),
 )
 _NAMES = ", ".join(column.name for column in _COLUMNS)
 # The condition keeps SQLite from taking the conflict for a join.
@@ -45,6 +46,56 @@ _SCHEDULE_FIRST = """
 UPDATE jobs SET next_due_time = ?, next_start_time = ?
 WHERE tenant_id = ? AND job_id = ? AND revision = ? AND create_time = ? AND next_due_time IS NULL
 """
+_HOLD = """
+SELECT job_id FROM jobs WHERE tenant_id = ? AND job_id = ? AND revision = ? AND create_time = ?
+  AND COALESCE(pause_time, -1) = ?
+"""
+_SETTLE = """
+UPDATE occurrences SET decision = ?, reason = ?, message = ?, batch_id = ?, decide_time = ?,
+  queued_as = ''
+WHERE tenant_id = ? AND job_id = ? AND due_time = ? AND decision = 'QUEUED'
+RETURNING due_time
+"""
+# A batch that was deleted has no end any more.
+_GOES_ON = """
+EXISTS (SELECT 1 FROM batches b WHERE b.tenant_id = jobs.tenant_id AND b.job_id = jobs.job_id
+  AND b.end_time IS NULL AND b.job_id <> '' AND b.state <> 'DELETED')
+"""
+_IS_WAITING = """
+EXISTS (SELECT 1 FROM occurrences o WHERE o.decision = 'QUEUED' AND o.tenant_id = jobs.tenant_id
+  AND o.job_id = jobs.job_id AND o.is_parallel = false AND o.backfill_id = '')
+"""
+_NEXT_IN_QUEUE = """
+(SELECT o.{column} FROM occurrences o WHERE o.decision = 'QUEUED'
+  AND (o.tenant_id, o.job_id) > (queues.tenant_id, queues.job_id)
+  ORDER BY o.tenant_id, o.job_id LIMIT 1)
+"""
+_FIRST_IN_QUEUE = """
+(SELECT o.due_time FROM occurrences o WHERE o.decision = 'QUEUED'
+  AND o.tenant_id = jobs.tenant_id AND o.job_id = jobs.job_id AND o.is_parallel = {parallel}
+  AND (jobs.pause_time IS NULL OR o.backfill_id <> '') ORDER BY o.backfill_id, o.due_time LIMIT 1)
+"""
+# From job to job along the index, however many due times of each wait.
+QUEUED = f"""
+WITH RECURSIVE queues(tenant_id, job_id) AS (
+  SELECT CAST('' AS text), CAST('' AS text) UNION ALL
+  SELECT {_NEXT_IN_QUEUE.format(column="tenant_id")}, {_NEXT_IN_QUEUE.format(column="job_id")}
+  FROM queues WHERE queues.tenant_id IS NOT NULL),
+firsts AS (
+  SELECT jobs.tenant_id, jobs.job_id,
+    CASE WHEN NOT {_GOES_ON} THEN {_FIRST_IN_QUEUE.format(parallel="false")} END AS due_time
+  FROM queues JOIN jobs ON jobs.tenant_id = queues.tenant_id AND jobs.job_id = queues.job_id
+  UNION ALL
+  SELECT jobs.tenant_id, jobs.job_id, {_FIRST_IN_QUEUE.format(parallel="true")}
+  FROM queues JOIN jobs ON jobs.tenant_id = queues.tenant_id AND jobs.job_id = queues.job_id)
+SELECT jobs.*, w.due_time, w.decision, w.reason, w.message, w.batch_id, w.decide_time,
+  w.queued_as, w.backfill_id, w.is_parallel
+FROM firsts JOIN jobs ON jobs.tenant_id = firsts.tenant_id AND jobs.job_id = firsts.job_id
+JOIN occurrences w ON w.tenant_id = firsts.tenant_id AND w.job_id = firsts.job_id
+  AND w.due_time = firsts.due_time
+ORDER BY w.due_time, w.tenant_id, w.job_id LIMIT :limit
+"""
+"""Finds what can begin of what was queued."""
 
 
 class SqlOccurrences:
@@ -54,18 +105,12 @@ class SqlOccurrences:
         self._database = database
 
     async def due(self, *, now: datetime, limit: int) -> list[DueJob]:
-        goes_on = (
-            sa.exists()
-            .where(
-                batches.c.tenant_id == jobs.c.tenant_id,
-                batches.c.job_id == jobs.c.job_id,
-                batches.c.end_time.is_(None),
-                sa.text("batches.job_id <> ''"),
-            )
-            .label("is_running")
-        )
         query = (
-            sa.select(jobs, goes_on)
+            sa.select(
+                jobs,
+                sa.literal_column(_GOES_ON).label("is_running"),
+                sa.literal_column(_IS_WAITING).label("is_waiting"),
+            )
             .where(jobs.c.next_start_time <= to_micros(now))
             .order_by(jobs.c.next_start_time, jobs.c.tenant_id, jobs.c.job_id)
             .limit(limit)
@@ -109,11 +154,57 @@ class SqlOccurrences:
         rows = [
             (
                 *(*key, to_micros(each.run.due_time), each.decision.value, each.reason or ""),
-                *(each.message, each.batch_id, to_micros(now)),
+                *(each.message, each.batch_id, to_micros(now), each.queued_as or ""),
             )
             for each in decided
         ]
         return len(await update_rows(tx.connection, _RECORD, _COLUMNS, rows))
+
+    async def queued(self, *, limit: int) -> list[QueuedJob]:
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(sa.text(QUEUED), {"limit": limit})).all()
+        return [
+            QueuedJob(
+                job=job_from(row),
+                occurrence=_occurrence_from(row),
+                is_parallel=bool(row.is_parallel),
+            )
+            for row in rows
+        ]
+
+    async def hold(self, tx: Transaction, job: StoredJob) -> bool:
+        lock = " FOR UPDATE" if dialect_of(tx.connection) == "postgresql" else ""
+        paused = -1 if job.pause_time is None else to_micros(job.pause_time)
+        return bool(await run(tx.connection, _HOLD + lock, (*_version(job), paused)))
+
+    async def settle(
+        self, tx: Transaction, waiting: Occurrence, decided: Decided, *, now: datetime
+    ) -> bool:
+        parameters = (
+            *(decided.decision.value, decided.reason or "", decided.message, decided.batch_id),
+            *(to_micros(now), waiting.tenant_id, waiting.job_id, to_micros(waiting.due_time)),
+        )
+        return bool(await run(tx.connection, _SETTLE, parameters))
+
+    async def drop_queued(
+        self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str, now: datetime
+    ) -> None:
+        for some in in_parts(job_ids):
+            await tx.connection.execute(
+                sa.update(occurrences)
+                .where(
+                    sa.text("decision = 'QUEUED'"),
+                    occurrences.c.tenant_id == tenant_id,
+                    occurrences.c.job_id.in_(some),
+                )
+                .values(
+                    decision=Decision.SKIPPED.value,
+                    reason=SkipReason.JOB_DELETED.value,
+                    message="The job was deleted while it waited.",
+                    queued_as="",
+                    decide_time=to_micros(now),
+                )
+            )
 
     async def list(
         self, wanted: OccurrenceFilter, *, page_size: int, before: datetime | None
@@ -134,7 +225,10 @@ class SqlOccurrences:
         key = (occurrences.c.tenant_id, occurrences.c.job_id, occurrences.c.due_time)
         oldest = (
             sa.select(*key)
-            .where(occurrences.c.decide_time < to_micros(before))
+            .where(
+                occurrences.c.decide_time < to_micros(before),
+                occurrences.c.decision != Decision.QUEUED.value,
+            )
             .order_by(occurrences.c.decide_time)
             .limit(limit)
         )
@@ -166,6 +260,7 @@ def _due_from(row: Any) -> DueJob:
             due_time=from_micros(row.next_due_time), start_time=from_micros(row.next_start_time)
         ),
         is_running=bool(row.is_running),
+        is_waiting=bool(row.is_waiting),
     )
 
 
@@ -179,4 +274,5 @@ def _occurrence_from(row: Any) -> Occurrence:
         message=row.message,
         batch_id=row.batch_id,
         decide_time=from_micros(row.decide_time),
+        queued_as=Decision(row.queued_as) if row.queued_as else None,
     )

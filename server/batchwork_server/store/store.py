@@ -424,6 +424,10 @@ class ChangeStore(Protocol):
         """Returns a batch, whose state nobody else changes until the transaction ends."""
         ...
 
+    async def open_runs(self, tx: Transaction, job_id: str, *, tenant_id: str) -> Sequence[Batch]:
+        """Returns the runs of a job that go on, the oldest first."""
+        ...
+
     async def pause(
         self,
         tx: Transaction,
@@ -816,11 +820,26 @@ class DueJob:
 
     Attributes:
         is_running: Whether another run of it still goes on.
+        is_waiting: Whether a due time of its schedule is queued.
     """
 
     job: StoredJob
     next_run: NextRun
     is_running: bool
+    is_waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedJob:
+    """A due time that was queued and whose batch can begin.
+
+    Attributes:
+        is_parallel: It begins beside other runs of the job.
+    """
+
+    job: StoredJob
+    occurrence: Occurrence
+    is_parallel: bool
 
 
 class OccurrenceStore(Protocol):
@@ -863,6 +882,38 @@ class OccurrenceStore(Protocol):
         """
         ...
 
+    async def queued(self, *, limit: int) -> list[QueuedJob]:
+        """Returns what can begin of what was queued, of every tenant, the longest due first.
+
+        Of each job that is the first that waits, when no run of the job goes on, and the first
+        that begins beside others. Of a paused job only what belongs to a backfill begins.
+        """
+        ...
+
+    async def hold(self, tx: Transaction, job: StoredJob) -> bool:
+        """Keeps everybody else from deciding about a job until the transaction ends.
+
+        Returns:
+            False when the job is not as it was read: it was changed, paused, resumed or deleted.
+        """
+        ...
+
+    async def settle(
+        self, tx: Transaction, waiting: Occurrence, decided: Decided, *, now: datetime
+    ) -> bool:
+        """Writes down what became of a due time that was queued.
+
+        Returns:
+            False, and nothing was written, when it does not wait any more.
+        """
+        ...
+
+    async def drop_queued(
+        self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str, now: datetime
+    ) -> None:
+        """Skips what waits of jobs that are deleted."""
+        ...
+
     async def list(
         self, wanted: OccurrenceFilter, *, page_size: int, before: datetime | None
     ) -> tuple[list[Occurrence], datetime | None]:
@@ -870,7 +921,10 @@ class OccurrenceStore(Protocol):
         ...
 
     async def forget(self, *, before: datetime, limit: int) -> int:
-        """Removes the oldest occurrences that were decided before; tells how many."""
+        """Removes the oldest occurrences that were decided before; tells how many.
+
+        What waits is kept.
+        """
         ...
 
 

@@ -296,13 +296,27 @@ occurrences = sa.Table(
     sa.Column("tenant_id", sa.Text, primary_key=True),
     sa.Column("job_id", sa.Text, primary_key=True),
     sa.Column("due_time", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("decision", sa.Text, nullable=False),  # FIRED, CAUGHT_UP, SKIPPED
+    sa.Column("decision", sa.Text, nullable=False),  # FIRED, CAUGHT_UP, BACKFILLED, QUEUED, SKIPPED
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("batch_id", sa.Text, nullable=False),
     _time("decide_time"),
+    _text("queued_as"),  # of one that is QUEUED: the decision when it starts
+    _text("backfill_id"),
+    sa.Column("is_parallel", sa.Boolean, nullable=False, server_default=sa.false()),
     # The oldest, to forget them.
     sa.Index(None, "decide_time"),
+    # What waits, job by job, in the order in which it starts: the job's own schedule goes before
+    # backfills, and an older backfill before a newer one.
+    _partial_index(
+        "ix_occurrences_queued",
+        *("tenant_id", "job_id", "is_parallel", "backfill_id", "due_time"),
+        where="decision = 'QUEUED'",
+    ),
+    # The due times of a backfill.
+    _partial_index(
+        "ix_occurrences_backfill", "tenant_id", "backfill_id", where="backfill_id <> ''"
+    ),
     sqlite_with_rowid=False,
 )
 
