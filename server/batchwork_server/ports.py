@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from batchwork_server.domain.batch import Template
@@ -107,6 +108,7 @@ class ItemCall:
         attempt: Counts from 1.
         idempotency_key: The same on every attempt at the item.
         parameters: Of the template.
+        due_time: When the batch was due, if a schedule or a backfill made it.
     """
 
     batch_id: str
@@ -120,6 +122,7 @@ class ItemCall:
     operation: str = ""
     model: str = ""
     batch_metadata: Mapping[str, Any] = field(default_factory=dict)
+    due_time: datetime | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -580,6 +580,7 @@ class TestReading:
                 WaitReason(reason="RETRY_BACKOFF", message="It waits."),
             ],
         )
+        batch.due_time.FromSeconds(500)
         batch.resume_time.FromSeconds(1_000)
         batch.expire_time.FromSeconds(2_000)
         batch.wait_reasons[1].until.FromSeconds(3_000)
@@ -592,6 +593,7 @@ class TestReading:
         assert shown["resumes"] == "1970-01-01 00:16:40Z"
         assert shown["waits"] == "for  RETRY_BACKOFF: It waits. Until 1970-01-01 00:50:00Z."
         assert shown["attempt"] == "2"
+        assert shown["due"] == "1970-01-01 00:08:20Z"
         assert shown["expires"] == "1970-01-01 00:33:20Z"
 
 

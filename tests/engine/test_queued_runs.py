@@ -50,6 +50,16 @@ async def test_it_starts_when_the_run_before_is_over_and_tells_how_long_it_waite
     assert (started.due_time, batch.request.source) == (FIRST + HOUR, "schedule")
 
 
+async def test_a_batch_knows_the_due_time_it_was_made_for(queued: Server):
+    await queued.end_runs()
+    await queued.run_at(FIRST + 5 * HOUR)
+
+    assert [each.request.due_time for each in await queued.batches_of()] == [
+        FIRST,
+        FIRST + HOUR,
+    ]
+
+
 async def test_what_comes_due_while_one_waits_is_skipped_and_says_so(queued: Server):
     await queued.run_at(FIRST + 2 * HOUR)
 

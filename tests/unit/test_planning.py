@@ -20,7 +20,7 @@ from batchwork_server.errors import InvalidArgument
 from batchwork_server.store.store import Store
 
 from tests.factories import TENANT, make_loaded_item, make_options, make_template
-from tests.fakes import FakeCategories, FakeClock, FakeTemplates, FakeUsers
+from tests.fakes import START, FakeCategories, FakeClock, FakeTemplates, FakeUsers
 
 
 class World:
@@ -98,6 +98,20 @@ async def test_a_category_is_narrowed_by_filters_and_limit(world):
 
     assert [item.item_id for item in plan.items] == ["a3", "a4", "a5", "a6"]
     assert plan.request.notices == ()
+
+
+async def test_filters_that_are_relative_to_now_count_from_the_due_time(world):
+    for days in (1, 5, 9):
+        active = START - timedelta(days=days)
+        world.categories.add("accounts", make_loaded_item(f"seen-{days}", active_time=active))
+    wanted = {"categories": ("accounts",), "filters": {"active_last_days": 3}}
+
+    now = await world.plan(**wanted)
+    then = await world.plan(**wanted, due_time=START - timedelta(days=4))
+
+    assert [item.item_id for item in now.items] == ["seen-1"]
+    assert [item.item_id for item in then.items] == ["seen-1", "seen-5"]
+    assert (now.request.due_time, then.request.due_time) == (None, START - timedelta(days=4))
 
 
 async def test_a_filter_on_a_field_that_no_item_has_is_noticed(world):

@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import pytest
 from batchwork_server.domain.batch import Template
 from batchwork_server.errors import ItemFailed
@@ -20,6 +22,7 @@ def item_call(text, *, data=None, user_id="nasa", **parameters):
         operation="annotate",
         model="small",
         batch_metadata={"data_source_type": "users"},
+        due_time=datetime(2026, 3, 2, 9, 30, tzinfo=UTC),
     )
 
 
@@ -57,6 +60,7 @@ async def test_several_texts_become_an_object_of_the_same_names():
         ("{{ batch.id }}", "bat_api_20260101000000_aaaaaaaa"),
         ("{{ batch.tenant_id }} {{ batch.operation }}", "acme annotate"),
         ("{{ batch.metadata.data_source_type }}", "users"),
+        ("{{ batch.due_time }}", "2026-03-02T09:30:00+00:00"),
         ("{{ attempt }} {{ model }}", "2 small"),
     ],
 )

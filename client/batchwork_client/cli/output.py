@@ -122,6 +122,7 @@ def batch_facts(batch: Batch) -> list[tuple[str, str]]:
         ("template", batch.template_id),
         ("job", f"{batch.job_id} (revision {batch.job_revision})" if batch.job_id else ""),
         ("categories", ", ".join(batch.categories)),
+        ("due", time_in_words(batch, "due_time")),
         ("created", time_in_words(batch, "create_time")),
         ("started", time_in_words(batch, "start_time")),
         ("expires", time_in_words(batch, "expire_time")),

@@ -381,6 +381,7 @@ class Batch(_message.Message):
     ATTEMPT_NUMBER_FIELD_NUMBER: _builtins.int
     WAIT_REASONS_FIELD_NUMBER: _builtins.int
     UPLOAD_OFFSET_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
     """Identifies the batch."""
     tenant_id: _builtins.str
@@ -493,6 +494,12 @@ class Batch(_message.Message):
         only.
         """
 
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the batch was due, when a schedule or a backfill made it. Filters
+        that are relative to now, such as `active_last_days`, count from it.
+        """
+
     def __init__(
         self,
         *,
@@ -530,10 +537,11 @@ class Batch(_message.Message):
         attempt_number: _builtins.int = ...,
         wait_reasons: _abc.Iterable[Global___WaitReason] | None = ...,
         upload_offset: _builtins.int = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_metadata", b"batch_metadata", "counts", b"counts", "create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "filters", b"filters", "options", b"options", "resume_time", b"resume_time", "start_time", b"start_time", "update_time", b"update_time", "user_validation", b"user_validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_metadata", b"batch_metadata", "counts", b"counts", "create_time", b"create_time", "due_time", b"due_time", "end_time", b"end_time", "expire_time", b"expire_time", "filters", b"filters", "options", b"options", "resume_time", b"resume_time", "start_time", b"start_time", "update_time", b"update_time", "user_validation", b"user_validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "batch_id", b"batch_id", "batch_metadata", b"batch_metadata", "batch_type", b"batch_type", "categories", b"categories", "counts", b"counts", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "end_time", b"end_time", "expire_time", b"expire_time", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "job_revision", b"job_revision", "labels", b"labels", "operation", b"operation", "options", b"options", "processor", b"processor", "progress_ratio", b"progress_ratio", "purpose_id", b"purpose_id", "resume_time", b"resume_time", "source", b"source", "start_time", b"start_time", "state", b"state", "state_message", b"state_message", "state_reason", b"state_reason", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time", "upload_offset", b"upload_offset", "user_validation", b"user_validation", "wait_reasons", b"wait_reasons", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "batch_id", b"batch_id", "batch_metadata", b"batch_metadata", "batch_type", b"batch_type", "categories", b"categories", "counts", b"counts", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "due_time", b"due_time", "end_time", b"end_time", "expire_time", b"expire_time", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "job_revision", b"job_revision", "labels", b"labels", "operation", b"operation", "options", b"options", "processor", b"processor", "progress_ratio", b"progress_ratio", "purpose_id", b"purpose_id", "resume_time", b"resume_time", "source", b"source", "start_time", b"start_time", "state", b"state", "state_message", b"state_message", "state_reason", b"state_reason", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time", "upload_offset", b"upload_offset", "user_validation", b"user_validation", "wait_reasons", b"wait_reasons", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

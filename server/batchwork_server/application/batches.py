@@ -435,7 +435,11 @@ def chunks_of(
 
 
 def submission_of(
-    job: StoredJob, *, user_ids: frozenset[str] = frozenset(), source: str = "job"
+    job: StoredJob,
+    *,
+    user_ids: frozenset[str] = frozenset(),
+    source: str = "job",
+    due_time: datetime | None = None,
 ) -> Submission:
     """Returns what a run of a job asks for.
 
@@ -443,6 +447,7 @@ def submission_of(
         job: The job.
         user_ids: Whose items; all of them when there are none.
         source: What made it run.
+        due_time: When it was due; none for a run on request.
     """
     definition = job.definition
     return Submission(
@@ -469,4 +474,5 @@ def submission_of(
         job_id=definition.job_id,
         job_revision=job.revision,
         user_ids=user_ids,
+        due_time=due_time,
     )

@@ -132,7 +132,7 @@ class Firing:
     async def _start(self, waiting: QueuedJob) -> None:
         """Makes the batch of a due time that was queued, unless somebody else does."""
         job, occurrence = waiting.job, waiting.occurrence
-        prepared, problem = await self._planned(job)
+        prepared, problem = await self._planned(job, occurrence.due_time)
         batch: Batch | None = None
         async with self._store.transaction() as tx:
             if not await self._store.occurrences.hold(tx, job):
@@ -253,15 +253,17 @@ class Firing:
         if not step.decided or not step.decided[-1].starts:
             return step, None
         *others, last = step.decided
-        prepared, problem = await self._planned(step.due.job)
+        prepared, problem = await self._planned(step.due.job, last.run.due_time)
         if prepared is None:
             return replace(step, decided=[*others, _failed(last, problem)]), None
         fired = replace(last, batch_id=prepared.batch_id)
         return replace(step, decided=[*others, fired]), prepared
 
-    async def _planned(self, job: StoredJob) -> tuple[PreparedBatch | None, str]:
+    async def _planned(
+        self, job: StoredJob, due_time: datetime
+    ) -> tuple[PreparedBatch | None, str]:
         """Returns the batch of a run; none, and why not, when it cannot be made."""
-        submission = submission_of(job, source=SOURCE)
+        submission = submission_of(job, source=SOURCE, due_time=due_time)
         try:
             return await self._batches.prepare(submission, tenant_id=job.tenant_id), ""
         except InvalidArgument as error:

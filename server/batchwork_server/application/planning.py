@@ -158,7 +158,7 @@ class Planning:
             submission.filters_of(category),
             category=category,
             limit=submission.limit,
-            now=self._clock.now(),
+            now=submission.due_time or self._clock.now(),
             path=path,
         )
         if violations:
@@ -194,7 +194,7 @@ class Planning:
             tenant_id=tenant_id,
             categories=self._categories,
             validation=self._validation,
-            now=self._clock.now(),
+            now=submission.due_time or self._clock.now(),
         )
         wanting = PreferenceFilter(
             tenant_id=tenant_id, feature_type=submission.feature_type, enabled=True
@@ -305,6 +305,7 @@ def _request(
         batch_metadata=submission.batch_metadata,
         user_validation=user_validation,
         notices=tuple(notices),
+        due_time=submission.due_time,
     )
 
 

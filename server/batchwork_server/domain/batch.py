@@ -189,6 +189,7 @@ class BatchRequest:
         template: A copy, so that a batch keeps the template with which it started.
         batch_type: The name in the matrix, such as ``INDIVIDUAL_USERS``.
         filters: JSON values.
+        due_time: When it was due, of a run that a schedule or a backfill made.
     """
 
     template: Template
@@ -208,6 +209,7 @@ class BatchRequest:
     batch_metadata: Mapping[str, Any] = field(default_factory=dict)
     user_validation: UserValidation = UserValidation()
     notices: tuple[Notice, ...] = ()
+    due_time: datetime | None = None
 
     @property
     def is_preference_based(self) -> bool:

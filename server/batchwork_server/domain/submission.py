@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from batchwork_server.domain.batch import Priority
@@ -56,6 +56,7 @@ class Submission:
         items: Inline items; None means that ``categories`` are selected from.
         filters: JSON values; for COMBINED one object of filters a category.
         user_ids: Restricts the items to those of these users; empty means no restriction.
+        due_time: When a run was due; filters that are relative to now count from it.
         is_draft: More items are uploaded later; nothing runs before the draft is sealed.
     """
 
@@ -80,6 +81,7 @@ class Submission:
     job_id: str = ""
     job_revision: int = 0
     user_ids: frozenset[str] = frozenset()
+    due_time: datetime | None = None
     is_draft: bool = False
 
     @property

@@ -375,6 +375,7 @@ def _call_of(batch: Batch, item: PendingItem) -> ItemCall:
         operation=request.operation,
         model=request.options.model,
         batch_metadata=request.batch_metadata,
+        due_time=request.due_time,
     )
 
 

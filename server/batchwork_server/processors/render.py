@@ -56,7 +56,8 @@ class RenderProcessor:
     over a key of the same name:
         ``data``: The item's data as a whole.
         ``item``: ``id`` and ``user_id`` (empty when the item belongs to nobody).
-        ``batch``: ``id``, ``tenant_id``, ``operation`` and ``metadata``.
+        ``batch``: ``id``, ``tenant_id``, ``operation``, ``metadata``, and ``due_time`` in ISO
+            8601 and UTC, empty when no schedule and no backfill made the batch.
         ``attempt``: Counts from 1.
         ``model``: As the batch names it.
 
@@ -199,6 +200,7 @@ def _variables(call: ItemCall) -> dict[str, Any]:
             "tenant_id": call.tenant_id,
             "operation": call.operation,
             "metadata": call.batch_metadata,
+            "due_time": call.due_time.isoformat() if call.due_time else "",
         },
         "attempt": call.attempt,
         "model": call.model,

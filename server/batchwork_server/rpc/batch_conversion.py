@@ -318,6 +318,7 @@ def _make_request(request: BatchRequest) -> messages.Batch:
         batch_metadata=struct_to(request.batch_metadata),
         user_validation=_user_validation_to(request.user_validation),
         warnings=warnings_to(request.notices),
+        due_time=timestamp_to(request.due_time),
     )
 
 

@@ -24,7 +24,7 @@ from batchwork_server.domain.batch import (
 from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.item import Attempt, Item, ItemError, ItemState
 from batchwork_server.domain.retry import RetryPolicy
-from batchwork_server.store.times import duration_from_micros, from_micros
+from batchwork_server.store.times import duration_from_micros, from_micros, to_micros
 
 COUNT_NAMES = (
     "total",
@@ -123,6 +123,7 @@ def request_to(request: BatchRequest) -> str:
         "filters": request.filters,
         "labels": request.labels,
         "batch_metadata": request.batch_metadata,
+        "due_time": None if request.due_time is None else to_micros(request.due_time),
     }
     for name in _TEXTS:
         document[name] = getattr(request, name)
@@ -156,6 +157,7 @@ def request_from(text: str) -> BatchRequest:
         filters=document["filters"],
         labels=document["labels"],
         batch_metadata=document["batch_metadata"],
+        due_time=from_micros(document.get("due_time")),
         **{name: document[name] for name in _TEXTS},
     )
 
