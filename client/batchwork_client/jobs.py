@@ -13,6 +13,7 @@ from batchwork.v1 import job_service_pb2 as messages
 from batchwork.v1.batch_pb2 import Batch
 from batchwork.v1.job_pb2 import Job, JobShape
 from batchwork.v1.job_service_pb2_grpc import JobServiceStub
+from batchwork.v1.policy_pb2 import Overlap
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from batchwork_client.calls import Calls, new_request_id
@@ -311,6 +312,7 @@ class Jobs:
         *,
         user_ids: Sequence[str] = (),
         plan_token: str = "",
+        overlap: Overlap.ValueType = Overlap.OVERLAP_UNSPECIFIED,
         request_id: str | None = None,
     ) -> Batch:
         """Runs a job now and returns its batch once that is durable.
@@ -320,10 +322,13 @@ class Jobs:
             user_ids: Restricts the run to items of these users; only for INDIVIDUAL jobs.
             plan_token: Runs exactly what ``plan_job`` has shown, or nothing; it needs the same
                 ``user_ids``.
+            overlap: SKIP refuses while another run goes on, CANCEL_PREVIOUS cancels those; unset
+                runs beside them.
             request_id: Makes a repeat return the first batch; a new one is made when unset.
 
         Raises:
             PlanStaleError: The batch would not be what was planned; plan it again.
+            WrongStateError: Another run goes on, and ``overlap`` is SKIP.
         """
         response = await self._calls.unary(
             self._stub.RunJob,
@@ -332,6 +337,7 @@ class Jobs:
                 job_id=job_id,
                 user_ids=user_ids,
                 plan_token=plan_token,
+                overlap=overlap,
             ),
         )
         return response.batch

@@ -175,9 +175,11 @@ class WrongState(BatchworkError):
 
     reason = "WRONG_STATE"
 
-    def __init__(self, resource_type: str, resource_id: str, *, state: str, verb: str) -> None:
+    def __init__(
+        self, resource_type: str, resource_id: str, *, state: str, verb: str, message: str = ""
+    ) -> None:
         super().__init__(
-            f"The {resource_type} {resource_id!r} is {state}; it cannot be {verb} now.",
+            message or f"The {resource_type} {resource_id!r} is {state}; it cannot be {verb} now.",
             metadata={"state": state},
         )
         self.resource_type = resource_type

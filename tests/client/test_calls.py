@@ -16,6 +16,7 @@ from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
 from batchwork.v1.job_pb2 import Job
 from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
+from batchwork.v1.policy_pb2 import Overlap
 from batchwork.v1.preference_pb2 import Preference
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
@@ -286,11 +287,14 @@ async def test_jobs_are_read_and_run(client_of):
     job = await client.jobs.get_job("daily")
     listed = [job.job_id async for job in client.jobs.list_jobs()]
     exported = await client.jobs.export_jobs(["daily"])
-    batch = await client.jobs.run_job("daily", user_ids=["u1"], plan_token="t1")
+    batch = await client.jobs.run_job(
+        "daily", user_ids=["u1"], plan_token="t1", overlap=Overlap.OVERLAP_SKIP
+    )
 
     assert (job.job_id, listed, exported, batch.batch_id) == ("daily", ["daily"], "{}", "bat-1")
     assert list(run_job.requests[0].user_ids) == ["u1"]
     assert run_job.requests[0].plan_token == "t1"
+    assert run_job.requests[0].overlap == Overlap.OVERLAP_SKIP
     assert run_job.requests[0].request_id
 
 

@@ -44,7 +44,7 @@ from batchwork.v1.job_service_pb2 import (
     UpcomingRun,
 )
 from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
-from batchwork.v1.policy_pb2 import FailureAction, FailurePolicy, RetryPolicy
+from batchwork.v1.policy_pb2 import FailureAction, FailurePolicy, Overlap, RetryPolicy
 from batchwork.v1.preference_pb2 import Preference
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
 from batchwork.v1.schedule_pb2 import DueRule, Weekday
@@ -813,11 +813,14 @@ class TestJobs:
     def test_run_prints_the_id_of_the_batch(self, batchwork, server):
         server.answers["RunJob"] = job_service_pb2.RunJobResponse(batch=Batch(batch_id="bat-1"))
 
-        result = batchwork("run", "daily", "--user", "u1", "--user", "u2", "--plan", "t1")
+        result = batchwork(
+            "run", "daily", "--user", "u1", "--user", "u2", "--plan", "t1", "--overlap", "skip"
+        )
 
         assert result.stdout == "bat-1\n"
         request = server.sent("RunJob")
         assert (list(request.user_ids), request.plan_token) == (["u1", "u2"], "t1")
+        assert request.overlap == Overlap.OVERLAP_SKIP
 
     def test_run_that_would_not_be_what_was_planned_is_told(self, batchwork, server):
         server.answers["RunJob"] = Refusal(

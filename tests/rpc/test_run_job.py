@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
-from batchwork.v1.batch_service_pb2 import ListBatchesRequest
-from batchwork.v1.job_service_pb2 import PlanJobRequest, RunJobRequest
+from batchwork.v1.batch_pb2 import BATCH_STATE_CANCELLED
+from batchwork.v1.batch_service_pb2 import (
+    CANCEL_MODE_STOP_IN_FLIGHT,
+    CancelBatchRequest,
+    ListBatchesRequest,
+)
+from batchwork.v1.job_service_pb2 import DeleteJobRequest, PlanJobRequest, RunJobRequest
+from batchwork.v1.policy_pb2 import (
+    OVERLAP_CANCEL_PREVIOUS,
+    OVERLAP_QUEUE_ONE,
+    OVERLAP_SKIP,
+)
 from batchwork.v1.preference_pb2 import Preference
 from batchwork.v1.preference_service_pb2 import SetPreferenceRequest
 from batchwork_server.bootstrap import Serving, serving
@@ -151,6 +163,71 @@ async def test_the_same_request_id_returns_the_first_run(api):
     second = await api.jobs.RunJob(request)
 
     assert second.batch.batch_id == first.batch.batch_id
+
+
+@pytest.mark.usefixtures("posts")
+async def test_the_same_request_id_returns_the_first_run_also_of_a_deleted_job(api):
+    await api.import_jobs(make_job("job-1"))
+    request = RunJobRequest(job_id="job-1", request_id="request-1")
+    first = await api.jobs.RunJob(request)
+    await api.jobs.DeleteJob(DeleteJobRequest(job_id="job-1"))
+
+    second = await api.jobs.RunJob(request)
+
+    assert second.batch.batch_id == first.batch.batch_id
+
+
+@pytest.fixture
+async def running(api, posts, processor) -> AsyncIterator[str]:
+    """The id of a run of the job that goes on until it is cancelled."""
+    processor.gate = asyncio.Event()
+    await api.import_jobs(make_job("job-1"))
+    yield (await api.jobs.RunJob(RunJobRequest(job_id="job-1"))).batch.batch_id
+    processor.gate.set()
+
+
+async def test_a_run_goes_beside_another_one(api, running):
+    response = await api.jobs.RunJob(RunJobRequest(job_id="job-1"))
+
+    assert response.batch.batch_id != running
+
+
+async def test_a_run_that_may_not_overlap_is_refused_and_names_the_other(api, running):
+    request = RunJobRequest(job_id="job-1", overlap=OVERLAP_SKIP, request_id="request-1")
+
+    refusal = await refused(api.jobs.RunJob(request))
+    await api.batches.CancelBatch(
+        CancelBatchRequest(batch_id=running, mode=CANCEL_MODE_STOP_IN_FLIGHT)
+    )
+    await api.finished(running)
+    response = await api.jobs.RunJob(request)
+
+    assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert refusal.reason == "WRONG_STATE"
+    assert repr(running) in refusal.message
+    assert response.batch.batch_id != running
+
+
+async def test_a_run_can_take_the_place_of_another_one(api, running):
+    request = RunJobRequest(job_id="job-1", overlap=OVERLAP_CANCEL_PREVIOUS)
+
+    response = await api.jobs.RunJob(request)
+    old = await api.finished(running)
+
+    assert (old.state, old.state_reason) == (BATCH_STATE_CANCELLED, "NEWER_RUN")
+    assert response.batch.batch_id in old.state_message
+
+
+@pytest.mark.usefixtures("posts")
+async def test_a_run_on_request_cannot_wait(api):
+    await api.import_jobs(make_job("job-1"))
+
+    refusal = await refused(
+        api.jobs.RunJob(RunJobRequest(job_id="job-1", overlap=OVERLAP_QUEUE_ONE))
+    )
+
+    assert list(refusal.violations) == ["overlap"]
+    assert "no batch yet" in refusal.violations["overlap"]
 
 
 @pytest.mark.usefixtures("posts")

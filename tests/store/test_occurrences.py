@@ -221,14 +221,16 @@ async def test_only_one_of_two_starts_what_waits(store: SqlStore) -> None:
     assert await store.occurrences.queued(limit=10) == []
 
 
-async def test_a_job_that_is_not_as_it_was_read_is_not_held(store: SqlStore) -> None:
+async def test_a_job_is_held_as_it_is_then(store: SqlStore) -> None:
     due = await put_due(store)
+    paused = replace(due.job, pause_time=START)
     async with store.transaction() as tx:
-        before = await store.occurrences.hold(tx, due.job)
-        await store.jobs.set_pause(tx, replace(due.job, pause_time=START))
-        after = await store.occurrences.hold(tx, due.job)
+        before = await store.occurrences.hold(tx, "job_posts", tenant_id=TENANT)
+        await store.jobs.set_pause(tx, paused)
+        after = await store.occurrences.hold(tx, "job_posts", tenant_id=TENANT)
+        other = await store.occurrences.hold(tx, "job_posts", tenant_id="other")
 
-    assert (before, after) == (True, False)
+    assert (before, after, other) == (due.job, paused, None)
 
 
 async def test_a_due_job_tells_whether_a_due_time_of_it_waits(store: SqlStore) -> None:

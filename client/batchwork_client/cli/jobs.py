@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from batchwork.v1.job_pb2 import Job, JobShape
 from batchwork.v1.job_service_pb2 import JobChange, JobChangeKind
+from batchwork.v1.policy_pb2 import Overlap
 
 from batchwork_client.cli.batches import show_started
 from batchwork_client.cli.inputs import InputError, enum_values_from, read_text, short_name
@@ -196,6 +197,13 @@ async def run(
     plan: Annotated[
         str, typer.Option(metavar="TOKEN", help="Only if it is exactly what plan has shown.")
     ] = "",
+    overlap: Annotated[
+        str,
+        typer.Option(
+            help="While another run goes on: skip refuses, cancel_previous cancels it; unset runs "
+            "beside it."
+        ),
+    ] = "",
     request_id: RequestId = "",
     watch: Watch = False,
     as_json: AsJson = False,
@@ -203,8 +211,13 @@ async def run(
     """Runs a job now and prints the id of its batch."""
     session = session_of(context)
     session.require_own_tenant("run")
+    overlaps = enum_values_from("--overlap", Overlap.DESCRIPTOR, [overlap] if overlap else [])
     async with session.connect() as batchwork:
         batch = await batchwork.jobs.run_job(
-            job, user_ids=users or (), plan_token=plan, request_id=request_id or None
+            job,
+            user_ids=users or (),
+            overlap=overlaps[0] if overlaps else Overlap.OVERLAP_UNSPECIFIED,
+            plan_token=plan,
+            request_id=request_id or None,
         )
         await show_started(batchwork, batch, watch=watch, as_json=as_json)

@@ -24,80 +24,81 @@ _sym_db = _symbol_database.Default()
 
 from batchwork.v1 import batch_pb2 as batchwork_dot_v1_dot_batch__pb2
 from batchwork.v1 import job_pb2 as batchwork_dot_v1_dot_job__pb2
+from batchwork.v1 import policy_pb2 as batchwork_dot_v1_dot_policy__pb2
 from batchwork.v1 import schedule_pb2 as batchwork_dot_v1_dot_schedule__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x61tchwork/v1/job_service.proto\x12\x0c\x62\x61tchwork.v1\x1a\x18\x62\x61tchwork/v1/batch.proto\x1a\x16\x62\x61tchwork/v1/job.proto\x1a\x1b\x62\x61tchwork/v1/schedule.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"p\n\x11ImportJobsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tjobs_json\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\r\n\x05prune\x18\x05 \x01(\x08\"p\n\tJobChange\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.batchwork.v1.JobChangeKind\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x16\n\x0e\x63hanged_fields\x18\x04 \x03(\t\"g\n\x12ImportJobsResponse\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.batchwork.v1.JobChange\x12\'\n\x08warnings\x18\x02 \x03(\x0b\x32\x15.batchwork.v1.Warning\"7\n\x11\x45xportJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"\'\n\x12\x45xportJobsResponse\x12\x11\n\tjobs_json\x18\x01 \x01(\t\"]\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x11.batchwork.v1.Job\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\\\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\x12\'\n\x08warnings\x18\x02 \x03(\x0b\x32\x15.batchwork.v1.Warning\"\x9c\x01\n\x10UpdateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x11.batchwork.v1.Job\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\\\n\x11UpdateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\x12\'\n\x08warnings\x18\x02 \x03(\x0b\x32\x15.batchwork.v1.Warning\"[\n\x10\x44\x65leteJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"\x13\n\x11\x44\x65leteJobResponse\"2\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\"\x9c\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x05shape\x18\x03 \x01(\x0e\x32\x16.batchwork.v1.JobShape\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x04 \x01(\t\x12\x12\n\npurpose_id\x18\x05 \x01(\t\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.batchwork.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x0ePlanJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08user_ids\x18\x02 \x03(\t\"p\n\x0fPlanJobResponse\x12\"\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x13.batchwork.v1.Batch\x12%\n\x04plan\x18\x02 \x01(\x0b\x32\x17.batchwork.v1.BatchPlan\x12\x12\n\nplan_token\x18\x03 \x01(\t\"Y\n\rRunJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x10\n\x08user_ids\x18\x03 \x03(\t\x12\x12\n\nplan_token\x18\x05 \x01(\t\"4\n\x0eRunJobResponse\x12\"\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x13.batchwork.v1.Batch\"\xc2\x01\n\x17ListUpcomingRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07job_ids\x18\x03 \x03(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"\xe6\x01\n\x0bUpcomingRun\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12,\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x12\n\nlocal_time\x18\x05 \x01(\t\x12\x1c\n\x14scheduled_local_time\x18\x06 \x01(\t\x12$\n\x05rules\x18\x07 \x03(\x0e\x32\x15.batchwork.v1.DueRule\"\\\n\x18ListUpcomingRunsResponse\x12\'\n\x04runs\x18\x01 \x03(\x0b\x32\x19.batchwork.v1.UpcomingRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc0\x01\n\x16ListOccurrencesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"\xe2\x01\n\nOccurrence\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12,\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32 .batchwork.v1.OccurrenceDecision\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x06 \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\x17ListOccurrencesResponse\x12-\n\x0boccurrences\x18\x01 \x03(\x0b\x32\x18.batchwork.v1.Occurrence\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x0fPauseJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"2\n\x10PauseJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\"6\n\x10ResumeJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"3\n\x11ResumeJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job*\xa6\x01\n\rJobChangeKind\x12\x1f\n\x1bJOB_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17JOB_CHANGE_KIND_CREATED\x10\x01\x12\x1b\n\x17JOB_CHANGE_KIND_UPDATED\x10\x02\x12\x1d\n\x19JOB_CHANGE_KIND_UNCHANGED\x10\x03\x12\x1b\n\x17JOB_CHANGE_KIND_DELETED\x10\x04*\xbc\x01\n\x12OccurrenceDecision\x12#\n\x1fOCCURRENCE_DECISION_UNSPECIFIED\x10\x00\x12\x1d\n\x19OCCURRENCE_DECISION_FIRED\x10\x01\x12!\n\x1dOCCURRENCE_DECISION_CAUGHT_UP\x10\x02\x12\x1f\n\x1bOCCURRENCE_DECISION_SKIPPED\x10\x03\x12\x1e\n\x1aOCCURRENCE_DECISION_QUEUED\x10\x04\x32\x91\x08\n\nJobService\x12O\n\nImportJobs\x12\x1f.batchwork.v1.ImportJobsRequest\x1a .batchwork.v1.ImportJobsResponse\x12O\n\nExportJobs\x12\x1f.batchwork.v1.ExportJobsRequest\x1a .batchwork.v1.ExportJobsResponse\x12L\n\tCreateJob\x12\x1e.batchwork.v1.CreateJobRequest\x1a\x1f.batchwork.v1.CreateJobResponse\x12L\n\tUpdateJob\x12\x1e.batchwork.v1.UpdateJobRequest\x1a\x1f.batchwork.v1.UpdateJobResponse\x12L\n\tDeleteJob\x12\x1e.batchwork.v1.DeleteJobRequest\x1a\x1f.batchwork.v1.DeleteJobResponse\x12\x43\n\x06GetJob\x12\x1b.batchwork.v1.GetJobRequest\x1a\x1c.batchwork.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.batchwork.v1.ListJobsRequest\x1a\x1e.batchwork.v1.ListJobsResponse\x12\x61\n\x10ListUpcomingRuns\x12%.batchwork.v1.ListUpcomingRunsRequest\x1a&.batchwork.v1.ListUpcomingRunsResponse\x12I\n\x08PauseJob\x12\x1d.batchwork.v1.PauseJobRequest\x1a\x1e.batchwork.v1.PauseJobResponse\x12L\n\tResumeJob\x12\x1e.batchwork.v1.ResumeJobRequest\x1a\x1f.batchwork.v1.ResumeJobResponse\x12^\n\x0fListOccurrences\x12$.batchwork.v1.ListOccurrencesRequest\x1a%.batchwork.v1.ListOccurrencesResponse\x12\x46\n\x07PlanJob\x12\x1c.batchwork.v1.PlanJobRequest\x1a\x1d.batchwork.v1.PlanJobResponse\x12\x43\n\x06RunJob\x12\x1b.batchwork.v1.RunJobRequest\x1a\x1c.batchwork.v1.RunJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x61tchwork/v1/job_service.proto\x12\x0c\x62\x61tchwork.v1\x1a\x18\x62\x61tchwork/v1/batch.proto\x1a\x16\x62\x61tchwork/v1/job.proto\x1a\x19\x62\x61tchwork/v1/policy.proto\x1a\x1b\x62\x61tchwork/v1/schedule.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"p\n\x11ImportJobsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tjobs_json\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\r\n\x05prune\x18\x05 \x01(\x08\"p\n\tJobChange\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.batchwork.v1.JobChangeKind\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x16\n\x0e\x63hanged_fields\x18\x04 \x03(\t\"g\n\x12ImportJobsResponse\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.batchwork.v1.JobChange\x12\'\n\x08warnings\x18\x02 \x03(\x0b\x32\x15.batchwork.v1.Warning\"7\n\x11\x45xportJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"\'\n\x12\x45xportJobsResponse\x12\x11\n\tjobs_json\x18\x01 \x01(\t\"]\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x11.batchwork.v1.Job\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\\\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\x12\'\n\x08warnings\x18\x02 \x03(\x0b\x32\x15.batchwork.v1.Warning\"\x9c\x01\n\x10UpdateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x11.batchwork.v1.Job\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\\\n\x11UpdateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\x12\'\n\x08warnings\x18\x02 \x03(\x0b\x32\x15.batchwork.v1.Warning\"[\n\x10\x44\x65leteJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"\x13\n\x11\x44\x65leteJobResponse\"2\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\"\x9c\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x05shape\x18\x03 \x01(\x0e\x32\x16.batchwork.v1.JobShape\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x04 \x01(\t\x12\x12\n\npurpose_id\x18\x05 \x01(\t\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.batchwork.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x0ePlanJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08user_ids\x18\x02 \x03(\t\"p\n\x0fPlanJobResponse\x12\"\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x13.batchwork.v1.Batch\x12%\n\x04plan\x18\x02 \x01(\x0b\x32\x17.batchwork.v1.BatchPlan\x12\x12\n\nplan_token\x18\x03 \x01(\t\"\x81\x01\n\rRunJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x10\n\x08user_ids\x18\x03 \x03(\t\x12&\n\x07overlap\x18\x04 \x01(\x0e\x32\x15.batchwork.v1.Overlap\x12\x12\n\nplan_token\x18\x05 \x01(\t\"4\n\x0eRunJobResponse\x12\"\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x13.batchwork.v1.Batch\"\xc2\x01\n\x17ListUpcomingRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07job_ids\x18\x03 \x03(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"\xe6\x01\n\x0bUpcomingRun\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12,\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x12\n\nlocal_time\x18\x05 \x01(\t\x12\x1c\n\x14scheduled_local_time\x18\x06 \x01(\t\x12$\n\x05rules\x18\x07 \x03(\x0e\x32\x15.batchwork.v1.DueRule\"\\\n\x18ListUpcomingRunsResponse\x12\'\n\x04runs\x18\x01 \x03(\x0b\x32\x19.batchwork.v1.UpcomingRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc0\x01\n\x16ListOccurrencesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"\xe2\x01\n\nOccurrence\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12,\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32 .batchwork.v1.OccurrenceDecision\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x06 \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\x17ListOccurrencesResponse\x12-\n\x0boccurrences\x18\x01 \x03(\x0b\x32\x18.batchwork.v1.Occurrence\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x0fPauseJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"2\n\x10PauseJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job\"6\n\x10ResumeJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"3\n\x11ResumeJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.batchwork.v1.Job*\xa6\x01\n\rJobChangeKind\x12\x1f\n\x1bJOB_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17JOB_CHANGE_KIND_CREATED\x10\x01\x12\x1b\n\x17JOB_CHANGE_KIND_UPDATED\x10\x02\x12\x1d\n\x19JOB_CHANGE_KIND_UNCHANGED\x10\x03\x12\x1b\n\x17JOB_CHANGE_KIND_DELETED\x10\x04*\xbc\x01\n\x12OccurrenceDecision\x12#\n\x1fOCCURRENCE_DECISION_UNSPECIFIED\x10\x00\x12\x1d\n\x19OCCURRENCE_DECISION_FIRED\x10\x01\x12!\n\x1dOCCURRENCE_DECISION_CAUGHT_UP\x10\x02\x12\x1f\n\x1bOCCURRENCE_DECISION_SKIPPED\x10\x03\x12\x1e\n\x1aOCCURRENCE_DECISION_QUEUED\x10\x04\x32\x91\x08\n\nJobService\x12O\n\nImportJobs\x12\x1f.batchwork.v1.ImportJobsRequest\x1a .batchwork.v1.ImportJobsResponse\x12O\n\nExportJobs\x12\x1f.batchwork.v1.ExportJobsRequest\x1a .batchwork.v1.ExportJobsResponse\x12L\n\tCreateJob\x12\x1e.batchwork.v1.CreateJobRequest\x1a\x1f.batchwork.v1.CreateJobResponse\x12L\n\tUpdateJob\x12\x1e.batchwork.v1.UpdateJobRequest\x1a\x1f.batchwork.v1.UpdateJobResponse\x12L\n\tDeleteJob\x12\x1e.batchwork.v1.DeleteJobRequest\x1a\x1f.batchwork.v1.DeleteJobResponse\x12\x43\n\x06GetJob\x12\x1b.batchwork.v1.GetJobRequest\x1a\x1c.batchwork.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.batchwork.v1.ListJobsRequest\x1a\x1e.batchwork.v1.ListJobsResponse\x12\x61\n\x10ListUpcomingRuns\x12%.batchwork.v1.ListUpcomingRunsRequest\x1a&.batchwork.v1.ListUpcomingRunsResponse\x12I\n\x08PauseJob\x12\x1d.batchwork.v1.PauseJobRequest\x1a\x1e.batchwork.v1.PauseJobResponse\x12L\n\tResumeJob\x12\x1e.batchwork.v1.ResumeJobRequest\x1a\x1f.batchwork.v1.ResumeJobResponse\x12^\n\x0fListOccurrences\x12$.batchwork.v1.ListOccurrencesRequest\x1a%.batchwork.v1.ListOccurrencesResponse\x12\x46\n\x07PlanJob\x12\x1c.batchwork.v1.PlanJobRequest\x1a\x1d.batchwork.v1.PlanJobResponse\x12\x43\n\x06RunJob\x12\x1b.batchwork.v1.RunJobRequest\x1a\x1c.batchwork.v1.RunJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'batchwork.v1.job_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBCHANGEKIND']._serialized_start=3109
-  _globals['_JOBCHANGEKIND']._serialized_end=3275
-  _globals['_OCCURRENCEDECISION']._serialized_start=3278
-  _globals['_OCCURRENCEDECISION']._serialized_end=3466
-  _globals['_IMPORTJOBSREQUEST']._serialized_start=194
-  _globals['_IMPORTJOBSREQUEST']._serialized_end=306
-  _globals['_JOBCHANGE']._serialized_start=308
-  _globals['_JOBCHANGE']._serialized_end=420
-  _globals['_IMPORTJOBSRESPONSE']._serialized_start=422
-  _globals['_IMPORTJOBSRESPONSE']._serialized_end=525
-  _globals['_EXPORTJOBSREQUEST']._serialized_start=527
-  _globals['_EXPORTJOBSREQUEST']._serialized_end=582
-  _globals['_EXPORTJOBSRESPONSE']._serialized_start=584
-  _globals['_EXPORTJOBSRESPONSE']._serialized_end=623
-  _globals['_CREATEJOBREQUEST']._serialized_start=625
-  _globals['_CREATEJOBREQUEST']._serialized_end=718
-  _globals['_CREATEJOBRESPONSE']._serialized_start=720
-  _globals['_CREATEJOBRESPONSE']._serialized_end=812
-  _globals['_UPDATEJOBREQUEST']._serialized_start=815
-  _globals['_UPDATEJOBREQUEST']._serialized_end=971
-  _globals['_UPDATEJOBRESPONSE']._serialized_start=973
-  _globals['_UPDATEJOBRESPONSE']._serialized_end=1065
-  _globals['_DELETEJOBREQUEST']._serialized_start=1067
-  _globals['_DELETEJOBREQUEST']._serialized_end=1158
-  _globals['_DELETEJOBRESPONSE']._serialized_start=1160
-  _globals['_DELETEJOBRESPONSE']._serialized_end=1179
-  _globals['_GETJOBREQUEST']._serialized_start=1181
-  _globals['_GETJOBREQUEST']._serialized_end=1231
-  _globals['_GETJOBRESPONSE']._serialized_start=1233
-  _globals['_GETJOBRESPONSE']._serialized_end=1281
-  _globals['_LISTJOBSREQUEST']._serialized_start=1284
-  _globals['_LISTJOBSREQUEST']._serialized_end=1440
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1442
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1518
-  _globals['_PLANJOBREQUEST']._serialized_start=1520
-  _globals['_PLANJOBREQUEST']._serialized_end=1570
-  _globals['_PLANJOBRESPONSE']._serialized_start=1572
-  _globals['_PLANJOBRESPONSE']._serialized_end=1684
-  _globals['_RUNJOBREQUEST']._serialized_start=1686
-  _globals['_RUNJOBREQUEST']._serialized_end=1775
-  _globals['_RUNJOBRESPONSE']._serialized_start=1777
-  _globals['_RUNJOBRESPONSE']._serialized_end=1829
-  _globals['_LISTUPCOMINGRUNSREQUEST']._serialized_start=1832
-  _globals['_LISTUPCOMINGRUNSREQUEST']._serialized_end=2026
-  _globals['_UPCOMINGRUN']._serialized_start=2029
-  _globals['_UPCOMINGRUN']._serialized_end=2259
-  _globals['_LISTUPCOMINGRUNSRESPONSE']._serialized_start=2261
-  _globals['_LISTUPCOMINGRUNSRESPONSE']._serialized_end=2353
-  _globals['_LISTOCCURRENCESREQUEST']._serialized_start=2356
-  _globals['_LISTOCCURRENCESREQUEST']._serialized_end=2548
-  _globals['_OCCURRENCE']._serialized_start=2551
-  _globals['_OCCURRENCE']._serialized_end=2777
-  _globals['_LISTOCCURRENCESRESPONSE']._serialized_start=2779
-  _globals['_LISTOCCURRENCESRESPONSE']._serialized_end=2876
-  _globals['_PAUSEJOBREQUEST']._serialized_start=2878
-  _globals['_PAUSEJOBREQUEST']._serialized_end=2945
-  _globals['_PAUSEJOBRESPONSE']._serialized_start=2947
-  _globals['_PAUSEJOBRESPONSE']._serialized_end=2997
-  _globals['_RESUMEJOBREQUEST']._serialized_start=2999
-  _globals['_RESUMEJOBREQUEST']._serialized_end=3053
-  _globals['_RESUMEJOBRESPONSE']._serialized_start=3055
-  _globals['_RESUMEJOBRESPONSE']._serialized_end=3106
-  _globals['_JOBSERVICE']._serialized_start=3469
-  _globals['_JOBSERVICE']._serialized_end=4510
+  _globals['_JOBCHANGEKIND']._serialized_start=3177
+  _globals['_JOBCHANGEKIND']._serialized_end=3343
+  _globals['_OCCURRENCEDECISION']._serialized_start=3346
+  _globals['_OCCURRENCEDECISION']._serialized_end=3534
+  _globals['_IMPORTJOBSREQUEST']._serialized_start=221
+  _globals['_IMPORTJOBSREQUEST']._serialized_end=333
+  _globals['_JOBCHANGE']._serialized_start=335
+  _globals['_JOBCHANGE']._serialized_end=447
+  _globals['_IMPORTJOBSRESPONSE']._serialized_start=449
+  _globals['_IMPORTJOBSRESPONSE']._serialized_end=552
+  _globals['_EXPORTJOBSREQUEST']._serialized_start=554
+  _globals['_EXPORTJOBSREQUEST']._serialized_end=609
+  _globals['_EXPORTJOBSRESPONSE']._serialized_start=611
+  _globals['_EXPORTJOBSRESPONSE']._serialized_end=650
+  _globals['_CREATEJOBREQUEST']._serialized_start=652
+  _globals['_CREATEJOBREQUEST']._serialized_end=745
+  _globals['_CREATEJOBRESPONSE']._serialized_start=747
+  _globals['_CREATEJOBRESPONSE']._serialized_end=839
+  _globals['_UPDATEJOBREQUEST']._serialized_start=842
+  _globals['_UPDATEJOBREQUEST']._serialized_end=998
+  _globals['_UPDATEJOBRESPONSE']._serialized_start=1000
+  _globals['_UPDATEJOBRESPONSE']._serialized_end=1092
+  _globals['_DELETEJOBREQUEST']._serialized_start=1094
+  _globals['_DELETEJOBREQUEST']._serialized_end=1185
+  _globals['_DELETEJOBRESPONSE']._serialized_start=1187
+  _globals['_DELETEJOBRESPONSE']._serialized_end=1206
+  _globals['_GETJOBREQUEST']._serialized_start=1208
+  _globals['_GETJOBREQUEST']._serialized_end=1258
+  _globals['_GETJOBRESPONSE']._serialized_start=1260
+  _globals['_GETJOBRESPONSE']._serialized_end=1308
+  _globals['_LISTJOBSREQUEST']._serialized_start=1311
+  _globals['_LISTJOBSREQUEST']._serialized_end=1467
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1469
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1545
+  _globals['_PLANJOBREQUEST']._serialized_start=1547
+  _globals['_PLANJOBREQUEST']._serialized_end=1597
+  _globals['_PLANJOBRESPONSE']._serialized_start=1599
+  _globals['_PLANJOBRESPONSE']._serialized_end=1711
+  _globals['_RUNJOBREQUEST']._serialized_start=1714
+  _globals['_RUNJOBREQUEST']._serialized_end=1843
+  _globals['_RUNJOBRESPONSE']._serialized_start=1845
+  _globals['_RUNJOBRESPONSE']._serialized_end=1897
+  _globals['_LISTUPCOMINGRUNSREQUEST']._serialized_start=1900
+  _globals['_LISTUPCOMINGRUNSREQUEST']._serialized_end=2094
+  _globals['_UPCOMINGRUN']._serialized_start=2097
+  _globals['_UPCOMINGRUN']._serialized_end=2327
+  _globals['_LISTUPCOMINGRUNSRESPONSE']._serialized_start=2329
+  _globals['_LISTUPCOMINGRUNSRESPONSE']._serialized_end=2421
+  _globals['_LISTOCCURRENCESREQUEST']._serialized_start=2424
+  _globals['_LISTOCCURRENCESREQUEST']._serialized_end=2616
+  _globals['_OCCURRENCE']._serialized_start=2619
+  _globals['_OCCURRENCE']._serialized_end=2845
+  _globals['_LISTOCCURRENCESRESPONSE']._serialized_start=2847
+  _globals['_LISTOCCURRENCESRESPONSE']._serialized_end=2944
+  _globals['_PAUSEJOBREQUEST']._serialized_start=2946
+  _globals['_PAUSEJOBREQUEST']._serialized_end=3013
+  _globals['_PAUSEJOBRESPONSE']._serialized_start=3015
+  _globals['_PAUSEJOBRESPONSE']._serialized_end=3065
+  _globals['_RESUMEJOBREQUEST']._serialized_start=3067
+  _globals['_RESUMEJOBREQUEST']._serialized_end=3121
+  _globals['_RESUMEJOBRESPONSE']._serialized_start=3123
+  _globals['_RESUMEJOBRESPONSE']._serialized_end=3174
+  _globals['_JOBSERVICE']._serialized_start=3537
+  _globals['_JOBSERVICE']._serialized_end=4578
 # @@protoc_insertion_point(module_scope)

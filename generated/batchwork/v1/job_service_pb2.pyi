@@ -5,6 +5,7 @@ isort:skip_file
 
 from batchwork.v1 import batch_pb2 as _batch_pb2
 from batchwork.v1 import job_pb2 as _job_pb2
+from batchwork.v1 import policy_pb2 as _policy_pb2
 from batchwork.v1 import schedule_pb2 as _schedule_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -649,6 +650,7 @@ class RunJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     USER_IDS_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
     PLAN_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent; 1 to 128 characters. Optional; without it a
@@ -656,6 +658,12 @@ class RunJobRequest(_message.Message):
     """
     job_id: _builtins.str
     """Identifies the job."""
+    overlap: _policy_pb2.Overlap.ValueType
+    """Says what is done about runs of the job that go on. Optional; unset means
+    ALLOW: it runs beside them, whatever the job says. With SKIP the call is
+    refused while one goes on, with CANCEL_PREVIOUS they are cancelled.
+    QUEUE_ONE is refused: a run that waits has no batch to answer with.
+    """
     plan_token: _builtins.str
     """Runs exactly what `PlanJob` has shown under this token, or nothing; of the
     same job and the same `user_ids`. Optional.
@@ -672,11 +680,12 @@ class RunJobRequest(_message.Message):
         request_id: _builtins.str = ...,
         job_id: _builtins.str = ...,
         user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        overlap: _policy_pb2.Overlap.ValueType = ...,
         plan_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "plan_token", b"plan_token", "request_id", b"request_id", "user_ids", b"user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "overlap", b"overlap", "plan_token", b"plan_token", "request_id", b"request_id", "user_ids", b"user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

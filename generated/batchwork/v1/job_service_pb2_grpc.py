@@ -302,7 +302,7 @@ class JobServiceServicer:
         """Runs a job now and returns its batch once that is durable.
 
         The same `request_id` again returns the batch that the first call created,
-        whatever has changed since it was planned.
+        whatever has changed since it was planned, also when the job has been deleted.
 
         Errors:
         INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
@@ -312,6 +312,8 @@ class JobServiceServicer:
         ABORTED             PLAN_STALE: the batch would not be what was planned;
         `changed` in the metadata names what differs. Plan it
         again.
+        FAILED_PRECONDITION WRONG_STATE: another run goes on, which the message
+        names, and `overlap` is SKIP. Retry when it is over.
         RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
         delay with the same `request_id`.
         """

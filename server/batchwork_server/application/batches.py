@@ -23,9 +23,10 @@ from batchwork_server.domain.filters import BatchFilter, ItemFilter
 from batchwork_server.domain.ids import new_batch_id
 from batchwork_server.domain.item import Item, NewItem
 from batchwork_server.domain.job import JobShape, StoredJob
+from batchwork_server.domain.job_policies import Overlap
 from batchwork_server.domain.submission import Idempotency, RequestedOptions, Submission
 from batchwork_server.domain.waiting import PROCESSING_IS_OFF, WaitReason, is_idle, wait_reasons
-from batchwork_server.errors import InvalidArgument, NotFound, PlanStale, Violation
+from batchwork_server.errors import InvalidArgument, NotFound, PlanStale, Violation, WrongState
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import Dispatcher
@@ -126,6 +127,7 @@ class Batches:
         idempotency: Idempotency,
         method: str = "CreateBatch",
         planned: PlanDigest | None = None,
+        overlap: Overlap = Overlap.ALLOW,
     ) -> Batch:
         """Stores a batch and announces its work; the same request again returns the same batch.
 
@@ -135,10 +137,12 @@ class Batches:
             idempotency: Names the request.
             method: Of the request.
             planned: When given, what the batch must be.
+            overlap: What is done about other runs of the same job; it cannot wait for them.
 
         Raises:
             InvalidArgument: with every violation at once.
             PlanStale: the batch would not be what was planned.
+            WrongState: another run of the job goes on, and ``overlap`` says SKIP.
             AlreadyExists: the batch id is taken.
             RequestIdReused: the request id was used with other content.
             StorageFull: there is too little space to accept more.
@@ -164,6 +168,7 @@ class Batches:
                     return await self.get_batch(answer["batch_id"], tenant_id=tenant_id)
             if changed:
                 raise PlanStale(submission.job_id, changed)
+            cancelled = await self._make_room(tx, prepared, overlap)
             batch = await self.insert(tx, prepared)
             if idempotency.request_id:
                 await self._store.requests.remember(
@@ -174,8 +179,29 @@ class Batches:
                     answer={"batch_id": batch.batch_id},
                 )
         reach("create.committed")
-        self.announce(batch)
+        self.announce(batch, cancelled=cancelled)
         return batch
+
+    async def _make_room(
+        self, tx: Transaction, prepared: PreparedBatch, overlap: Overlap
+    ) -> Sequence[Batch]:
+        """Looks at what goes on of a job that is to run; returns what was cancelled for it."""
+        if overlap is Overlap.ALLOW:
+            return ()
+        job_id, tenant_id = prepared.submission.job_id, prepared.tenant_id
+        await self._store.occurrences.hold(tx, job_id, tenant_id=tenant_id)
+        if overlap is Overlap.CANCEL_PREVIOUS:
+            return await self.cancel_runs(tx, prepared, now=prepared.create_time)
+        for run in await self._store.changes.open_runs(tx, job_id, tenant_id=tenant_id):
+            raise WrongState(
+                "job",
+                job_id,
+                state=run.state,
+                verb="run",
+                message=f"The run {run.batch_id!r} of the job {job_id!r} is {run.state}; wait for "
+                "its end, or leave overlap out to run beside it.",
+            )
+        return ()
 
     async def prepare(self, submission: Submission, *, tenant_id: str) -> PreparedBatch:
         """Plans a batch, which reads a lot, outside of the transaction that is to store it.
@@ -298,14 +324,28 @@ class Batches:
 
     async def run_job(
         self,
-        job: StoredJob,
+        job_id: str,
         *,
         caller: Caller,
         idempotency: Idempotency,
         user_ids: frozenset[str] = frozenset(),
         planned: PlanDigest | None = None,
+        overlap: Overlap = Overlap.ALLOW,
     ) -> Batch:
-        """Runs a job now; when something was planned, exactly that or nothing."""
+        """Runs a job now; when something was planned, exactly that or nothing.
+
+        The same request again returns the same batch, also of a deleted job.
+
+        Raises:
+            NotFound: there is no such job, or it is not the caller's.
+            WrongState: another run of it goes on, and ``overlap`` says SKIP.
+        """
+        known = await self._first_answer("RunJob", caller.tenant_id, idempotency)
+        if known is not None:
+            return known
+        job = await self._store.jobs.get(job_id, tenant_id=caller.tenant_id)
+        if job is None:
+            raise NotFound("job", job_id)
         _refuse_users_of_one_object(job, user_ids)
         return await self.create_batch(
             submission_of(job, user_ids=user_ids),
@@ -313,6 +353,7 @@ class Batches:
             idempotency=idempotency,
             method="RunJob",
             planned=planned,
+            overlap=overlap,
         )
 
     async def get_batch(self, batch_id: str, *, tenant_id: str | None) -> Batch:

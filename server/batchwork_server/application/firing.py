@@ -135,7 +135,7 @@ class Firing:
         prepared, problem = await self._planned(job, occurrence.due_time)
         batch: Batch | None = None
         async with self._store.transaction() as tx:
-            if not await self._store.occurrences.hold(tx, job):
+            if await self._held(tx, job) != job:
                 return
             now = self._clock.now()
             decided = started(occurrence, batch_id=prepared.batch_id if prepared else "", now=now)
@@ -156,6 +156,11 @@ class Firing:
         _log(job, decided, now=now)
         for listener in self._listeners:
             listener(job, decided)
+
+    async def _held(self, tx: Transaction, job: StoredJob) -> StoredJob | None:
+        return await self._store.occurrences.hold(
+            tx, job.definition.job_id, tenant_id=job.tenant_id
+        )
 
     async def _goes_on(self, tx: Transaction, job: StoredJob) -> bool:
         runs = await self._store.changes.open_runs(

@@ -59,6 +59,7 @@ _CATCH_UP_TO = {
     catch_up: policy_pb2.CatchUp.Value(f"CATCH_UP_{catch_up.name}") for catch_up in CatchUp
 }
 _OVERLAP_TO = {overlap: policy_pb2.Overlap.Value(f"OVERLAP_{overlap.name}") for overlap in Overlap}
+_OVERLAP_FROM: dict[int, Overlap] = {number: overlap for overlap, number in _OVERLAP_TO.items()}
 _CHANGE_KIND_TO = {
     kind: service_messages.JobChangeKind.Value(f"JOB_CHANGE_KIND_{kind.name}")
     for kind in JobChangeKind
@@ -222,6 +223,18 @@ def _seconds(path: str, value: Duration, *, checks: Checks) -> float | None:
         return value.seconds + value.nanos / _NANOS if value.nanos else value.seconds
     checks.refuse(path, f"{value.seconds} s and {value.nanos} ns is no duration.")
     return None
+
+
+def overlap_of_run(number: int, *, checks: Checks) -> Overlap:
+    """Returns what a run on request does about others; unset means that it runs beside them."""
+    overlap = checks.choice("overlap", number, _OVERLAP_FROM)
+    if overlap is Overlap.QUEUE_ONE:
+        message = (
+            "A run that waits has no batch yet that could be the answer; leave this out, or say "
+            "SKIP, ALLOW or CANCEL_PREVIOUS."
+        )
+        checks.refuse("overlap", message)
+    return overlap or Overlap.ALLOW
 
 
 def job_to(stored: StoredJob) -> messages.Job:

@@ -24,6 +24,7 @@ from batchwork_server.rpc.job_conversion import (
     job_to,
     job_warnings_to,
     masked_fields,
+    overlap_of_run,
 )
 from batchwork_server.rpc.occurrence_conversion import occurrence_filter_from, occurrence_to
 from batchwork_server.rpc.page_tokens import (
@@ -244,14 +245,15 @@ class JobServicer(JobServiceServicer):
         user_ids = checks.names("user_ids", request.user_ids, most=MAX_USERS_OF_RUN)
         tokens = PlanTokens(tenant_id=caller.tenant_id, job_id=job_id, user_ids=user_ids)
         planned = tokens.read(request.plan_token, checks=checks)
+        overlap = overlap_of_run(request.overlap, checks=checks)
         idempotency = idempotency_from(request, checks=checks)
         checks.done()
-        job = await self._jobs.get_job(job_id, tenant_id=caller.tenant_id)
         batch = await self._batches.run_job(
-            job,
+            job_id,
             caller=caller,
             idempotency=idempotency,
             user_ids=frozenset(user_ids),
             planned=planned,
+            overlap=overlap,
         )
         return messages.RunJobResponse(batch=batch_to(batch))

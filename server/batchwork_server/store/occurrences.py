@@ -14,7 +14,7 @@ from batchwork_server.domain.job import StoredJob
 from batchwork_server.store.database import Database
 from batchwork_server.store.jobs import in_parts, job_from, moments_of
 from batchwork_server.store.pages import first_page
-from batchwork_server.store.statements import Column, dialect_of, run, update_rows
+from batchwork_server.store.statements import Column, run, update_rows
 from batchwork_server.store.store import DueJob, QueuedJob, Transaction
 from batchwork_server.store.tables import jobs, occurrences
 from batchwork_server.store.times import from_micros, to_micros
@@ -45,10 +45,6 @@ RETURNING job_id
 _SCHEDULE_FIRST = """
 UPDATE jobs SET next_due_time = ?, next_start_time = ?
 WHERE tenant_id = ? AND job_id = ? AND revision = ? AND create_time = ? AND next_due_time IS NULL
-"""
-_HOLD = """
-SELECT job_id FROM jobs WHERE tenant_id = ? AND job_id = ? AND revision = ? AND create_time = ?
-  AND COALESCE(pause_time, -1) = ?
 """
 _SETTLE = """
 UPDATE occurrences SET decision = ?, reason = ?, message = ?, batch_id = ?, decide_time = ?,
@@ -172,10 +168,10 @@ class SqlOccurrences:
             for row in rows
         ]
 
-    async def hold(self, tx: Transaction, job: StoredJob) -> bool:
-        lock = " FOR UPDATE" if dialect_of(tx.connection) == "postgresql" else ""
-        paused = -1 if job.pause_time is None else to_micros(job.pause_time)
-        return bool(await run(tx.connection, _HOLD + lock, (*_version(job), paused)))
+    async def hold(self, tx: Transaction, job_id: str, *, tenant_id: str) -> StoredJob | None:
+        query = sa.select(jobs).where(jobs.c.tenant_id == tenant_id, jobs.c.job_id == job_id)
+        row = (await tx.connection.execute(query.with_for_update())).first()
+        return None if row is None else job_from(row)
 
     async def settle(
         self, tx: Transaction, waiting: Occurrence, decided: Decided, *, now: datetime

@@ -890,11 +890,11 @@ class OccurrenceStore(Protocol):
         """
         ...
 
-    async def hold(self, tx: Transaction, job: StoredJob) -> bool:
+    async def hold(self, tx: Transaction, job_id: str, *, tenant_id: str) -> StoredJob | None:
         """Keeps everybody else from deciding about a job until the transaction ends.
 
         Returns:
-            False when the job is not as it was read: it was changed, paused, resumed or deleted.
+            The job as it is then; none when there is none any more.
         """
         ...
 
