@@ -261,6 +261,7 @@ class Jobs:
         *,
         start_time: datetime | None = None,
         end_time: datetime | None = None,
+        backfill_id: str = "",
         tenant_id: str = "",
         limit: int | None = None,
     ) -> AsyncIterator[messages.Occurrence]:
@@ -270,6 +271,7 @@ class Jobs:
             job_id: The job; one that was deleted is known for as long as batches are kept.
             start_time: The first due time that counts.
             end_time: The first due time that does not count any more.
+            backfill_id: Only due times that this backfill queued last.
             tenant_id: Another tenant; operators only.
             limit: The most occurrences.
 
@@ -286,6 +288,7 @@ class Jobs:
                 job_id=job_id,
                 start_time=start,
                 end_time=end,
+                backfill_id=backfill_id,
                 tenant_id=tenant_id,
             )
 
@@ -305,6 +308,60 @@ class Jobs:
         return await self._calls.unary(
             self._stub.PlanJob, messages.PlanJobRequest(job_id=job_id, user_ids=user_ids)
         )
+
+    async def backfill_job(
+        self,
+        job_id: str,
+        *,
+        start_time: datetime,
+        end_time: datetime,
+        overlap: messages.BackfillOverlap.ValueType = (
+            messages.BackfillOverlap.BACKFILL_OVERLAP_UNSPECIFIED
+        ),
+        validate_only: bool = False,
+        request_id: str | None = None,
+    ) -> messages.BackfillJobResponse:
+        """Makes up for due times of the past, and tells what becomes of each.
+
+        Args:
+            job_id: The job, which may be paused.
+            start_time: The first instant that counts.
+            end_time: The first instant that does not count any more; not in the future.
+            overlap: ALLOW begins all runs at once; unset or QUEUE one after the other.
+            validate_only: Answers what it would do, and stores nothing.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+
+        Raises:
+            InvalidArgumentError: The range ends in the future or has too many due times.
+            WrongStateError: The job has no schedule of its own.
+            ValueError: A time knows no zone.
+        """
+        return await self._calls.unary(
+            self._stub.BackfillJob,
+            messages.BackfillJobRequest(
+                request_id=request_id or new_request_id(),
+                job_id=job_id,
+                start_time=timestamp_of("start_time", start_time),
+                end_time=timestamp_of("end_time", end_time),
+                overlap=overlap,
+                validate_only=validate_only,
+            ),
+        )
+
+    async def cancel_backfill(self, backfill_id: str, *, request_id: str | None = None) -> int:
+        """Drops what waits of a backfill, and returns how many due times that were.
+
+        Args:
+            backfill_id: The backfill; runs of it that go on are left.
+            request_id: Makes a repeat return the first count; a new one is made when unset.
+        """
+        response = await self._calls.unary(
+            self._stub.CancelBackfill,
+            messages.CancelBackfillRequest(
+                request_id=request_id or new_request_id(), backfill_id=backfill_id
+            ),
+        )
+        return response.cancelled_count
 
     async def run_job(
         self,

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from batchwork_server.adapters.templates import FileTemplates
+from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.firing import Firing
@@ -68,6 +69,7 @@ class Application:
     jobs: Jobs
     upcoming: UpcomingRuns
     occurrences: Occurrences
+    backfills: Backfills
     preferences: Preferences
     validation: Validation
     watching: Watching
@@ -235,6 +237,7 @@ def _put_together(
         jobs=jobs,
         upcoming=UpcomingRuns(jobs=jobs, clock=clock, zone=settings.time_zone),
         occurrences=Occurrences(store=store),
+        backfills=Backfills(store=store, clock=clock, wakeups=wakeups, zone=settings.time_zone),
         preferences=Preferences(store=store, clock=clock),
         validation=validation,
         watching=Watching(
@@ -322,6 +325,7 @@ async def serving(
             jobs=app.jobs,
             upcoming=app.upcoming,
             occurrences=app.occurrences,
+            backfills=app.backfills,
             preferences=app.preferences,
             validation=app.validation,
             watching=app.watching,

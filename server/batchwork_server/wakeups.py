@@ -20,7 +20,7 @@ class Wakeups:
     Attributes:
         work: Set when there may be chunks to take; the dispatcher clears it.
         room: Set when the workers could use more items; the dispatcher clears it.
-        schedules: Set when a job may be due earlier than was known; the scheduler clears it.
+        schedules: Set when a run may begin earlier than was known; the scheduler clears it.
     """
 
     def __init__(self) -> None:
@@ -43,5 +43,5 @@ class Wakeups:
         self.work.set()
 
     def schedules_changed(self) -> None:
-        """Tells the scheduler that a job may be due earlier than was known."""
+        """Tells the scheduler that a run may begin earlier than was known."""
         self.schedules.set()

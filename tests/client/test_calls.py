@@ -309,6 +309,29 @@ async def test_a_run_is_planned_first(client_of):
     assert (sent.job_id, list(sent.user_ids)) == ("daily", ["u1"])
 
 
+async def test_due_times_are_backfilled_and_backfills_cancelled(client_of):
+    backfill_job = Unary(job_service_pb2.BackfillJobResponse(backfill_id="bfl_1"))
+    cancel_backfill = Unary(job_service_pb2.CancelBackfillResponse(cancelled_count=4))
+    client = await client_of(
+        servicer(JobServiceServicer, BackfillJob=backfill_job, CancelBackfill=cancel_backfill)
+    )
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+
+    answer = await client.jobs.backfill_job(
+        "daily", start_time=start, end_time=start + timedelta(days=1), validate_only=True
+    )
+    count = await client.jobs.cancel_backfill("bfl_1")
+
+    assert (answer.backfill_id, count) == ("bfl_1", 4)
+    [asked] = backfill_job.requests
+    assert (asked.job_id, asked.validate_only) == ("daily", True)
+    assert asked.start_time.ToDatetime(UTC) == start
+    assert asked.end_time.ToDatetime(UTC) == start + timedelta(days=1)
+    assert asked.request_id
+    assert cancel_backfill.requests[0].backfill_id == "bfl_1"
+    assert cancel_backfill.requests[0].request_id
+
+
 async def test_jobs_are_created_changed_and_deleted(client_of):
     job = Job(job_id="daily", limit=5, etag="e2")
     create_job = Unary(job_service_pb2.CreateJobResponse(job=job))

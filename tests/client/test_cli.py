@@ -37,6 +37,9 @@ from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 from batchwork.v1.item_pb2 import Item, ItemAttempt, ItemError, ItemState
 from batchwork.v1.job_pb2 import Job, JobShape, Priority
 from batchwork.v1.job_service_pb2 import (
+    BackfillDueTime,
+    BackfillFate,
+    BackfillOverlap,
     JobChange,
     JobChangeKind,
     Occurrence,
@@ -733,6 +736,64 @@ class TestJobs:
         assert bounded.group_by == batch_service_pb2.STATISTICS_GROUP_OPERATION
         assert (bounded.user_id, bounded.HasField("created_after")) == ("ada", True)
         assert not everything.ListFields()
+
+    def test_occurrences_tell_what_waits_and_what_a_backfill_made(self, batchwork, server):
+        decisions = OccurrenceDecision
+        server.answers["ListOccurrences"] = job_service_pb2.ListOccurrencesResponse(
+            occurrences=[
+                Occurrence(decision=decisions.OCCURRENCE_DECISION_QUEUED, message="It waits."),
+                Occurrence(decision=decisions.OCCURRENCE_DECISION_BACKFILLED, batch_id="bat-1"),
+            ]
+        )
+
+        result = batchwork("occurrences", "daily", "--backfill", "bfl_1")
+
+        assert "QUEUED" in result.stdout
+        assert "BACKFILLED  bat-1" in result.stdout
+        assert server.sent("ListOccurrences").backfill_id == "bfl_1"
+
+    def test_backfill_tells_what_becomes_of_each_due_time(self, batchwork, server):
+        queued = BackfillDueTime(fate=BackfillFate.BACKFILL_FATE_QUEUED)
+        queued.due_time.FromJsonString("2026-03-29T01:00:00Z")
+        run = BackfillDueTime(fate=BackfillFate.BACKFILL_FATE_ALREADY_RUN, batch_id="bat-1")
+        run.due_time.FromJsonString("2026-03-30T01:00:00Z")
+        server.answers["BackfillJob"] = job_service_pb2.BackfillJobResponse(
+            backfill_id="bfl_1", due_times=[queued, run]
+        )
+        days = ("--from", "2026-03-29", "--to", "2026-03-31")
+
+        result = batchwork("backfill", "daily", *days, "--parallel")
+        dry = batchwork("backfill", "daily", *days, "--dry-run", "--json")
+
+        assert "2026-03-29 01:00:00Z  QUEUED" in result.stdout
+        assert "2026-03-30 01:00:00Z  ALREADY_RUN  bat-1" in result.stdout
+        assert "bfl_1" in result.stderr
+        assert json.loads(dry.stdout)["backfill_id"] == "bfl_1"
+        parallel, planned = server.requests["BackfillJob"]
+        assert parallel.overlap == BackfillOverlap.BACKFILL_OVERLAP_ALLOW
+        assert not parallel.validate_only
+        assert (planned.overlap, planned.validate_only) == (
+            BackfillOverlap.BACKFILL_OVERLAP_QUEUE,
+            True,
+        )
+        assert parallel.HasField("start_time")
+        assert parallel.HasField("end_time")
+
+    def test_a_backfill_in_which_nothing_is_left_says_so(self, batchwork, server):
+        server.answers["BackfillJob"] = job_service_pb2.BackfillJobResponse()
+
+        result = batchwork("backfill", "daily", "--from", "2026-03-29", "--to", "2026-03-30")
+
+        assert "nothing is left to be made up for" in result.stderr
+
+    def test_a_cancelled_backfill_tells_how_much_waited(self, batchwork, server):
+        server.answers["CancelBackfill"] = job_service_pb2.CancelBackfillResponse(cancelled_count=3)
+
+        text = batchwork("backfill-cancel", "bfl_1")
+        as_json = batchwork("backfill-cancel", "bfl_1", "--json")
+
+        assert text.stdout == "bfl_1 cancelled; due times that waited: 3\n"
+        assert json.loads(as_json.stdout) == {"cancelled_count": 3}
 
     def test_a_job_is_paused_with_a_note_and_resumed(self, batchwork, server):
         server.answers["PauseJob"] = job_service_pb2.PauseJobResponse()

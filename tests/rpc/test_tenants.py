@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from batchwork.v1 import (
 )
 from batchwork.v1.job_pb2 import JOB_SHAPE_INDIVIDUAL, Job
 from batchwork.v1.preference_pb2 import Preference
+from batchwork_server.rpc.values import timestamp_to
 from google.protobuf.message import Message
 
 from tests.fakes import START
@@ -54,6 +56,11 @@ CHANGES: dict[str, Message] = {
     "PauseJob": job_service_pb2.PauseJobRequest(job_id=JOB),
     "ResumeJob": job_service_pb2.ResumeJobRequest(job_id=JOB),
     "PlanJob": job_service_pb2.PlanJobRequest(job_id=JOB),  # as the one who would run it
+    "BackfillJob": job_service_pb2.BackfillJobRequest(
+        job_id=JOB,
+        start_time=timestamp_to(START),
+        end_time=timestamp_to(START + timedelta(hours=1)),
+    ),
     "RunJob": job_service_pb2.RunJobRequest(job_id=JOB),
     "UpdateJob": job_service_pb2.UpdateJobRequest(job=Job(job_id=JOB, limit=5)),
     "DeleteJob": job_service_pb2.DeleteJobRequest(job_id=JOB),
@@ -62,8 +69,11 @@ CHANGES: dict[str, Message] = {
 OF_THE_CALLER_ONLY = {"CreateBatch", "CreateJob", "ImportJobs", "SetPreference", "ValidateUsers"}
 """What names nobody's things; each has a test of its own below."""
 
-TRIED_ELSEWHERE = {"GetBatchStatistics", "PurgeBatches", "UploadItems", "WatchBatches"}
-"""What takes a stream, never ends by itself or has nothing to name; their own tests try them."""
+TRIED_ELSEWHERE = {
+    *("CancelBackfill", "GetBatchStatistics", "PurgeBatches", "UploadItems", "WatchBatches"),
+}
+"""What takes a stream, never ends by itself, has nothing to name, or a name that the server makes;
+their own tests try them."""
 
 
 def method_of(api: Api, name: str) -> Any:

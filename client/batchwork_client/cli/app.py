@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from batchwork_client.cli import (
+    backfills,
     batches,
     deletion,
     jobs,
@@ -86,5 +87,6 @@ plans.add_to(app)
 upcoming.add_to(app)
 occurrences.add_to(app)
 statistics.add_to(app)
+backfills.add_to(app)
 validation.add_to(app)
 app.add_typer(preferences.group, name="preferences")

@@ -25,6 +25,7 @@ async def list_occurrences(
         datetime | None, typer.Option(help="Due from when on; local time if it names no zone.")
     ] = None,
     until: Annotated[datetime | None, typer.Option(help="Due before when.")] = None,
+    backfill: Annotated[str, typer.Option(help="Only what this backfill queued last.")] = "",
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -35,6 +36,7 @@ async def list_occurrences(
             job,
             start_time=since.astimezone() if since else None,
             end_time=until.astimezone() if until else None,
+            backfill_id=backfill,
             tenant_id=session.tenant_id,
             limit=limit,
         )

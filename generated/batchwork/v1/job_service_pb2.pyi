@@ -73,6 +73,8 @@ class _OccurrenceDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Oc
     """No batch began."""
     OCCURRENCE_DECISION_QUEUED: _OccurrenceDecision.ValueType  # 4
     """It waits until no other run of the job goes on, then a batch begins."""
+    OCCURRENCE_DECISION_BACKFILLED: _OccurrenceDecision.ValueType  # 5
+    """A batch began because a backfill wanted it."""
 
 class OccurrenceDecision(_OccurrenceDecision, metaclass=_OccurrenceDecisionEnumTypeWrapper):
     """Says what was decided about a due time."""
@@ -87,7 +89,61 @@ OCCURRENCE_DECISION_SKIPPED: OccurrenceDecision.ValueType  # 3
 """No batch began."""
 OCCURRENCE_DECISION_QUEUED: OccurrenceDecision.ValueType  # 4
 """It waits until no other run of the job goes on, then a batch begins."""
+OCCURRENCE_DECISION_BACKFILLED: OccurrenceDecision.ValueType  # 5
+"""A batch began because a backfill wanted it."""
 Global___OccurrenceDecision: _TypeAlias = OccurrenceDecision  # noqa: Y015
+
+class _BackfillOverlap:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BackfillOverlapEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackfillOverlap.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BACKFILL_OVERLAP_UNSPECIFIED: _BackfillOverlap.ValueType  # 0
+    """Unset: QUEUE."""
+    BACKFILL_OVERLAP_QUEUE: _BackfillOverlap.ValueType  # 1
+    """One after the other, each when no other run of the job goes on."""
+    BACKFILL_OVERLAP_ALLOW: _BackfillOverlap.ValueType  # 2
+    """All at once, also beside other runs of the job."""
+
+class BackfillOverlap(_BackfillOverlap, metaclass=_BackfillOverlapEnumTypeWrapper):
+    """Says how the runs of a backfill go together."""
+
+BACKFILL_OVERLAP_UNSPECIFIED: BackfillOverlap.ValueType  # 0
+"""Unset: QUEUE."""
+BACKFILL_OVERLAP_QUEUE: BackfillOverlap.ValueType  # 1
+"""One after the other, each when no other run of the job goes on."""
+BACKFILL_OVERLAP_ALLOW: BackfillOverlap.ValueType  # 2
+"""All at once, also beside other runs of the job."""
+Global___BackfillOverlap: _TypeAlias = BackfillOverlap  # noqa: Y015
+
+class _BackfillFate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BackfillFateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackfillFate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BACKFILL_FATE_UNSPECIFIED: _BackfillFate.ValueType  # 0
+    """Never sent."""
+    BACKFILL_FATE_QUEUED: _BackfillFate.ValueType  # 1
+    """It waits, and becomes a run."""
+    BACKFILL_FATE_ALREADY_RUN: _BackfillFate.ValueType  # 2
+    """It has a batch, and is left alone; `RetryBatch` runs what of it failed."""
+    BACKFILL_FATE_ALREADY_QUEUED: _BackfillFate.ValueType  # 3
+    """It waits for the schedule or for another backfill, and is left alone."""
+
+class BackfillFate(_BackfillFate, metaclass=_BackfillFateEnumTypeWrapper):
+    """Names what a backfill does about a due time."""
+
+BACKFILL_FATE_UNSPECIFIED: BackfillFate.ValueType  # 0
+"""Never sent."""
+BACKFILL_FATE_QUEUED: BackfillFate.ValueType  # 1
+"""It waits, and becomes a run."""
+BACKFILL_FATE_ALREADY_RUN: BackfillFate.ValueType  # 2
+"""It has a batch, and is left alone; `RetryBatch` runs what of it failed."""
+BACKFILL_FATE_ALREADY_QUEUED: BackfillFate.ValueType  # 3
+"""It waits for the schedule or for another backfill, and is left alone."""
+Global___BackfillFate: _TypeAlias = BackfillFate  # noqa: Y015
 
 @_typing.final
 class ImportJobsRequest(_message.Message):
@@ -865,6 +921,7 @@ class ListOccurrencesRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    BACKFILL_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
     page_token: _builtins.str
@@ -873,6 +930,8 @@ class ListOccurrencesRequest(_message.Message):
     """Identifies the job."""
     tenant_id: _builtins.str
     """Names another tenant; operators only."""
+    backfill_id: _builtins.str
+    """Keeps due times that this backfill queued last. Optional."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Sets the first due time that counts. Optional."""
@@ -892,10 +951,11 @@ class ListOccurrencesRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         tenant_id: _builtins.str = ...,
+        backfill_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill_id", b"backfill_id", "end_time", b"end_time", "job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -914,13 +974,14 @@ class Occurrence(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     BATCH_ID_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    BACKFILL_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Identifies the job."""
     decision: Global___OccurrenceDecision.ValueType
     """Says what was decided."""
     reason: _builtins.str
-    """Names why it was skipped: MISSED, OUTSIDE_WINDOW, OVERLAP, RUN_FAILED or
-    JOB_DELETED; empty otherwise.
+    """Names why it was skipped: MISSED, OUTSIDE_WINDOW, OVERLAP, RUN_FAILED,
+    JOB_DELETED or CANCELLED; empty otherwise.
     """
     message: _builtins.str
     """Tells more for people; may be empty."""
@@ -928,6 +989,8 @@ class Occurrence(_message.Message):
     """Identifies the batch, which retention may have deleted since; empty when it
     was skipped or waits.
     """
+    backfill_id: _builtins.str
+    """Identifies the newest backfill that queued it; empty when none did."""
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
         """Tells when the job was due."""
@@ -946,10 +1009,11 @@ class Occurrence(_message.Message):
         message: _builtins.str = ...,
         batch_id: _builtins.str = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
+        backfill_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "due_time", b"due_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "decide_time", b"decide_time", "decision", b"decision", "due_time", b"due_time", "job_id", b"job_id", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill_id", b"backfill_id", "batch_id", b"batch_id", "decide_time", b"decide_time", "decision", b"decision", "due_time", b"due_time", "job_id", b"job_id", "message", b"message", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1088,3 +1152,165 @@ class ResumeJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeJobResponse: _TypeAlias = ResumeJobResponse  # noqa: Y015
+
+@_typing.final
+class BackfillJobRequest(_message.Message):
+    """Asks to make up for due times."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional; without it a
+    repeated call queues what was skipped meanwhile.
+    """
+    job_id: _builtins.str
+    """Identifies the job."""
+    overlap: Global___BackfillOverlap.ValueType
+    """Says how the runs go together."""
+    validate_only: _builtins.bool
+    """Answers what would become of each due time, and stores nothing."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the first instant that counts, from 1970 on. Required."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the first instant that does not count any more, after `start_time` and
+        not in the future. Required.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        overlap: Global___BackfillOverlap.ValueType = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "job_id", b"job_id", "overlap", b"overlap", "request_id", b"request_id", "start_time", b"start_time", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillJobRequest: _TypeAlias = BackfillJobRequest  # noqa: Y015
+
+@_typing.final
+class BackfillDueTime(_message.Message):
+    """Tells what a backfill does about one due time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    fate: Global___BackfillFate.ValueType
+    """Names what is done."""
+    batch_id: _builtins.str
+    """Identifies the batch when it is ALREADY_RUN."""
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the job was due."""
+
+    def __init__(
+        self,
+        *,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        fate: Global___BackfillFate.ValueType = ...,
+        batch_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "due_time", b"due_time", "fate", b"fate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillDueTime: _TypeAlias = BackfillDueTime  # noqa: Y015
+
+@_typing.final
+class BackfillJobResponse(_message.Message):
+    """Answers `BackfillJob`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKFILL_ID_FIELD_NUMBER: _builtins.int
+    DUE_TIMES_FIELD_NUMBER: _builtins.int
+    backfill_id: _builtins.str
+    """Identifies the backfill, `bfl_20260302093000_k3v9x2ma`; empty when nothing
+    of it waits, and with `validate_only`.
+    """
+    @_builtins.property
+    def due_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackfillDueTime]:
+        """Lists the due times in the range, the oldest first, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        backfill_id: _builtins.str = ...,
+        due_times: _abc.Iterable[Global___BackfillDueTime] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill_id", b"backfill_id", "due_times", b"due_times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillJobResponse: _TypeAlias = BackfillJobResponse  # noqa: Y015
+
+@_typing.final
+class CancelBackfillRequest(_message.Message):
+    """Asks to cancel a backfill."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BACKFILL_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional; a repeated call
+    with it returns the first count.
+    """
+    backfill_id: _builtins.str
+    """Identifies the backfill."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        backfill_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill_id", b"backfill_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelBackfillRequest: _TypeAlias = CancelBackfillRequest  # noqa: Y015
+
+@_typing.final
+class CancelBackfillResponse(_message.Message):
+    """Answers `CancelBackfill`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_COUNT_FIELD_NUMBER: _builtins.int
+    cancelled_count: _builtins.int
+    """Counts the due times that waited and are SKIPPED now."""
+    def __init__(
+        self,
+        *,
+        cancelled_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_count", b"cancelled_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelBackfillResponse: _TypeAlias = CancelBackfillResponse  # noqa: Y015

@@ -100,6 +100,16 @@ class JobServiceStub:
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.PlanJobRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_job__service__pb2.PlanJobResponse.FromString,
                 _registered_method=True)
+        self.BackfillJob = channel.unary_unary(
+                '/batchwork.v1.JobService/BackfillJob',
+                request_serializer=batchwork_dot_v1_dot_job__service__pb2.BackfillJobRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_job__service__pb2.BackfillJobResponse.FromString,
+                _registered_method=True)
+        self.CancelBackfill = channel.unary_unary(
+                '/batchwork.v1.JobService/CancelBackfill',
+                request_serializer=batchwork_dot_v1_dot_job__service__pb2.CancelBackfillRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_job__service__pb2.CancelBackfillResponse.FromString,
+                _registered_method=True)
         self.RunJob = channel.unary_unary(
                 '/batchwork.v1.JobService/RunJob',
                 request_serializer=batchwork_dot_v1_dot_job__service__pb2.RunJobRequest.SerializeToString,
@@ -298,6 +308,45 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BackfillJob(self, request, context):
+        """Makes up for due times of the past: they are queued, and become runs one
+        after the other, or all at once.
+
+        A due time that has a batch, or waits already, is left alone; one that was
+        skipped is queued. It works on a paused job, too. Its runs begin after those
+        that the job's own schedule has queued, the oldest due time first, and
+        backfills one after another; their batches have the source `backfill`. While
+        one of them goes on, the job's `overlap` says what becomes of its schedule.
+        The same `request_id` again returns the first answer.
+
+        Errors:
+        INVALID_ARGUMENT    FIELD_VIOLATION: also when the range ends in the future
+        or has more than 1,000 due times. Do not retry.
+        NOT_FOUND           No such job, or not the caller's. Do not retry.
+        ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+        FAILED_PRECONDITION WRONG_STATE: the job has no schedule, or preferences
+        drive it. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelBackfill(self, request, context):
+        """Cancels what waits of a backfill: it is SKIPPED with the reason CANCELLED.
+        Runs that go on are left; `CancelBatch` cancels them.
+
+        Cancelling it again cancels nothing more.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        NOT_FOUND         No such backfill, or not the caller's, or nothing of it
+        is kept any more. Do not retry.
+        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunJob(self, request, context):
         """Runs a job now and returns its batch once that is durable.
 
@@ -383,6 +432,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.PlanJob,
                     request_deserializer=batchwork_dot_v1_dot_job__service__pb2.PlanJobRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_job__service__pb2.PlanJobResponse.SerializeToString,
+            ),
+            'BackfillJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.BackfillJob,
+                    request_deserializer=batchwork_dot_v1_dot_job__service__pb2.BackfillJobRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_job__service__pb2.BackfillJobResponse.SerializeToString,
+            ),
+            'CancelBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelBackfill,
+                    request_deserializer=batchwork_dot_v1_dot_job__service__pb2.CancelBackfillRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_job__service__pb2.CancelBackfillResponse.SerializeToString,
             ),
             'RunJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RunJob,
@@ -720,6 +779,60 @@ class JobService:
             '/batchwork.v1.JobService/PlanJob',
             batchwork_dot_v1_dot_job__service__pb2.PlanJobRequest.SerializeToString,
             batchwork_dot_v1_dot_job__service__pb2.PlanJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackfillJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.JobService/BackfillJob',
+            batchwork_dot_v1_dot_job__service__pb2.BackfillJobRequest.SerializeToString,
+            batchwork_dot_v1_dot_job__service__pb2.BackfillJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.JobService/CancelBackfill',
+            batchwork_dot_v1_dot_job__service__pb2.CancelBackfillRequest.SerializeToString,
+            batchwork_dot_v1_dot_job__service__pb2.CancelBackfillResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -173,6 +173,37 @@ class JobServiceStub:
                         UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
       NOT_FOUND         No such job, or not the caller's. Do not retry.
     """
+    BackfillJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BackfillJobRequest, _job_service_pb2.BackfillJobResponse]
+    """Makes up for due times of the past: they are queued, and become runs one
+    after the other, or all at once.
+
+    A due time that has a batch, or waits already, is left alone; one that was
+    skipped is queued. It works on a paused job, too. Its runs begin after those
+    that the job's own schedule has queued, the oldest due time first, and
+    backfills one after another; their batches have the source `backfill`. While
+    one of them goes on, the job's `overlap` says what becomes of its schedule.
+    The same `request_id` again returns the first answer.
+
+    Errors:
+      INVALID_ARGUMENT    FIELD_VIOLATION: also when the range ends in the future
+                          or has more than 1,000 due times. Do not retry.
+      NOT_FOUND           No such job, or not the caller's. Do not retry.
+      ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION WRONG_STATE: the job has no schedule, or preferences
+                          drive it. Do not retry.
+    """
+    CancelBackfill: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelBackfillRequest, _job_service_pb2.CancelBackfillResponse]
+    """Cancels what waits of a backfill: it is SKIPPED with the reason CANCELLED.
+    Runs that go on are left; `CancelBatch` cancels them.
+
+    Cancelling it again cancels nothing more.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         No such backfill, or not the caller's, or nothing of it
+                        is kept any more. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+    """
     RunJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RunJobRequest, _job_service_pb2.RunJobResponse]
     """Runs a job now and returns its batch once that is durable.
 
@@ -337,6 +368,37 @@ class JobServiceAsyncStub(JobServiceStub):
       INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
                         UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
       NOT_FOUND         No such job, or not the caller's. Do not retry.
+    """
+    BackfillJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BackfillJobRequest, _job_service_pb2.BackfillJobResponse]  # type: ignore[assignment]
+    """Makes up for due times of the past: they are queued, and become runs one
+    after the other, or all at once.
+
+    A due time that has a batch, or waits already, is left alone; one that was
+    skipped is queued. It works on a paused job, too. Its runs begin after those
+    that the job's own schedule has queued, the oldest due time first, and
+    backfills one after another; their batches have the source `backfill`. While
+    one of them goes on, the job's `overlap` says what becomes of its schedule.
+    The same `request_id` again returns the first answer.
+
+    Errors:
+      INVALID_ARGUMENT    FIELD_VIOLATION: also when the range ends in the future
+                          or has more than 1,000 due times. Do not retry.
+      NOT_FOUND           No such job, or not the caller's. Do not retry.
+      ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+      FAILED_PRECONDITION WRONG_STATE: the job has no schedule, or preferences
+                          drive it. Do not retry.
+    """
+    CancelBackfill: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelBackfillRequest, _job_service_pb2.CancelBackfillResponse]  # type: ignore[assignment]
+    """Cancels what waits of a backfill: it is SKIPPED with the reason CANCELLED.
+    Runs that go on are left; `CancelBatch` cancels them.
+
+    Cancelling it again cancels nothing more.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         No such backfill, or not the caller's, or nothing of it
+                        is kept any more. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
     """
     RunJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RunJobRequest, _job_service_pb2.RunJobResponse]  # type: ignore[assignment]
     """Runs a job now and returns its batch once that is durable.
@@ -571,6 +633,49 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
                             UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
           NOT_FOUND         No such job, or not the caller's. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def BackfillJob(
+        self,
+        request: _job_service_pb2.BackfillJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.BackfillJobResponse, _abc.Awaitable[_job_service_pb2.BackfillJobResponse]]:
+        """Makes up for due times of the past: they are queued, and become runs one
+        after the other, or all at once.
+
+        A due time that has a batch, or waits already, is left alone; one that was
+        skipped is queued. It works on a paused job, too. Its runs begin after those
+        that the job's own schedule has queued, the oldest due time first, and
+        backfills one after another; their batches have the source `backfill`. While
+        one of them goes on, the job's `overlap` says what becomes of its schedule.
+        The same `request_id` again returns the first answer.
+
+        Errors:
+          INVALID_ARGUMENT    FIELD_VIOLATION: also when the range ends in the future
+                              or has more than 1,000 due times. Do not retry.
+          NOT_FOUND           No such job, or not the caller's. Do not retry.
+          ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
+          FAILED_PRECONDITION WRONG_STATE: the job has no schedule, or preferences
+                              drive it. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelBackfill(
+        self,
+        request: _job_service_pb2.CancelBackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.CancelBackfillResponse, _abc.Awaitable[_job_service_pb2.CancelBackfillResponse]]:
+        """Cancels what waits of a backfill: it is SKIPPED with the reason CANCELLED.
+        Runs that go on are left; `CancelBatch` cancels them.
+
+        Cancelling it again cancels nothing more.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          NOT_FOUND         No such backfill, or not the caller's, or nothing of it
+                            is kept any more. Do not retry.
+          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
         """
 
     @_abc_1.abstractmethod

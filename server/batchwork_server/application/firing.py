@@ -34,6 +34,9 @@ log = get_logger(__name__)
 SOURCE = "schedule"
 """The source of batches that a schedule has made."""
 
+BACKFILL_SOURCE = "backfill"
+"""The source of batches that a backfill has made."""
+
 REST = timedelta(seconds=10)
 """How long a job is left alone whose run failed for a reason that may pass."""
 
@@ -132,7 +135,8 @@ class Firing:
     async def _start(self, waiting: QueuedJob) -> None:
         """Makes the batch of a due time that was queued, unless somebody else does."""
         job, occurrence = waiting.job, waiting.occurrence
-        prepared, problem = await self._planned(job, occurrence.due_time)
+        source = BACKFILL_SOURCE if occurrence.backfill_id else SOURCE
+        prepared, problem = await self._planned(job, occurrence.due_time, source=source)
         batch: Batch | None = None
         async with self._store.transaction() as tx:
             if await self._held(tx, job) != job:
@@ -265,10 +269,10 @@ class Firing:
         return replace(step, decided=[*others, fired]), prepared
 
     async def _planned(
-        self, job: StoredJob, due_time: datetime
+        self, job: StoredJob, due_time: datetime, *, source: str = SOURCE
     ) -> tuple[PreparedBatch | None, str]:
         """Returns the batch of a run; none, and why not, when it cannot be made."""
-        submission = submission_of(job, source=SOURCE, due_time=due_time)
+        submission = submission_of(job, source=source, due_time=due_time)
         try:
             return await self._batches.prepare(submission, tenant_id=job.tenant_id), ""
         except InvalidArgument as error:

@@ -92,12 +92,14 @@ class OccurrenceFilter:
     Attributes:
         start: The first due time that counts.
         end: The first due time that does not.
+        backfill_id: Empty means whether a backfill queued it or not.
     """
 
     tenant_id: str
     job_id: str
     start: datetime | None = None
     end: datetime | None = None
+    backfill_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

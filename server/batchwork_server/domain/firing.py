@@ -29,6 +29,7 @@ class Decision(StrEnum):
 
     FIRED = "FIRED"  # a batch began when it should
     CAUGHT_UP = "CAUGHT_UP"  # a batch began later
+    BACKFILLED = "BACKFILLED"  # a batch began because of a backfill
     QUEUED = "QUEUED"  # a batch begins when no other run of the job goes on
     SKIPPED = "SKIPPED"  # no batch; there is a reason
 
@@ -41,6 +42,7 @@ class SkipReason(StrEnum):
     OUTSIDE_WINDOW = "OUTSIDE_WINDOW"  # missed for longer than the job's catch-up window
     RUN_FAILED = "RUN_FAILED"  # the batch could not be made; the message says why
     JOB_DELETED = "JOB_DELETED"  # its job was deleted while it waited
+    CANCELLED = "CANCELLED"  # its backfill was cancelled while it waited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class Occurrence:
     Attributes:
         decide_time: Of one that was queued and has started: when it started.
         queued_as: What it becomes when it starts; only of one that is QUEUED.
+        backfill_id: The newest backfill that queued it, if one did.
     """
 
     tenant_id: str
@@ -97,6 +100,7 @@ class Occurrence:
     batch_id: str
     decide_time: datetime
     queued_as: Decision | None = None
+    backfill_id: str = ""
 
 
 def runs_from(job: StoredJob, start: datetime, *, zone: str) -> Iterator[NextRun]:

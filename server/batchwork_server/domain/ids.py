@@ -20,8 +20,16 @@ def is_id(value: str) -> bool:
 
 def new_batch_id(*, source: str, now: datetime) -> str:
     """Returns a new id; the source, shortened to 32 characters, tells people where it is from."""
-    random = "".join(secrets.choice(_RANDOM_ALPHABET) for _ in range(8))
-    return f"bat_{source[:_LONGEST_SOURCE] or 'api'}_{now:%Y%m%d%H%M%S}_{random}"
+    return f"bat_{source[:_LONGEST_SOURCE] or 'api'}_{now:%Y%m%d%H%M%S}_{_random()}"
+
+
+def new_backfill_id(*, now: datetime) -> str:
+    """Returns a new id; one that was made in a later second comes after it in order."""
+    return f"bfl_{now:%Y%m%d%H%M%S}_{_random()}"
+
+
+def _random() -> str:
+    return "".join(secrets.choice(_RANDOM_ALPHABET) for _ in range(8))
 
 
 def idempotency_key(batch_id: str, item_id: str) -> str:

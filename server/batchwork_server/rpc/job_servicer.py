@@ -7,10 +7,12 @@ from typing import Any
 from batchwork.v1 import job_service_pb2 as messages
 from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 
+from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.upcoming import UpcomingRuns
+from batchwork_server.rpc.backfill_conversion import backfill_range_from, backfill_to
 from batchwork_server.rpc.batch_conversion import batch_to, plan_to
 from batchwork_server.rpc.change_conversion import LONGEST_NOTE
 from batchwork_server.rpc.checks import Checks
@@ -45,12 +47,18 @@ class JobServicer(JobServiceServicer):
     """Answers for job definitions; the contract says what each call means."""
 
     def __init__(
-        self, jobs: Jobs, batches: Batches, upcoming: UpcomingRuns, occurrences: Occurrences
+        self,
+        jobs: Jobs,
+        batches: Batches,
+        upcoming: UpcomingRuns,
+        occurrences: Occurrences,
+        backfills: Backfills,
     ) -> None:
         self._jobs = jobs
         self._batches = batches
         self._upcoming = upcoming
         self._occurrences = occurrences
+        self._backfills = backfills
 
     async def ImportJobs(
         self, request: messages.ImportJobsRequest, context: Any
@@ -236,6 +244,31 @@ class JobServicer(JobServiceServicer):
         return messages.PlanJobResponse(
             batch=batch_to(run.batch), plan=plan_to(run.plan), plan_token=tokens.write(run.digest)
         )
+
+    async def BackfillJob(
+        self, request: messages.BackfillJobRequest, context: Any
+    ) -> messages.BackfillJobResponse:
+        checks = Checks()
+        idempotency = idempotency_from(request, checks=checks)
+        backfill = await self._backfills.backfill_job(
+            backfill_range_from(request, checks=checks),
+            tenant_id=caller_of().tenant_id,
+            idempotency=idempotency,
+            validate_only=request.validate_only,
+        )
+        return backfill_to(backfill)
+
+    async def CancelBackfill(
+        self, request: messages.CancelBackfillRequest, context: Any
+    ) -> messages.CancelBackfillResponse:
+        checks = Checks()
+        backfill_id = checks.required_id("backfill_id", request.backfill_id)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        count = await self._backfills.cancel_backfill(
+            backfill_id, tenant_id=caller_of().tenant_id, idempotency=idempotency
+        )
+        return messages.CancelBackfillResponse(cancelled_count=count)
 
     async def RunJob(
         self, request: messages.RunJobRequest, context: Any

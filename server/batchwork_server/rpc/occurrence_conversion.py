@@ -30,6 +30,7 @@ def occurrence_filter_from(
         job_id=checks.required_id("job_id", request.job_id),
         start=start,
         end=end,
+        backfill_id=checks.optional_id("backfill_id", request.backfill_id),
     )
 
 
@@ -42,4 +43,5 @@ def occurrence_to(occurrence: Occurrence) -> messages.Occurrence:
         message=occurrence.message,
         batch_id=occurrence.batch_id,
         decide_time=timestamp_to(occurrence.decide_time),
+        backfill_id=occurrence.backfill_id,
     )

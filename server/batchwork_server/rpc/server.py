@@ -17,6 +17,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_SERVICE
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
+from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.jobs import Jobs
@@ -74,6 +75,7 @@ class RpcServer:
         jobs: Behind JobService.
         upcoming: Behind the list of upcoming runs of JobService.
         occurrences: Behind the list of occurrences of JobService.
+        backfills: Behind the backfills of JobService.
         preferences: Behind PreferenceService.
         validation: Behind ValidationService.
         watching: Behind the watches of BatchService.
@@ -97,6 +99,7 @@ class RpcServer:
         jobs: Jobs,
         upcoming: UpcomingRuns,
         occurrences: Occurrences,
+        backfills: Backfills,
         preferences: Preferences,
         validation: Validation,
         watching: Watching,
@@ -132,7 +135,9 @@ class RpcServer:
             ),
             guarded,
         )
-        add_JobServiceServicer_to_server(JobServicer(jobs, batches, upcoming, occurrences), guarded)
+        add_JobServiceServicer_to_server(
+            JobServicer(jobs, batches, upcoming, occurrences, backfills), guarded
+        )
         add_PreferenceServiceServicer_to_server(PreferenceServicer(preferences), guarded)
         add_ValidationServiceServicer_to_server(ValidationServicer(validation), guarded)
         add_HealthServicer_to_server(self._health, guarded)

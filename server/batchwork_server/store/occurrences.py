@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from batchwork_server.store.database import Database
 from batchwork_server.store.jobs import in_parts, job_from, moments_of
 from batchwork_server.store.pages import first_page
 from batchwork_server.store.statements import Column, run, update_rows
-from batchwork_server.store.store import DueJob, QueuedJob, Transaction
+from batchwork_server.store.store import DueJob, QueuedDueTimes, QueuedJob, Transaction
 from batchwork_server.store.tables import jobs, occurrences
 from batchwork_server.store.times import from_micros, to_micros
 
@@ -51,6 +51,34 @@ UPDATE occurrences SET decision = ?, reason = ?, message = ?, batch_id = ?, deci
   queued_as = ''
 WHERE tenant_id = ? AND job_id = ? AND due_time = ? AND decision = 'QUEUED'
 RETURNING due_time
+"""
+_QUEUE_COLUMNS = (
+    Column("tenant_id", "text"),
+    Column("job_id", "text"),
+    Column("due_time"),
+    Column("backfill_id", "text"),
+    Column("is_parallel", "boolean"),
+    Column("decide_time"),
+)
+_QUEUE = """
+INSERT INTO occurrences (tenant_id, job_id, due_time, backfill_id, is_parallel, decide_time,
+  decision, queued_as, reason, message, batch_id)
+SELECT tenant_id, job_id, due_time, backfill_id, is_parallel, decide_time,
+  'QUEUED', 'BACKFILLED', '', 'It waits for its turn in a backfill.', '' FROM {rows} WHERE true
+ON CONFLICT (tenant_id, job_id, due_time) DO UPDATE SET decision = excluded.decision,
+  queued_as = excluded.queued_as, reason = excluded.reason, message = excluded.message,
+  backfill_id = excluded.backfill_id, is_parallel = excluded.is_parallel,
+  decide_time = excluded.decide_time
+WHERE occurrences.decision = 'SKIPPED' RETURNING due_time
+"""
+_CANCEL_BACKFILL = """
+UPDATE occurrences SET decision = 'SKIPPED', reason = 'CANCELLED', queued_as = '',
+  message = 'Its backfill was cancelled while it waited.', decide_time = ?
+WHERE tenant_id = ? AND backfill_id = ? AND backfill_id <> '' AND decision = 'QUEUED'
+RETURNING due_time
+"""
+_IS_BACKFILL = """
+SELECT 1 FROM occurrences WHERE tenant_id = ? AND backfill_id = ? AND backfill_id <> '' LIMIT 1
 """
 # A batch that was deleted has no end any more.
 _GOES_ON = """
@@ -182,6 +210,42 @@ class SqlOccurrences:
         )
         return bool(await run(tx.connection, _SETTLE, parameters))
 
+    async def queue(
+        self, tx: Transaction, job: StoredJob, wanted: QueuedDueTimes, *, now: datetime
+    ) -> frozenset[datetime]:
+        key = (job.tenant_id, job.definition.job_id)
+        rows = [
+            (*key, to_micros(due), wanted.backfill_id, wanted.is_parallel, to_micros(now))
+            for due in wanted.due_times
+        ]
+        queued = await update_rows(tx.connection, _QUEUE, _QUEUE_COLUMNS, rows)
+        return frozenset(from_micros(due) for (due,) in queued)
+
+    async def of_due_times(
+        self, job: StoredJob, due_times: Sequence[datetime], *, tx: Transaction | None = None
+    ) -> Mapping[datetime, Occurrence]:
+        query = sa.select(occurrences).where(
+            occurrences.c.tenant_id == job.tenant_id,
+            occurrences.c.job_id == job.definition.job_id,
+            occurrences.c.due_time.in_([to_micros(due) for due in due_times]),
+        )
+        if tx is not None:
+            rows = (await tx.connection.execute(query)).all()
+        else:
+            async with self._database.reading() as connection:
+                rows = (await connection.execute(query)).all()
+        found = [_occurrence_from(row) for row in rows]
+        return {each.due_time: each for each in found}
+
+    async def cancel_backfill(
+        self, tx: Transaction, backfill_id: str, *, tenant_id: str, now: datetime
+    ) -> int | None:
+        parameters = (to_micros(now), tenant_id, backfill_id)
+        cancelled = await run(tx.connection, _CANCEL_BACKFILL, parameters)
+        if cancelled or await run(tx.connection, _IS_BACKFILL, (tenant_id, backfill_id)):
+            return len(cancelled)
+        return None
+
     async def drop_queued(
         self, tx: Transaction, job_ids: Sequence[str], *, tenant_id: str, now: datetime
     ) -> None:
@@ -242,6 +306,9 @@ def _conditions(wanted: OccurrenceFilter) -> Iterator[sa.ColumnElement[bool]]:
         yield occurrences.c.due_time >= to_micros(wanted.start)
     if wanted.end is not None:
         yield occurrences.c.due_time < to_micros(wanted.end)
+    if wanted.backfill_id:
+        yield sa.literal_column("backfill_id <> ''", sa.Boolean)  # in the words of the index
+        yield occurrences.c.backfill_id == wanted.backfill_id
 
 
 def _version(job: StoredJob) -> tuple[str, str, int, int]:
@@ -271,4 +338,5 @@ def _occurrence_from(row: Any) -> Occurrence:
         batch_id=row.batch_id,
         decide_time=from_micros(row.decide_time),
         queued_as=Decision(row.queued_as) if row.queued_as else None,
+        backfill_id=row.backfill_id,
     )

@@ -842,6 +842,19 @@ class QueuedJob:
     is_parallel: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedDueTimes:
+    """Due times of a job that a backfill wants.
+
+    Attributes:
+        is_parallel: They begin beside other runs of the job.
+    """
+
+    due_times: Sequence[datetime]
+    backfill_id: str
+    is_parallel: bool
+
+
 class OccurrenceStore(Protocol):
     """Jobs that are due, and what was decided about their due times."""
 
@@ -906,6 +919,28 @@ class OccurrenceStore(Protocol):
         Returns:
             False, and nothing was written, when it does not wait any more.
         """
+        ...
+
+    async def queue(
+        self, tx: Transaction, job: StoredJob, wanted: QueuedDueTimes, *, now: datetime
+    ) -> frozenset[datetime]:
+        """Queues due times for a backfill. The caller holds the job.
+
+        Returns:
+            Those that wait for it now: not those that have a batch, or waited before.
+        """
+        ...
+
+    async def of_due_times(
+        self, job: StoredJob, due_times: Sequence[datetime], *, tx: Transaction | None = None
+    ) -> Mapping[datetime, Occurrence]:
+        """Returns what is kept about due times of a job."""
+        ...
+
+    async def cancel_backfill(
+        self, tx: Transaction, backfill_id: str, *, tenant_id: str, now: datetime
+    ) -> int | None:
+        """Skips what waits of a backfill, and counts it; none when there is no such backfill."""
         ...
 
     async def drop_queued(
