@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from batchwork_server.domain.filters import OccurrenceFilter
 from batchwork_server.domain.firing import Decided, Decision, NextRun, Occurrence, SkipReason
 from batchwork_server.domain.job import StoredJob
-from batchwork_server.store.database import Database
+from batchwork_server.store.database import Database, Dialect
 from batchwork_server.store.jobs import in_parts, job_from, moments_of
 from batchwork_server.store.pages import first_page
 from batchwork_server.store.statements import Column, run, update_rows
@@ -85,32 +85,38 @@ _GOES_ON = """
 EXISTS (SELECT 1 FROM batches b WHERE b.tenant_id = jobs.tenant_id AND b.job_id = jobs.job_id
   AND b.end_time IS NULL AND b.job_id <> '' AND b.state <> 'DELETED')
 """
+# SQLite keeps no statistics here, and would rather read all that was ever decided of a job.
+_HINTS = {"sqlite": " INDEXED BY ix_occurrences_queued", "postgresql": ""}
 _IS_WAITING = """
-EXISTS (SELECT 1 FROM occurrences o WHERE o.decision = 'QUEUED' AND o.tenant_id = jobs.tenant_id
-  AND o.job_id = jobs.job_id AND o.is_parallel = false AND o.backfill_id = '')
-"""
-_NEXT_IN_QUEUE = """
-(SELECT o.{column} FROM occurrences o WHERE o.decision = 'QUEUED'
-  AND (o.tenant_id, o.job_id) > (queues.tenant_id, queues.job_id)
-  ORDER BY o.tenant_id, o.job_id LIMIT 1)
+EXISTS (SELECT 1 FROM occurrences o{hint} WHERE o.decision = 'QUEUED'
+  AND o.tenant_id = jobs.tenant_id AND o.job_id = jobs.job_id AND o.is_parallel = false
+  AND o.backfill_id = '')
 """
 _FIRST_IN_QUEUE = """
-(SELECT o.due_time FROM occurrences o WHERE o.decision = 'QUEUED'
+(SELECT o.due_time FROM occurrences o{hint} WHERE o.decision = 'QUEUED'
   AND o.tenant_id = jobs.tenant_id AND o.job_id = jobs.job_id AND o.is_parallel = {parallel}
   AND (jobs.pause_time IS NULL OR o.backfill_id <> '') ORDER BY o.backfill_id, o.due_time LIMIT 1)
 """
-# From job to job along the index, however many due times of each wait.
-QUEUED = f"""
-WITH RECURSIVE queues(tenant_id, job_id) AS (
-  SELECT CAST('' AS text), CAST('' AS text) UNION ALL
-  SELECT {_NEXT_IN_QUEUE.format(column="tenant_id")}, {_NEXT_IN_QUEUE.format(column="job_id")}
-  FROM queues WHERE queues.tenant_id IS NOT NULL),
-firsts AS (
+# From tenant to tenant and from job to job along the index, however many due times of each wait.
+# Two steps: SQLite would search with the first column of a pair alone.
+_QUEUED = f"""
+WITH RECURSIVE tenants(tenant_id) AS (
+  SELECT CAST('' AS text) UNION ALL
+  SELECT (SELECT MIN(o.tenant_id) FROM occurrences o{{hint}}
+    WHERE o.decision = 'QUEUED' AND o.tenant_id > tenants.tenant_id)
+  FROM tenants WHERE tenants.tenant_id IS NOT NULL),
+queues(tenant_id, job_id) AS (
+  SELECT tenants.tenant_id, CAST('' AS text) FROM tenants WHERE tenants.tenant_id IS NOT NULL
+  UNION ALL
+  SELECT queues.tenant_id, (SELECT MIN(o.job_id) FROM occurrences o{{hint}}
+    WHERE o.decision = 'QUEUED' AND o.tenant_id = queues.tenant_id AND o.job_id > queues.job_id)
+  FROM queues WHERE queues.job_id IS NOT NULL),
+firsts AS MATERIALIZED (
   SELECT jobs.tenant_id, jobs.job_id,
-    CASE WHEN NOT {_GOES_ON} THEN {_FIRST_IN_QUEUE.format(parallel="false")} END AS due_time
+    CASE WHEN NOT {_GOES_ON} THEN {_FIRST_IN_QUEUE.replace("{parallel}", "false")} END AS due_time
   FROM queues JOIN jobs ON jobs.tenant_id = queues.tenant_id AND jobs.job_id = queues.job_id
   UNION ALL
-  SELECT jobs.tenant_id, jobs.job_id, {_FIRST_IN_QUEUE.format(parallel="true")}
+  SELECT jobs.tenant_id, jobs.job_id, {_FIRST_IN_QUEUE.replace("{parallel}", "true")}
   FROM queues JOIN jobs ON jobs.tenant_id = queues.tenant_id AND jobs.job_id = queues.job_id)
 SELECT jobs.*, w.due_time, w.decision, w.reason, w.message, w.batch_id, w.decide_time,
   w.queued_as, w.backfill_id, w.is_parallel
@@ -119,7 +125,11 @@ JOIN occurrences w ON w.tenant_id = firsts.tenant_id AND w.job_id = firsts.job_i
   AND w.due_time = firsts.due_time
 ORDER BY w.due_time, w.tenant_id, w.job_id LIMIT :limit
 """
-"""Finds what can begin of what was queued."""
+
+
+def queued_query(dialect: Dialect) -> str:
+    """Returns what finds the first that can begin of each job."""
+    return _QUEUED.replace("{hint}", _HINTS[dialect])
 
 
 class SqlOccurrences:
@@ -133,7 +143,9 @@ class SqlOccurrences:
             sa.select(
                 jobs,
                 sa.literal_column(_GOES_ON).label("is_running"),
-                sa.literal_column(_IS_WAITING).label("is_waiting"),
+                sa.literal_column(
+                    _IS_WAITING.replace("{hint}", _HINTS[self._database.dialect])
+                ).label("is_waiting"),
             )
             .where(jobs.c.next_start_time <= to_micros(now))
             .order_by(jobs.c.next_start_time, jobs.c.tenant_id, jobs.c.job_id)
@@ -185,8 +197,9 @@ class SqlOccurrences:
         return len(await update_rows(tx.connection, _RECORD, _COLUMNS, rows))
 
     async def queued(self, *, limit: int) -> list[QueuedJob]:
+        query = sa.text(queued_query(self._database.dialect)).bindparams(limit=limit)
         async with self._database.reading() as connection:
-            rows = (await connection.execute(sa.text(QUEUED), {"limit": limit})).all()
+            rows = (await connection.execute(query)).all()
         return [
             QueuedJob(
                 job=job_from(row),
