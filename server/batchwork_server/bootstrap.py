@@ -245,9 +245,7 @@ def _put_together(
         ),
         statistics=Statistics(store=store),
         job_file=job_file,
-        once=Once(
-            store=store, jobs=jobs, batches=batches, firing=firing, clock=clock, wakeups=wakeups
-        ),
+        once=Once(store=store, batches=batches, firing=firing, clock=clock, wakeups=wakeups),
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,

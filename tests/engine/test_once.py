@@ -27,7 +27,6 @@ class Place(Server):
         super().__init__(database, clock=clock)
         self.once = Once(
             store=self.store,
-            jobs=self.jobs,
             batches=self.batches,
             firing=Firing(store=self.store, batches=self.batches, clock=clock, zone="UTC"),
             clock=clock,
@@ -133,6 +132,21 @@ async def test_what_is_open_goes_first_so_that_it_does_not_stand_in_the_way(plac
 
     assert len(outcome.batches) == 2
     assert set(await place.fates_of()) <= {"FIRED", "CAUGHT_UP"}
+
+
+async def test_what_was_queued_behind_another_run_is_run_as_well(place: Place):
+    await place.put(catch_up="all", catch_up_window=86400)
+    place.at(FIRST + 130 * MINUTE)
+    task = place.waiting()
+
+    for number in range(1, 4):
+        made = await ended(asyncio.create_task(place.made(number)), place.clock)
+        assert len(made) == number, "one goes on at a time"
+        await place.change(made[-1], BatchState.CANCELLED)
+    outcome = await ended(task, place.clock)
+
+    assert len(outcome.batches) == 3
+    assert await place.fates_of() == ["CAUGHT_UP"] * 3
 
 
 async def test_a_job_whose_source_is_away_is_a_problem(place: Place):

@@ -93,11 +93,15 @@ class Firing:
         Raises:
             StoreUnavailable: what was decided by then stays decided; the rest is due as before.
         """
-        now = self._clock.now()
-        self._resting = {key: until for key, until in self._resting.items() if until > now}
-        return await self._start_queued(now) + await self._decide_due(now)
+        return await self.start_queued() + await self._decide_due()
 
-    async def _start_queued(self, now: datetime) -> int:
+    async def start_queued(self) -> int:
+        """Starts what was queued and waits for no other run any more; tells for how many jobs.
+
+        Raises:
+            StoreUnavailable: what is started by then stays so; the rest waits as before.
+        """
+        now = self._rested()
         limit = _JOBS_AT_ONCE + 2 * len(self._resting)
         found = await self._store.occurrences.queued(limit=limit)
         waiting = [each for each in found if _key(each.job) not in self._resting]
@@ -105,7 +109,14 @@ class Firing:
             await self._or_rest(each.job, self._start(each), now=now)
         return len(waiting)
 
-    async def _decide_due(self, now: datetime) -> int:
+    def _rested(self) -> datetime:
+        """Forgets who has rested for long enough, and returns the time."""
+        now = self._clock.now()
+        self._resting = {key: until for key, until in self._resting.items() if until > now}
+        return now
+
+    async def _decide_due(self) -> int:
+        now = self._rested()
         limit = _JOBS_AT_ONCE + len(self._resting)
         found = await self._store.occurrences.due(now=now, limit=limit)
         due_jobs = [due for due in found if _key(due.job) not in self._resting]

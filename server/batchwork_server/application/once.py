@@ -10,7 +10,6 @@ from datetime import timedelta
 
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.firing import Firing
-from batchwork_server.application.jobs import Jobs
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch, BatchState
 from batchwork_server.domain.caller import Caller
@@ -65,14 +64,12 @@ class Once:
         self,
         *,
         store: Store,
-        jobs: Jobs,
         batches: Batches,
         firing: Firing,
         clock: Clock,
         wakeups: Wakeups,
     ) -> None:
         self._store = store
-        self._jobs = jobs
         self._batches = batches
         self._firing = firing
         self._clock = clock
@@ -105,11 +102,9 @@ class Once:
         """
         for job_id in dict.fromkeys(job_ids):
             try:
-                job = await self._jobs.get_job(job_id, tenant_id=tenant_id)
+                await self._run(job_id, tenant_id=tenant_id, user_ids=user_ids)
             except NotFound as error:
                 self._problems.append(f"{error.message} Its tenant would be {tenant_id!r}.")
-            else:
-                await self._run(job, user_ids=user_ids)
         return await self._outcome()
 
     async def run_due(self) -> OnceOutcome:
@@ -125,6 +120,11 @@ class Once:
         await self._until_over()
         if not self._is_stopped:
             await self._fire()
+            await self._until_over()
+        # What was due and had to wait for another run of its job.
+        while not self._is_stopped and await self._firing.start_queued():
+            await self._wait_for_fired()
+            await self._until_over()
         return await self._outcome()
 
     async def run_due_for(self, user_ids: frozenset[str]) -> OnceOutcome:
@@ -138,23 +138,23 @@ class Once:
         """
         await self._firing.schedule_all()
         for due in await self._store.occurrences.due(now=self._clock.now(), limit=_MOST_DUE):
-            job = due.job
-            if job.definition.shape is JobShape.INDIVIDUAL:
-                await self._run(job, user_ids=user_ids)
+            job_id, tenant_id = due.job.definition.job_id, due.job.tenant_id
+            if due.job.definition.shape is JobShape.INDIVIDUAL:
+                await self._run(job_id, tenant_id=tenant_id, user_ids=user_ids)
             else:
-                log.warning("once.left_out", job_id=job.definition.job_id, tenant_id=job.tenant_id)
+                log.warning("once.left_out", job_id=job_id, tenant_id=tenant_id)
         return await self._outcome()
 
-    async def _run(self, job: StoredJob, *, user_ids: frozenset[str]) -> None:
+    async def _run(self, job_id: str, *, tenant_id: str, user_ids: frozenset[str]) -> None:
         try:
             batch = await self._batches.run_job(
-                job,
-                caller=Caller(tenant_id=job.tenant_id, name="once"),
+                job_id,
+                caller=Caller(tenant_id=tenant_id, name="once"),
                 idempotency=Idempotency(),
                 user_ids=user_ids,
             )
         except (InvalidArgument, Unavailable) as error:
-            self._problems.append(f"The job {job.definition.job_id!r} cannot run: {error.message}")
+            self._problems.append(f"The job {job_id!r} cannot run: {error.message}")
         else:
             self._wait_for(batch)
 
@@ -181,7 +181,11 @@ class Once:
                 f"The job {due.job.definition.job_id!r} of the tenant {due.job.tenant_id!r} is "
                 "still due: what its run needs is away."
             )
-        for tenant_id, batch_id in self._fired:
+        await self._wait_for_fired()
+
+    async def _wait_for_fired(self) -> None:
+        fired, self._fired = self._fired, []
+        for tenant_id, batch_id in fired:
             batch = await self._store.batches.get(batch_id, tenant_id=tenant_id)
             if batch is not None:
                 self._wait_for(batch)
