@@ -105,14 +105,14 @@ def _by_the_minute(schedule: Schedule, zone: ZoneInfo, *, after: datetime) -> It
     minutes = _minutes_of(schedule.cadence)
     instant = after.astimezone(UTC).replace(second=0, microsecond=0)
     if schedule.start_date is not None:
-        instant = max(instant, _start_of(schedule.start_date, zone))
+        instant = max(instant, start_of_day(schedule.start_date, zone))
     found = instant
     while instant - found < HORIZON and instant.year < _LAST_YEAR:
         local = instant.astimezone(zone)
         if not _counts(schedule, local.date()):
             if schedule.end_date is not None and local.date() > schedule.end_date:
                 return
-            instant = max(instant + _MINUTE, _start_of(local.date() + _DAY, zone))
+            instant = max(instant + _MINUTE, start_of_day(local.date() + _DAY, zone))
             continue
         # Long ago zones were off by seconds; the minutes are those of their clocks.
         if local.second == 0 and local.minute in minutes:
@@ -141,7 +141,7 @@ def _by_the_wall(
     """
     waiting: list[DueTime] = []
     for day in _days(schedule, zone, after=after, anchor=anchor):
-        begin = _start_of(day, zone)
+        begin = start_of_day(day, zone)
         while waiting and waiting[0].instant < begin:
             yield heappop(waiting)
         for slot, rules in _slots(schedule.cadence, day):
@@ -232,7 +232,7 @@ def _resolved(
         yield DueTime(instant=first, slot=slot, rules=rules)
     elif first > second:
         if schedule.on_gap is OnGap.SHIFT_FORWARD:
-            instant = _transition(second, first, zone)
+            instant = transition_between(second, first, zone)
             yield DueTime(instant=instant, slot=slot, rules=_sorted(rules, DueRule.GAP))
     else:
         chosen = {OnFold.FIRST: (first,), OnFold.SECOND: (second,), OnFold.BOTH: (first, second)}
@@ -244,7 +244,7 @@ def _sorted(rules: Iterable[DueRule], added: DueRule) -> tuple[DueRule, ...]:
     return tuple(sorted({*rules, added}))
 
 
-def _transition(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
+def transition_between(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
     """Returns the first instant at which the offset of a zone is that of ``after``."""
     wanted = after.astimezone(zone).utcoffset()
     while after - before > _SECOND:
@@ -256,8 +256,8 @@ def _transition(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
     return after
 
 
-def _start_of(day: date, zone: ZoneInfo) -> datetime:
+def start_of_day(day: date, zone: ZoneInfo) -> datetime:
     """Returns the first instant of a local day, also where its midnight is left out."""
     midnight = datetime.combine(day, time())
     first, second = (midnight.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    return first if first <= second else _transition(second, first, zone)
+    return first if first <= second else transition_between(second, first, zone)
