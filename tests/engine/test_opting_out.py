@@ -28,7 +28,8 @@ async def put(worker: Worker, user_id: str, *, enabled: bool = True, revision: i
         update_time=START,
     )
     async with worker.store.transaction() as tx:
-        await worker.store.preferences.put(tx, preference, tenant_id=TENANT)
+        await worker.store.preferences.lock(tx, [], tenant_id=TENANT)
+        await worker.store.preferences.put(tx, [preference], tenant_id=TENANT, now=START)
 
 
 async def run(worker: Worker) -> Batch:

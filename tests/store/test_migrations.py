@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from batchwork_server.domain.batch import BatchState, Counts
+from batchwork_server.domain.preference_groups import schedule_text
 from batchwork_server.store import schema, tables
 from batchwork_server.store.database import open_database
 from batchwork_server.store.rows import request_to
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.factories import TENANT, make_request
 from tests.fakes import START
 from tests.store.test_chunks import claim, current, record_of, succeeded
+from tests.store.test_preferences import make_preference
 
 MOMENT = round(START.timestamp() * 1_000_000)
 ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
@@ -104,4 +106,43 @@ async def test_open_work_of_the_first_release_goes_on(database_url):
         BatchState.CANCELLED,
         Counts(total=2, cancelled=2),
     )
+    await database.close()
+
+
+async def test_preferences_that_are_stored_already_are_grouped(database_url):
+    url = sa.make_url(database_url)
+    engine = create_async_engine(url.set(drivername=ASYNC_DRIVERS[url.get_backend_name()]))
+    daily = '{"frequency": "daily", "at": "09:00"}'
+    rows = [("ada", True, daily), ("bob", True, daily), ("cyd", True, None), ("dan", False, daily)]
+    async with engine.begin() as connection:
+        await connection.run_sync(fill)
+        for user_id, enabled, schedule in rows:
+            await connection.execute(
+                sa.text(
+                    "INSERT INTO preferences (tenant_id, feature_type, user_id, enabled,"
+                    " schedule_json, overrides_json, revision, create_time, update_time)"
+                    " VALUES ('default', 'posts', :user, :enabled, :schedule, '{}', 1, :now, :now)"
+                ),
+                {"user": user_id, "enabled": enabled, "schedule": schedule, "now": MOMENT},
+            )
+    await engine.dispose()
+
+    database = await open_database(database_url)
+    store = SqlStore(database)
+    groups, _ = await store.preference_groups.list(
+        tenant_id=TENANT, feature_type="posts", with_empty=True, page_size=10, after=None
+    )
+    counts = {schedule_text(group.schedule): group.member_count for group in groups}
+    [morning] = [group for group in groups if group.schedule is not None]
+    members, _ = await store.preferences.list_members(
+        morning.group_key, tenant_id=TENANT, page_size=10, after=None
+    )
+    joining = make_preference("eve", schedule=morning.schedule)
+    async with store.transaction() as tx:
+        await store.preferences.lock(tx, [("posts", "eve")], tenant_id=TENANT)
+        [change] = await store.preferences.put(tx, [joining], tenant_id=TENANT, now=START)
+
+    assert counts == {"": 1, '{"at":"09:00","frequency":"daily"}': 2}
+    assert [(member.user_id, member.active) for member in members] == [("ada", True), ("bob", True)]
+    assert change.group_joined == morning.group_key
     await database.close()

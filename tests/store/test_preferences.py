@@ -31,8 +31,8 @@ def make_preference(
 
 async def put(store: Store, *preferences: Preference, tenant_id: str = TENANT) -> None:
     async with store.transaction() as tx:
-        for preference in preferences:
-            await store.preferences.put(tx, preference, tenant_id=tenant_id)
+        await store.preferences.lock(tx, [], tenant_id=tenant_id)
+        await store.preferences.put(tx, preferences, tenant_id=tenant_id, now=START)
 
 
 async def get(store: Store, *, tenant_id: str = TENANT) -> Preference | None:
@@ -91,13 +91,10 @@ async def test_whoever_locks_a_preference_sees_it(store: Store) -> None:
 
     async with store.transaction() as tx:
         seen = await store.preferences.lock(
-            tx, user_id="user_1", feature_type="posts", tenant_id=TENANT
-        )
-        nobody = await store.preferences.lock(
-            tx, user_id="user_2", feature_type="posts", tenant_id=TENANT
+            tx, [("posts", "user_1"), ("posts", "user_2")], tenant_id=TENANT
         )
 
-    assert (seen, nobody) == (make_preference(), None)
+    assert seen == {("posts", "user_1"): make_preference()}
 
 
 async def test_pages_go_by_feature_and_then_by_user(store: Store) -> None:

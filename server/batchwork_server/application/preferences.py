@@ -93,12 +93,13 @@ class Preferences:
                 )
                 if first is not None:
                     return _answer_from(first)
-            stored = await self._store.preferences.lock(tx, **key, tenant_id=tenant_id)
+            name = (feature_type, user_id)
+            stored = (await self._store.preferences.lock(tx, [name], tenant_id=tenant_id)).get(name)
             _match(etag, stored, **key)
             base = stored or _unset(**key, now=now)
             preference = _changed(base, wish, masked, now=now)
             if preference.revision != base.revision:
-                await self._store.preferences.put(tx, preference, tenant_id=tenant_id)
+                await self._store.preferences.put(tx, [preference], tenant_id=tenant_id, now=now)
             if idempotency.request_id:
                 await self._store.requests.remember(tx, **request, answer=_answer_to(preference))
         log.info("preference.set", tenant_id=tenant_id, revision=preference.revision, **key)

@@ -47,6 +47,7 @@ class Preference:
 
     Attributes:
         revision: Counts the changes from 1.
+        active: False while whoever keeps the user says that nothing is to be done for them.
     """
 
     user_id: str
@@ -57,6 +58,7 @@ class Preference:
     revision: int
     create_time: datetime
     update_time: datetime
+    active: bool = True
 
     @property
     def etag(self) -> str:
@@ -70,6 +72,29 @@ class Preference:
             schedule=self.schedule,
             template_overrides=self.template_overrides,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultPreference:
+    """What a tenant wishes for those of its users who say nothing about a feature.
+
+    Attributes:
+        enabled: Counts for users without a preference of their own.
+        revision: Counts the changes from 1.
+    """
+
+    feature_type: str
+    enabled: bool
+    schedule: Schedule | None
+    template_overrides: Mapping[str, Any]
+    revision: int
+    create_time: datetime
+    update_time: datetime
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change of the default."""
+        return f"r{self.revision}"
 
 
 def check_key(user_id: str, feature_type: str, *, path: str) -> list[Violation]:

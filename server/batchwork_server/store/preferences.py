@@ -1,23 +1,36 @@
-"""What the users of a tenant wish for features."""
+"""What the users of a tenant wish for features.
+
+Whoever writes holds the row of the tenant's feed, and takes it before anything else of the
+preferences: so two writers never wait for each other in a ring, whatever groups they touch, and the
+changes of a tenant become visible in the order of their numbers.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwork_server.domain.filters import PreferenceFilter
-from batchwork_server.domain.preference import Preference
-from batchwork_server.domain.schedule import Schedule, parse_schedule, render_schedule
+from batchwork_server.domain.preference import DefaultPreference, Preference
+from batchwork_server.domain.preference_groups import (
+    ChangeKind,
+    PreferenceChange,
+    schedule_of_text,
+    schedule_text,
+)
 from batchwork_server.store.database import Database
-from batchwork_server.store.locks import lock_until_commit
 from batchwork_server.store.pages import first_page
-from batchwork_server.store.statements import Column, insert_rows
-from batchwork_server.store.store import Transaction
-from batchwork_server.store.tables import preferences
+from batchwork_server.store.preference_changes import append_changes, lock_feed
+from batchwork_server.store.statements import Column, insert_rows, update_rows
+from batchwork_server.store.store import PreferenceKey, Transaction
+from batchwork_server.store.tables import preference_defaults, preferences
 from batchwork_server.store.times import from_micros, to_micros
 
 _COLUMNS = (
@@ -30,12 +43,57 @@ _COLUMNS = (
     Column("revision", "integer"),
     Column("create_time"),
     Column("update_time"),
+    Column("group_key"),
+    Column("active", "boolean"),
 )
 _IS_ENABLED = """
 SELECT enabled FROM preferences WHERE tenant_id = ? AND feature_type = ? AND user_id = ?
 """
 _REPLACE = """
 ON CONFLICT (tenant_id, feature_type, user_id) DO UPDATE SET
+  enabled = excluded.enabled, schedule_json = excluded.schedule_json,
+  overrides_json = excluded.overrides_json, revision = excluded.revision,
+  update_time = excluded.update_time, group_key = excluded.group_key, active = excluded.active
+"""
+_KEY_COLUMNS = (Column("feature", "text"), Column("member", "text"), Column("tenant", "text"))
+# A cross join is read from left to right by SQLite: it must not go through all preferences.
+_FIND = """
+FROM {rows} CROSS JOIN preferences
+WHERE tenant_id = v.tenant AND feature_type = v.feature AND user_id = v.member
+"""
+_GROUPS_OF = f"SELECT feature_type, user_id, group_key {_FIND}"
+_FETCH = f"""
+SELECT {", ".join(column.name for column in _COLUMNS)} {_FIND}
+"""
+_DELETE = """
+DELETE FROM preferences WHERE (tenant_id, feature_type, user_id) IN
+  (SELECT v.tenant, v.feature, v.member FROM {rows})
+"""
+_GROUP_COLUMNS = (
+    *(Column("tenant", "text"), Column("feature", "text"), Column("schedule", "text")),
+    Column("moment"),
+)
+# The condition keeps SQLite from taking the conflict for a join.
+_CREATE_GROUPS = """
+INSERT INTO preference_groups (tenant_id, feature_type, schedule_json, create_time)
+SELECT tenant, feature, schedule, moment FROM {rows} WHERE true ON CONFLICT DO NOTHING
+"""
+_FIND_GROUPS = """
+SELECT feature_type, schedule_json, group_key FROM {rows} CROSS JOIN preference_groups
+WHERE tenant_id = v.tenant AND feature_type = v.feature AND schedule_json = v.schedule
+"""
+_COUNT_COLUMNS = (Column("number"), Column("difference"))
+_COUNT = """
+UPDATE preference_groups SET member_count = member_count + v.difference
+FROM {rows} WHERE group_key = v.number
+"""
+_DEFAULT_COLUMNS = (
+    Column("tenant_id", "text"),
+    Column("feature_type", "text"),
+    *_COLUMNS[3:9],
+)
+_REPLACE_DEFAULT = """
+ON CONFLICT (tenant_id, feature_type) DO UPDATE SET
   enabled = excluded.enabled, schedule_json = excluded.schedule_json,
   overrides_json = excluded.overrides_json, revision = excluded.revision,
   update_time = excluded.update_time
@@ -49,22 +107,114 @@ class SqlPreferences:
         self._database = database
 
     async def lock(
-        self, tx: Transaction, *, user_id: str, feature_type: str, tenant_id: str
-    ) -> Preference | None:
-        await lock_until_commit(tx.connection, "preferences", tenant_id, feature_type, user_id)
-        return await _fetch(
-            tx.connection, user_id=user_id, feature_type=feature_type, tenant_id=tenant_id
-        )
+        self, tx: Transaction, keys: Collection[PreferenceKey], *, tenant_id: str
+    ) -> dict[PreferenceKey, Preference]:
+        await lock_feed(tx.connection, tenant_id)
+        rows = await update_rows(tx.connection, _FETCH, _KEY_COLUMNS, _named(keys, tenant_id))
+        found = [_preference_from(_Row(*row)) for row in rows]
+        return {(each.feature_type, each.user_id): each for each in found}
 
-    async def put(self, tx: Transaction, preference: Preference, *, tenant_id: str) -> None:
-        row = _row_of(preference, tenant_id=tenant_id)
-        await insert_rows(tx.connection, "preferences", _COLUMNS, [row], on_conflict=_REPLACE)
+    async def put(
+        self, tx: Transaction, stored: Sequence[Preference], *, tenant_id: str, now: datetime
+    ) -> list[PreferenceChange]:
+        if not stored:
+            return []
+        keys = [(each.feature_type, each.user_id) for each in stored]
+        before = await _groups_of(tx.connection, keys, tenant_id=tenant_id)
+        groups = await _ensure_groups(tx.connection, stored, tenant_id=tenant_id, now=now)
+        after = {
+            key: groups[_wished(each)] if each.enabled else None
+            for key, each in zip(keys, stored, strict=True)
+        }
+        await _count_members(tx.connection, before, after)
+        rows = [
+            _row_of(each, tenant_id=tenant_id, group_key=after[key])
+            for key, each in zip(keys, stored, strict=True)
+        ]
+        await insert_rows(tx.connection, "preferences", _COLUMNS, rows, on_conflict=_REPLACE)
+        changes = [
+            _change_of(each, ChangeKind.SET, before.get(key), after[key], now=now)
+            for key, each in zip(keys, stored, strict=True)
+        ]
+        return await append_changes(tx.connection, changes, tenant_id=tenant_id)
+
+    async def delete(
+        self, tx: Transaction, stored: Sequence[Preference], *, tenant_id: str, now: datetime
+    ) -> list[PreferenceChange]:
+        if not stored:
+            return []
+        keys = [(each.feature_type, each.user_id) for each in stored]
+        before = await _groups_of(tx.connection, keys, tenant_id=tenant_id)
+        await _count_members(tx.connection, before, {})
+        await update_rows(tx.connection, _DELETE, _KEY_COLUMNS, _named(keys, tenant_id))
+        changes = [
+            _change_of(each, ChangeKind.DELETED, before.get(key), None, now=now)
+            for key, each in zip(keys, stored, strict=True)
+        ]
+        return await append_changes(tx.connection, changes, tenant_id=tenant_id)
 
     async def get(self, *, user_id: str, feature_type: str, tenant_id: str) -> Preference | None:
+        query = sa.select(preferences).where(
+            preferences.c.tenant_id == tenant_id,
+            preferences.c.feature_type == feature_type,
+            preferences.c.user_id == user_id,
+        )
         async with self._database.reading() as connection:
-            return await _fetch(
-                connection, user_id=user_id, feature_type=feature_type, tenant_id=tenant_id
-            )
+            row = (await connection.execute(query)).first()
+        return None if row is None else _preference_from(row)
+
+    async def list_members(
+        self, group_key: int, *, tenant_id: str, page_size: int, after: str | None
+    ) -> tuple[list[Preference], str | None]:
+        query = sa.select(preferences).where(
+            preferences.c.group_key == group_key, preferences.c.tenant_id == tenant_id
+        )
+        if after is not None:
+            query = query.where(preferences.c.user_id > after)
+        query = query.order_by(preferences.c.user_id)
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query.limit(page_size + 1))).all()
+        page, more_follow = first_page(
+            rows, page_size=page_size, weight=lambda row: len(row.overrides_json)
+        )
+        return [_preference_from(row) for row in page], page[-1].user_id if more_follow else None
+
+    async def get_default(self, feature_type: str, *, tenant_id: str) -> DefaultPreference | None:
+        async with self._database.reading() as connection:
+            return await _fetch_default(connection, feature_type, tenant_id)
+
+    async def lock_default(
+        self, tx: Transaction, feature_type: str, *, tenant_id: str
+    ) -> DefaultPreference | None:
+        await lock_feed(tx.connection, tenant_id)
+        return await _fetch_default(tx.connection, feature_type, tenant_id)
+
+    async def put_default(
+        self, tx: Transaction, default: DefaultPreference, *, tenant_id: str, now: datetime
+    ) -> PreferenceChange:
+        row = (
+            *(tenant_id, default.feature_type, default.enabled),
+            _schedule_json(default),
+            *(json.dumps(default.template_overrides), default.revision),
+            *(to_micros(default.create_time), to_micros(default.update_time)),
+        )
+        await insert_rows(
+            tx.connection,
+            "preference_defaults",
+            _DEFAULT_COLUMNS,
+            [row],
+            on_conflict=_REPLACE_DEFAULT,
+        )
+        change = PreferenceChange(
+            sequence=0,
+            change_time=now,
+            kind=ChangeKind.DEFAULT_SET,
+            feature_type=default.feature_type,
+            user_id="",
+            revision=default.revision,
+            enabled=default.enabled,
+        )
+        return (await append_changes(tx.connection, [change], tenant_id=tenant_id))[0]
 
     async def is_disabled(self, *, user_id: str, feature_type: str, tenant_id: str) -> bool:
         row = await self._database.fetch_row(_IS_ENABLED, (tenant_id, feature_type, user_id))
@@ -87,6 +237,86 @@ class SqlPreferences:
         return found, (page[-1].feature_type, page[-1].user_id) if more_follow else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of preferences, in the order of ``_COLUMNS``."""
+
+    tenant_id: str
+    feature_type: str
+    user_id: str
+    enabled: bool
+    schedule_json: str | None
+    overrides_json: str
+    revision: int
+    create_time: int
+    update_time: int
+    group_key: int | None
+    active: bool
+
+
+def _named(keys: Collection[PreferenceKey], tenant_id: str) -> list[tuple[Any, ...]]:
+    return [(feature_type, user_id, tenant_id) for feature_type, user_id in sorted(keys)]
+
+
+async def _groups_of(
+    connection: AsyncConnection, keys: Collection[PreferenceKey], *, tenant_id: str
+) -> dict[PreferenceKey, int | None]:
+    rows = await update_rows(connection, _GROUPS_OF, _KEY_COLUMNS, _named(keys, tenant_id))
+    return {(feature_type, user_id): group_key for feature_type, user_id, group_key in rows}
+
+
+def _wished(preference: Preference) -> tuple[str, str]:
+    return preference.feature_type, schedule_text(preference.schedule)
+
+
+async def _ensure_groups(
+    connection: AsyncConnection, stored: Sequence[Preference], *, tenant_id: str, now: datetime
+) -> dict[tuple[str, str], int]:
+    """Returns the groups of the preferences by feature and schedule, and makes those missing."""
+    wished = sorted({_wished(each) for each in stored if each.enabled})
+    rows = [(tenant_id, *each, to_micros(now)) for each in wished]
+    found = await update_rows(connection, _FIND_GROUPS, _GROUP_COLUMNS, rows)
+    if len(found) < len(wished):
+        known = {(feature_type, text) for feature_type, text, _ in found}
+        missing = [row for row in rows if row[1:3] not in known]
+        await update_rows(connection, _CREATE_GROUPS, _GROUP_COLUMNS, missing)
+        found += await update_rows(connection, _FIND_GROUPS, _GROUP_COLUMNS, missing)
+    return {(feature_type, text): group_key for feature_type, text, group_key in found}
+
+
+async def _count_members(
+    connection: AsyncConnection,
+    before: Mapping[PreferenceKey, int | None],
+    after: Mapping[PreferenceKey, int | None],
+) -> None:
+    differences: Counter[int] = Counter()
+    for group_key in before.values():
+        if group_key is not None:
+            differences[group_key] -= 1
+    for group_key in after.values():
+        if group_key is not None:
+            differences[group_key] += 1
+    rows = [(group_key, change) for group_key, change in sorted(differences.items()) if change]
+    await update_rows(connection, _COUNT, _COUNT_COLUMNS, rows)
+
+
+def _change_of(
+    preference: Preference, kind: ChangeKind, left: int | None, joined: int | None, *, now: datetime
+) -> PreferenceChange:
+    moved = left != joined
+    return PreferenceChange(
+        sequence=0,
+        change_time=now,
+        kind=kind,
+        feature_type=preference.feature_type,
+        user_id=preference.user_id,
+        revision=preference.revision,
+        enabled=preference.enabled and kind is ChangeKind.SET,
+        group_left=left if moved else None,
+        group_joined=joined if moved else None,
+    )
+
+
 def _conditions(wanted: PreferenceFilter) -> Iterator[sa.ColumnElement[bool]]:
     yield preferences.c.tenant_id == wanted.tenant_id
     if wanted.user_id:
@@ -97,35 +327,20 @@ def _conditions(wanted: PreferenceFilter) -> Iterator[sa.ColumnElement[bool]]:
         yield preferences.c.enabled == wanted.enabled
 
 
-async def _fetch(
-    connection: AsyncConnection, *, user_id: str, feature_type: str, tenant_id: str
-) -> Preference | None:
-    query = sa.select(preferences).where(
-        preferences.c.tenant_id == tenant_id,
-        preferences.c.feature_type == feature_type,
-        preferences.c.user_id == user_id,
+async def _fetch_default(
+    connection: AsyncConnection, feature_type: str, tenant_id: str
+) -> DefaultPreference | None:
+    query = sa.select(preference_defaults).where(
+        preference_defaults.c.tenant_id == tenant_id,
+        preference_defaults.c.feature_type == feature_type,
     )
     row = (await connection.execute(query)).first()
-    return None if row is None else _preference_from(row)
-
-
-def _row_of(preference: Preference, *, tenant_id: str) -> tuple[Any, ...]:
-    schedule = preference.schedule
-    return (
-        *(tenant_id, preference.feature_type, preference.user_id, preference.enabled),
-        None if schedule is None else json.dumps(render_schedule(schedule)),
-        json.dumps(preference.template_overrides),
-        *(preference.revision, to_micros(preference.create_time)),
-        to_micros(preference.update_time),
-    )
-
-
-def _preference_from(row: Any) -> Preference:
-    return Preference(
-        user_id=row.user_id,
+    if row is None:
+        return None
+    return DefaultPreference(
         feature_type=row.feature_type,
         enabled=row.enabled,
-        schedule=None if row.schedule_json is None else _schedule_from(row.schedule_json),
+        schedule=schedule_of_text(row.schedule_json or ""),
         template_overrides=json.loads(row.overrides_json),
         revision=row.revision,
         create_time=from_micros(row.create_time),
@@ -133,8 +348,29 @@ def _preference_from(row: Any) -> Preference:
     )
 
 
-def _schedule_from(text: str) -> Schedule:
-    schedule, violations = parse_schedule(json.loads(text), path="schedule")
-    if schedule is None:
-        raise ValueError(f"A stored schedule cannot be read: {violations}")
-    return schedule
+def _schedule_json(preference: Preference | DefaultPreference) -> str | None:
+    return schedule_text(preference.schedule) or None
+
+
+def _row_of(preference: Preference, *, tenant_id: str, group_key: int | None) -> tuple[Any, ...]:
+    return (
+        *(tenant_id, preference.feature_type, preference.user_id, preference.enabled),
+        _schedule_json(preference),
+        json.dumps(preference.template_overrides),
+        *(preference.revision, to_micros(preference.create_time)),
+        *(to_micros(preference.update_time), group_key, preference.active),
+    )
+
+
+def _preference_from(row: Any) -> Preference:
+    return Preference(
+        user_id=row.user_id,
+        feature_type=row.feature_type,
+        enabled=bool(row.enabled),
+        schedule=schedule_of_text(row.schedule_json or ""),
+        template_overrides=json.loads(row.overrides_json),
+        revision=row.revision,
+        create_time=from_micros(row.create_time),
+        update_time=from_micros(row.update_time),
+        active=bool(row.active),
+    )

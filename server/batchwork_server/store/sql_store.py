@@ -12,6 +12,8 @@ from batchwork_server.store.database import Database
 from batchwork_server.store.event_reader import SqlEvents
 from batchwork_server.store.jobs import SqlJobs
 from batchwork_server.store.occurrences import SqlOccurrences
+from batchwork_server.store.preference_changes import SqlPreferenceChanges
+from batchwork_server.store.preference_groups import SqlPreferenceGroups
 from batchwork_server.store.preferences import SqlPreferences
 from batchwork_server.store.requests import SqlRequests
 from batchwork_server.store.results import SqlResults
@@ -39,6 +41,8 @@ class SqlStore:
         self.jobs = SqlJobs(database)
         self.occurrences = SqlOccurrences(database)
         self.preferences = SqlPreferences(database)
+        self.preference_groups = SqlPreferenceGroups(database)
+        self.preference_changes = SqlPreferenceChanges(database)
         self.users = SqlUsers(database)
         self.categories = SqlCategories(database)
 

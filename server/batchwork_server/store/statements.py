@@ -149,7 +149,10 @@ async def update_rows(
     columns: tuple[Column, ...],
     rows: Sequence[Row],
 ) -> list[Row]:
-    """Runs one ``UPDATE … FROM {rows} … RETURNING …`` over many rows and returns what it returns.
+    """Runs one statement over many rows, such as ``UPDATE … FROM {rows} … RETURNING …``.
+
+    Returns:
+        What the statement returns; nothing for one that returns no rows.
 
     Args:
         sql: Names the rows as ``{rows}``; they are called ``v`` and have the columns' names.
@@ -163,7 +166,7 @@ async def update_rows(
         parameters = tuple(list(values) for values in zip(*rows, strict=True))
     statement = _with_rows(sql, columns, dialect_of(connection))
     result = await connection.exec_driver_sql(statement, parameters)
-    return [tuple(row) for row in result.fetchall()]
+    return [tuple(row) for row in result.fetchall()] if result.returns_rows else []
 
 
 @cache

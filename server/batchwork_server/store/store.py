@@ -34,7 +34,8 @@ from batchwork_server.domain.filters import (
 from batchwork_server.domain.firing import Decided, NextRun, Occurrence
 from batchwork_server.domain.item import Item, ItemState, NewItem, Outcome, PendingItem
 from batchwork_server.domain.job import StoredJob
-from batchwork_server.domain.preference import Preference
+from batchwork_server.domain.preference import DefaultPreference, Preference
+from batchwork_server.domain.preference_groups import PreferenceChange, PreferenceGroup
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.statistics import BatchesAlike, StatisticsGroup
 from batchwork_server.domain.waiting import OpenWork
@@ -726,6 +727,10 @@ class Store(Protocol):
     def occurrences(self) -> OccurrenceStore: ...
     @property
     def preferences(self) -> PreferenceStore: ...
+    @property
+    def preference_groups(self) -> PreferenceGroupStore: ...
+    @property
+    def preference_changes(self) -> PreferenceChangeStore: ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Opens a write transaction; it commits when the block ends well.
@@ -963,20 +968,41 @@ class OccurrenceStore(Protocol):
         ...
 
 
+PreferenceKey = tuple[str, str]
+"""The feature and the user of a preference."""
+
+
 class PreferenceStore(Protocol):
-    """What the users of tenants wish for features."""
+    """What the users of tenants wish for features, and the tenants for those who say nothing.
+
+    A write costs the same however many preferences there are, and moves users between groups.
+    """
 
     async def lock(
-        self, tx: Transaction, *, user_id: str, feature_type: str, tenant_id: str
-    ) -> Preference | None:
-        """Returns the preference, if there is one.
+        self, tx: Transaction, keys: Collection[PreferenceKey], *, tenant_id: str
+    ) -> dict[PreferenceKey, Preference]:
+        """Returns those of the preferences that exist.
 
-        Nobody else sets it until the transaction ends.
+        Nobody else changes a preference or default of the tenant until the transaction ends.
         """
         ...
 
-    async def put(self, tx: Transaction, preference: Preference, *, tenant_id: str) -> None:
-        """Stores a preference, in place of the one before. The caller holds its ``lock``."""
+    async def put(
+        self, tx: Transaction, stored: Sequence[Preference], *, tenant_id: str, now: datetime
+    ) -> list[PreferenceChange]:
+        """Stores preferences, in place of those before; no two of them have the same key.
+
+        The caller holds the ``lock``. Thousands of them take few statements.
+
+        Returns:
+            What became of each, in the same order.
+        """
+        ...
+
+    async def delete(
+        self, tx: Transaction, stored: Sequence[Preference], *, tenant_id: str, now: datetime
+    ) -> list[PreferenceChange]:
+        """Removes preferences that ``lock`` returned; their users leave their groups."""
         ...
 
     async def get(
@@ -987,6 +1013,31 @@ class PreferenceStore(Protocol):
         """Tells whether the user does not want the feature; one who has set nothing may."""
         ...
 
+    async def list_members(
+        self, group_key: int, *, tenant_id: str, page_size: int, after: str | None
+    ) -> tuple[list[Preference], str | None]:
+        """Returns a page of the members of a group by user, and after whom the next one starts.
+
+        A page ends early when it holds about 3 MiB.
+        """
+        ...
+
+    async def get_default(self, feature_type: str, *, tenant_id: str) -> DefaultPreference | None:
+        """Returns the tenant's default for a feature."""
+        ...
+
+    async def lock_default(
+        self, tx: Transaction, feature_type: str, *, tenant_id: str
+    ) -> DefaultPreference | None:
+        """Returns the tenant's default for a feature, and locks like ``lock``."""
+        ...
+
+    async def put_default(
+        self, tx: Transaction, default: DefaultPreference, *, tenant_id: str, now: datetime
+    ) -> PreferenceChange:
+        """Stores a default, in place of the one before. The caller holds its lock."""
+        ...
+
     async def list(
         self, wanted: PreferenceFilter, *, page_size: int, after: tuple[str, str] | None
     ) -> tuple[list[Preference], tuple[str, str] | None]:
@@ -994,4 +1045,48 @@ class PreferenceStore(Protocol):
 
         A page ends early when it holds about 3 MiB.
         """
+        ...
+
+
+class PreferenceGroupStore(Protocol):
+    """The users of a feature who wish the same schedule."""
+
+    async def get(self, group_key: int, *, tenant_id: str) -> PreferenceGroup | None: ...
+
+    async def list(
+        self,
+        *,
+        tenant_id: str,
+        feature_type: str,
+        with_empty: bool,
+        page_size: int,
+        after: tuple[str, int] | None,
+    ) -> tuple[list[PreferenceGroup], tuple[str, int] | None]:
+        """Returns a page by feature and key, and where the next one starts.
+
+        Args:
+            feature_type: Empty means every feature.
+            with_empty: Also those that have no members any more.
+        """
+        ...
+
+
+class PreferenceChangeStore(Protocol):
+    """The changes of the preferences of a tenant, without a gap that a reader could pass over."""
+
+    async def newest(self, *, tenant_id: str) -> int:
+        """Returns the number of the newest change; 0 when there was none."""
+        ...
+
+    async def after(
+        self, sequence: int, *, tenant_id: str, limit: int
+    ) -> Sequence[PreferenceChange]:
+        """Returns the changes after a number, in order.
+
+        When the first of them does not have the next number, the ones between are forgotten.
+        """
+        ...
+
+    async def forget(self, *, before: datetime, limit: int) -> int:
+        """Removes the oldest changes that were made before; tells how many."""
         ...

@@ -332,8 +332,74 @@ preferences = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False),
     _time("create_time"),
     _time("update_time"),
+    sa.Column("group_key", sa.BigInteger),  # none while it is not enabled
+    sa.Column("active", sa.Boolean, nullable=False, server_default=sa.true()),
     # What one user has set.
     sa.Index(None, "tenant_id", "user_id", "feature_type"),
+    # The members of a group, page by page.
+    _partial_index(
+        "ix_preferences_group_key_user_id", "group_key", "user_id", where="group_key IS NOT NULL"
+    ),
+    sqlite_with_rowid=False,
+)
+
+# The users of a feature whose preferences name the same schedule. A group has no zone or time of
+# its own: what comes of its schedule depends on defaults, and those change without its members.
+preference_groups = sa.Table(
+    "preference_groups",
+    metadata,
+    sa.Column("group_key", _BigKey, primary_key=True, autoincrement=True),
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("feature_type", sa.Text, nullable=False),
+    _text("schedule_json"),  # canonical; empty for users who name none
+    _count("member_count"),
+    _time("create_time"),
+    # A group by what its members wish, and the groups of a feature.
+    sa.UniqueConstraint("tenant_id", "feature_type", "schedule_json"),
+    sqlite_autoincrement=True,
+)
+
+# How many changes of preferences a tenant has had. Its row is locked before anything of the
+# preferences of the tenant is read or written, so changes become visible in their order.
+preference_feeds = sa.Table(
+    "preference_feeds",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    _count("sequence"),
+    _count("change_time"),  # of the newest; time does not go back from one change to the next
+    sqlite_with_rowid=False,
+)
+
+preference_changes = sa.Table(
+    "preference_changes",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    _time("change_time"),
+    sa.Column("kind", sa.Text, nullable=False),  # SET, DELETED, DEFAULT_SET
+    sa.Column("feature_type", sa.Text, nullable=False),
+    _text("user_id"),  # empty for a default
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("group_left", sa.BigInteger),  # none in both when the user did not move
+    sa.Column("group_joined", sa.BigInteger),
+    # The oldest, to forget them.
+    sa.Index(None, "change_time"),
+    sqlite_with_rowid=False,
+)
+
+# What a tenant wishes for the users who say nothing.
+preference_defaults = sa.Table(
+    "preference_defaults",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("feature_type", sa.Text, primary_key=True),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("schedule_json", sa.Text),
+    sa.Column("overrides_json", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    _time("create_time"),
+    _time("update_time"),
     sqlite_with_rowid=False,
 )
 

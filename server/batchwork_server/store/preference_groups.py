@@ -1,0 +1,67 @@
+"""The groups of users who wish the same schedule, from the readers' side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from batchwork_server.domain.preference_groups import PreferenceGroup, schedule_of_text
+from batchwork_server.store.database import Database
+from batchwork_server.store.pages import first_page
+from batchwork_server.store.tables import preference_groups
+from batchwork_server.store.times import from_micros
+
+_columns = preference_groups.c
+
+
+class SqlPreferenceGroups:
+    """Implements ``PreferenceGroupStore``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, group_key: int, *, tenant_id: str) -> PreferenceGroup | None:
+        query = sa.select(preference_groups).where(
+            _columns.group_key == group_key, _columns.tenant_id == tenant_id
+        )
+        async with self._database.reading() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else _group_from(row)
+
+    async def list(
+        self,
+        *,
+        tenant_id: str,
+        feature_type: str,
+        with_empty: bool,
+        page_size: int,
+        after: tuple[str, int] | None,
+    ) -> tuple[list[PreferenceGroup], tuple[str, int] | None]:
+        key = sa.tuple_(_columns.feature_type, _columns.group_key)
+        query = sa.select(preference_groups).where(_columns.tenant_id == tenant_id)
+        if feature_type:
+            query = query.where(_columns.feature_type == feature_type)
+        if not with_empty:
+            query = query.where(_columns.member_count > 0)
+        if after is not None:
+            query = query.where(key > sa.tuple_(*after))
+        query = query.order_by(_columns.feature_type, _columns.group_key)
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query.limit(page_size + 1))).all()
+        page, more_follow = first_page(
+            rows, page_size=page_size, weight=lambda row: len(row.schedule_json)
+        )
+        found = [_group_from(row) for row in page]
+        return found, (page[-1].feature_type, page[-1].group_key) if more_follow else None
+
+
+def _group_from(row: Any) -> PreferenceGroup:
+    return PreferenceGroup(
+        group_key=row.group_key,
+        tenant_id=row.tenant_id,
+        feature_type=row.feature_type,
+        schedule=schedule_of_text(row.schedule_json),
+        member_count=row.member_count,
+        create_time=from_micros(row.create_time),
+    )
