@@ -16,6 +16,7 @@ from batchwork_server.domain.schedule import (
     Weekly,
     read_schedule,
 )
+from batchwork_server.domain.template_overrides import check_known_overrides
 from batchwork_server.errors import Violation
 
 MAX_OVERRIDES_BYTES = 64 * 1024
@@ -112,8 +113,9 @@ def check_key(user_id: str, feature_type: str, *, path: str) -> list[Violation]:
 def check_wish(wish: Wish, *, path: str) -> list[Violation]:
     """Returns what is wrong with a wish, whatever it was made from."""
     return [
-        *_check_schedule(wish.schedule, path=f"{path}.schedule"),
+        *check_schedule(wish.schedule, path=f"{path}.schedule"),
         *_check_overrides(wish.template_overrides, path=f"{path}.template_overrides"),
+        *check_known_overrides(wish.template_overrides, path=f"{path}.template_overrides"),
     ]
 
 
@@ -134,7 +136,7 @@ def parse_wish(value: Any, *, path: str) -> tuple[Wish | None, list[Violation]]:
     overrides = fields.mapping("template_overrides")
     schedule = _read_schedule(fields)
     fields.refuse_unknown("a preference")
-    violations += _check_schedule(schedule, path=fields.path_of("preferred_day"))
+    violations += check_schedule(schedule, path=fields.path_of("preferred_day"))
     violations += _check_overrides(overrides, path=fields.path_of("template_overrides"))
     if violations:
         return None, violations
@@ -148,7 +150,8 @@ def _read_schedule(fields: FieldReader) -> Schedule | None:
     return None
 
 
-def _check_schedule(schedule: Schedule | None, *, path: str) -> list[Violation]:
+def check_schedule(schedule: Schedule | None, *, path: str) -> list[Violation]:
+    """Returns what is wrong with a schedule that is right for a job, as that of a preference."""
     if schedule is None or not isinstance(schedule.cadence, Weekly | Biweekly):
         return []
     if len(schedule.cadence.days) == 1:
