@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from datetime import datetime
 
 import grpc
 from batchwork.v1 import preference_service_pb2 as messages
-from batchwork.v1.preference_pb2 import Preference
+from batchwork.v1.preference_pb2 import DefaultPreference, Preference, PreferenceChange
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceStub
+from batchwork.v1.schedule_pb2 import Schedule
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from batchwork_client.calls import Calls, new_request_id
+from batchwork_client.calls import LARGEST_PAGE, Calls, new_request_id
+from batchwork_client.instants import timestamp_of
+from batchwork_client.preference_watch import watch_changes
+from batchwork_client.watch import DEFAULT_PATIENCE, Patience
 
 
 class Preferences:
@@ -45,8 +50,12 @@ class Preferences:
         *,
         update_mask: Sequence[str] = (),
         request_id: str | None = None,
-    ) -> Preference:
-        """Sets a preference, creates it when there is none, and returns it as stored.
+    ) -> messages.SetPreferenceResponse:
+        """Sets a preference, and creates it when there is none.
+
+        Returns:
+            The preference as stored, the groups that the user left and joined, and the next run of
+            each job.
 
         Args:
             preference: ``user_id`` and ``feature_type`` name it; an ``etag`` must be that of the
@@ -63,8 +72,242 @@ class Preferences:
         )
         if update_mask:
             request.update_mask.CopyFrom(FieldMask(paths=update_mask))
-        response = await self._calls.unary(self._stub.SetPreference, request)
-        return response.preference
+        return await self._calls.unary(self._stub.SetPreference, request)
+
+    async def batch_set_preferences(
+        self,
+        preferences: Sequence[Preference],
+        *,
+        update_mask: Sequence[str] = (),
+        request_id: str | None = None,
+    ) -> messages.BatchSetPreferencesResponse:
+        """Sets up to 1,000 preferences, all of them or none.
+
+        Args:
+            preferences: As for ``set_preference``; no two have the same user and feature.
+            update_mask: The fields to change in each; empty means all three.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+
+        Returns:
+            What became of each, in the same order.
+
+        Raises:
+            EtagMismatchError: Somebody changed one of them; read it again.
+        """
+        request = messages.BatchSetPreferencesRequest(
+            request_id=request_id or new_request_id(), preferences=preferences
+        )
+        if update_mask:
+            request.update_mask.CopyFrom(FieldMask(paths=update_mask))
+        return await self._calls.unary(self._stub.BatchSetPreferences, request)
+
+    async def delete_preference(
+        self, user_id: str, *, feature_type: str, etag: str = "", request_id: str | None = None
+    ) -> messages.DeletePreferenceResponse:
+        """Deletes one user's preference for one feature; defaults count for the user then.
+
+        Args:
+            user_id: The user.
+            feature_type: The feature.
+            etag: When given, that of the stored preference.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+
+        Raises:
+            NotFoundError: The user has set none.
+            EtagMismatchError: Somebody changed it; read it again.
+        """
+        return await self._calls.unary(
+            self._stub.DeletePreference,
+            messages.DeletePreferenceRequest(
+                request_id=request_id or new_request_id(),
+                user_id=user_id,
+                feature_type=feature_type,
+                etag=etag,
+            ),
+        )
+
+    async def get_default_preference(
+        self, feature_type: str, *, tenant_id: str = ""
+    ) -> DefaultPreference:
+        """Returns the tenant's default for a feature.
+
+        Raises:
+            NotFoundError: The tenant has set none.
+        """
+        response = await self._calls.unary(
+            self._stub.GetDefaultPreference,
+            messages.GetDefaultPreferenceRequest(feature_type=feature_type, tenant_id=tenant_id),
+        )
+        return response.default_preference
+
+    async def set_default_preference(
+        self,
+        default_preference: DefaultPreference,
+        *,
+        update_mask: Sequence[str] = (),
+        request_id: str | None = None,
+    ) -> DefaultPreference:
+        """Sets the tenant's default for a feature, creates it, and returns it as stored.
+
+        Args:
+            default_preference: ``feature_type`` names it; an ``etag`` must be that of the stored
+                default.
+            update_mask: The fields to change, of ``enabled``, ``schedule`` and
+                ``template_overrides``; empty means all three.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+
+        Raises:
+            EtagMismatchError: Somebody changed it; read it again.
+        """
+        request = messages.SetDefaultPreferenceRequest(
+            request_id=request_id or new_request_id(), default_preference=default_preference
+        )
+        if update_mask:
+            request.update_mask.CopyFrom(FieldMask(paths=update_mask))
+        response = await self._calls.unary(self._stub.SetDefaultPreference, request)
+        return response.default_preference
+
+    async def get_effective_preference(
+        self, user_id: str, *, feature_type: str, job_id: str = "", tenant_id: str = ""
+    ) -> messages.GetEffectivePreferenceResponse:
+        """Returns what counts for a user, and who said each part of it.
+
+        Args:
+            user_id: The user; one who has set nothing is told the defaults.
+            feature_type: The feature.
+            job_id: Whose defaults count; empty means the first job of the feature.
+            tenant_id: Another tenant; operators only.
+        """
+        return await self._calls.unary(
+            self._stub.GetEffectivePreference,
+            messages.GetEffectivePreferenceRequest(
+                user_id=user_id, feature_type=feature_type, job_id=job_id, tenant_id=tenant_id
+            ),
+        )
+
+    async def preview_schedule(
+        self,
+        schedule: Schedule,
+        *,
+        feature_type: str = "",
+        start_time: datetime | None = None,
+        count: int = 0,
+        tenant_id: str = "",
+    ) -> messages.PreviewScheduleResponse:
+        """Tells when a schedule that is not stored would be due.
+
+        Args:
+            schedule: The schedule.
+            feature_type: Whose defaults lend a schedule without a zone its zone.
+            start_time: After which due times count; unset means now.
+            count: How many, 1 to 100; 0 means 10.
+            tenant_id: Another tenant; operators only.
+
+        Raises:
+            ValueError: ``start_time`` knows no zone.
+        """
+        return await self._calls.unary(
+            self._stub.PreviewSchedule,
+            messages.PreviewScheduleRequest(
+                schedule=schedule,
+                feature_type=feature_type,
+                start_time=timestamp_of("start_time", start_time),
+                count=count,
+                tenant_id=tenant_id,
+            ),
+        )
+
+    def list_preference_groups(
+        self,
+        *,
+        feature_type: str = "",
+        with_empty: bool = False,
+        tenant_id: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[messages.PreferenceGroup]:
+        """Yields the groups of users who wish the same schedule, by feature; at most ``limit``."""
+
+        def request_for(size: int, token: str) -> messages.ListPreferenceGroupsRequest:
+            return messages.ListPreferenceGroupsRequest(
+                page_size=size,
+                page_token=token,
+                feature_type=feature_type,
+                with_empty=with_empty,
+                tenant_id=tenant_id,
+            )
+
+        return self._calls.paged(
+            self._stub.ListPreferenceGroups, request_for, lambda page: page.groups, limit=limit
+        )
+
+    def list_group_members(
+        self, group_key: int, *, tenant_id: str = "", limit: int | None = None
+    ) -> AsyncIterator[Preference]:
+        """Yields the preferences of the members of a group, by user; at most ``limit``."""
+
+        def request_for(size: int, token: str) -> messages.ListGroupMembersRequest:
+            return messages.ListGroupMembersRequest(
+                page_size=size, page_token=token, group_key=group_key, tenant_id=tenant_id
+            )
+
+        return self._calls.paged(
+            self._stub.ListGroupMembers, request_for, lambda page: page.preferences, limit=limit
+        )
+
+    async def list_preference_changes(
+        self, *, after: int | None = None, tenant_id: str = "", limit: int | None = None
+    ) -> AsyncIterator[PreferenceChange]:
+        """Yields the changes there have been, in their order; at most ``limit``.
+
+        Args:
+            after: The sequence after which to begin; unset means the oldest that is kept.
+            tenant_id: Another tenant; operators only.
+            limit: The most changes.
+
+        Raises:
+            ResumeTokenExpiredError: Changes after ``after`` are not kept any more.
+        """
+        missing = limit
+        while missing is None or missing > 0:
+            size = LARGEST_PAGE if missing is None else min(missing, LARGEST_PAGE)
+            page = await self._calls.unary(
+                self._stub.ListPreferenceChanges,
+                messages.ListPreferenceChangesRequest(
+                    page_size=size, after=after, tenant_id=tenant_id
+                ),
+            )
+            for change in page.changes:
+                after = change.sequence
+                yield change
+            missing = None if missing is None else missing - len(page.changes)
+            if not page.changes or after == page.newest:
+                return
+
+    def watch_preference_changes(
+        self,
+        *,
+        after: int | None = None,
+        tenant_id: str = "",
+        patience: Patience = DEFAULT_PATIENCE,
+    ) -> AsyncGenerator[PreferenceChange, None]:
+        """Yields the changes as they happen, in their order; it never ends by itself.
+
+        Broken connections are overcome: the watch goes on after the last change that it heard of.
+        Whoever leaves the loop closes the iterator (``contextlib.aclosing``).
+
+        Args:
+            after: The sequence after which to begin; unset means from now on.
+            tenant_id: Another tenant; operators only.
+            patience: How long to wait for what.
+
+        Raises:
+            ResumeTokenExpiredError: Changes after ``after`` are not kept any more; read the
+                preferences again.
+            UnavailableError: Nothing was heard for longer than ``patience.give_up_after``.
+        """
+        return watch_changes(
+            self._stub, after=after, tenant_id=tenant_id, calls=self._calls, patience=patience
+        )
 
     def list_preferences(
         self,

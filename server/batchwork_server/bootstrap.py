@@ -13,11 +13,14 @@ from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
+from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.firing import Firing
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.once import Once
 from batchwork_server.application.planning import Planning
+from batchwork_server.application.preference_changes import PreferenceChanges
+from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
@@ -71,6 +74,9 @@ class Application:
     occurrences: Occurrences
     backfills: Backfills
     preferences: Preferences
+    default_preferences: DefaultPreferences
+    preference_views: PreferenceViews
+    preference_changes: PreferenceChanges
     validation: Validation
     watching: Watching
     statistics: Statistics
@@ -220,6 +226,9 @@ def _put_together(
     )
     job_file = _job_file(settings, jobs)
     firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
+    preference_changes = PreferenceChanges(
+        store=store, clock=clock, max_watchers=settings.max_watchers
+    )
     return Application(
         store=store,
         database=database,
@@ -238,7 +247,12 @@ def _put_together(
         upcoming=UpcomingRuns(jobs=jobs, clock=clock, zone=settings.time_zone),
         occurrences=Occurrences(store=store),
         backfills=Backfills(store=store, clock=clock, wakeups=wakeups, zone=settings.time_zone),
-        preferences=Preferences(store=store, clock=clock),
+        preferences=Preferences(store=store, clock=clock, changed=preference_changes.announce),
+        default_preferences=DefaultPreferences(
+            store=store, clock=clock, changed=preference_changes.announce
+        ),
+        preference_views=PreferenceViews(store=store, clock=clock, zone=settings.time_zone),
+        preference_changes=preference_changes,
         validation=validation,
         watching=Watching(
             store=store, clock=clock, wakeups=wakeups, max_watchers=settings.max_watchers
@@ -325,6 +339,9 @@ async def serving(
             occurrences=app.occurrences,
             backfills=app.backfills,
             preferences=app.preferences,
+            default_preferences=app.default_preferences,
+            preference_views=app.preference_views,
+            preference_changes=app.preference_changes,
             validation=app.validation,
             watching=app.watching,
             statistics=app.statistics,
@@ -357,6 +374,7 @@ async def serving(
             await rpc.stop_serving()
             await app.engine.stop_claims()
             app.watching.close()
+            app.preference_changes.close()
             app.results.close()
             app.uploads.close()
             await app.engine.drain(settings.shutdown_grace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -17,12 +18,14 @@ from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
 from batchwork.v1.job_pb2 import Job
 from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 from batchwork.v1.policy_pb2 import Overlap
-from batchwork.v1.preference_pb2 import Preference
+from batchwork.v1.preference_pb2 import DefaultPreference, Preference, PreferenceChange
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
+from batchwork.v1.schedule_pb2 import Schedule
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
 from batchwork_client import Batches, Jobs, Preferences, Validation, item_input
+from batchwork_client.watch import Patience
 
-from tests.client.servers import Unary, servicer
+from tests.client.servers import HandTimer, Unary, servicer
 
 
 @pytest.mark.parametrize(
@@ -380,12 +383,117 @@ async def test_preferences_are_read_and_set(client_of):
     await client.preferences.set_preference(Preference(user_id="u1", feature_type="posts"))
     listed = [each async for each in client.preferences.list_preferences(enabled=False)]
 
-    assert read == written == listed[0] == stored
+    assert read == written.preference == listed[0] == stored
     masked, whole = set_preference.requests
     assert list(masked.update_mask.paths) == ["enabled"]
     assert not whole.HasField("update_mask")
     assert masked.request_id
     assert list_preferences.requests[0].HasField("enabled")
+
+
+async def test_preferences_are_set_together_deleted_and_explained(client_of):
+    batch_set = Unary(preference_service_pb2.BatchSetPreferencesResponse())
+    delete = Unary(preference_service_pb2.DeletePreferenceResponse(group_left=3))
+    effective = Unary(preference_service_pb2.GetEffectivePreferenceResponse(enabled=True))
+    preview = Unary(preference_service_pb2.PreviewScheduleResponse())
+    default = DefaultPreference(feature_type="posts", enabled=True)
+    set_default = Unary(
+        preference_service_pb2.SetDefaultPreferenceResponse(default_preference=default)
+    )
+    get_default = Unary(
+        preference_service_pb2.GetDefaultPreferenceResponse(default_preference=default)
+    )
+    client = await client_of(
+        servicer(
+            PreferenceServiceServicer,
+            BatchSetPreferences=batch_set,
+            DeletePreference=delete,
+            GetEffectivePreference=effective,
+            PreviewSchedule=preview,
+            SetDefaultPreference=set_default,
+            GetDefaultPreference=get_default,
+        )
+    )
+    preferences = client.preferences
+    start = datetime(2026, 3, 28, tzinfo=UTC)
+
+    await preferences.batch_set_preferences([Preference(user_id="u1")], update_mask=["enabled"])
+    deleted = await preferences.delete_preference("u1", feature_type="posts", etag="r1")
+    found = await preferences.get_effective_preference("u1", feature_type="posts", job_id="daily")
+    await preferences.preview_schedule(Schedule(), start_time=start, count=3)
+    written = await preferences.set_default_preference(default, update_mask=["enabled"])
+    read = await preferences.get_default_preference("posts")
+
+    assert (deleted.group_left, found.enabled) == (3, True)
+    assert read == written == default
+    assert all(call.requests[0].request_id for call in (batch_set, delete, set_default))
+    assert list(batch_set.requests[0].update_mask.paths) == ["enabled"]
+    assert delete.requests[0].etag == "r1"
+    assert effective.requests[0].job_id == "daily"
+    assert preview.requests[0].start_time.ToDatetime(tzinfo=UTC) == start
+
+
+async def test_groups_members_and_changes_come_page_by_page(client_of):
+    groups = Unary(
+        preference_service_pb2.ListPreferenceGroupsResponse(
+            groups=[preference_service_pb2.PreferenceGroup(group_key=1)], next_page_token="more"
+        ),
+        preference_service_pb2.ListPreferenceGroupsResponse(
+            groups=[preference_service_pb2.PreferenceGroup(group_key=2)]
+        ),
+    )
+    members = Unary(
+        preference_service_pb2.ListGroupMembersResponse(preferences=[Preference(user_id="u1")])
+    )
+    changes = Unary(
+        preference_service_pb2.ListPreferenceChangesResponse(
+            changes=[PreferenceChange(sequence=5)], newest=6
+        ),
+        preference_service_pb2.ListPreferenceChangesResponse(
+            changes=[PreferenceChange(sequence=6)], newest=6
+        ),
+    )
+    client = await client_of(
+        servicer(
+            PreferenceServiceServicer,
+            ListPreferenceGroups=groups,
+            ListGroupMembers=members,
+            ListPreferenceChanges=changes,
+        )
+    )
+
+    listed = [group async for group in client.preferences.list_preference_groups()]
+    inside = [member async for member in client.preferences.list_group_members(2)]
+    told = [change async for change in client.preferences.list_preference_changes()]
+
+    assert [group.group_key for group in listed] == [1, 2]
+    assert [member.user_id for member in inside] == ["u1"]
+    assert [change.sequence for change in told] == [5, 6]
+    first, second = changes.requests
+    assert (first.HasField("after"), second.after) == (False, 5)
+
+
+async def test_a_watch_of_changes_goes_on_where_a_stream_ended(client_of):
+    kinds = preference_service_pb2.PreferenceWatchKind
+    asked: list[int | None] = []
+
+    async def answer(request, context):
+        asked.append(request.after if request.HasField("after") else None)
+        after = request.after or 4
+        message = preference_service_pb2.WatchPreferenceChangesResponse
+        yield message(kind=kinds.PREFERENCE_WATCH_KIND_HEARTBEAT, after=after)
+        change = PreferenceChange(sequence=after + 1)
+        yield message(kind=kinds.PREFERENCE_WATCH_KIND_CHANGE, after=after + 1, change=change)
+        yield message(kind=kinds.PREFERENCE_WATCH_KIND_GOING_AWAY, after=after + 1)
+
+    client = await client_of(servicer(PreferenceServiceServicer, WatchPreferenceChanges=answer))
+    watch = client.preferences.watch_preference_changes(patience=Patience(timer=HandTimer()))
+
+    async with aclosing(watch):
+        told = [await anext(watch) for _ in range(3)]
+
+    assert [change.sequence for change in told] == [5, 6, 7]
+    assert asked == [None, 5, 6]
 
 
 async def test_long_list_of_users_goes_in_several_calls(client_of):

@@ -48,7 +48,7 @@ from batchwork.v1.job_service_pb2 import (
 )
 from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 from batchwork.v1.policy_pb2 import FailureAction, FailurePolicy, Overlap, RetryPolicy
-from batchwork.v1.preference_pb2 import Preference
+from batchwork.v1.preference_pb2 import DefaultPreference, Preference, PreferenceOrigin
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
 from batchwork.v1.schedule_pb2 import DueRule, Weekday
 from batchwork.v1.validation_service_pb2 import UserVerdict
@@ -996,6 +996,115 @@ class TestPreferences:
 
         assert result.exit_code == 2
         assert not server.requests
+
+
+class TestPreferenceGroups:
+    def test_groups_are_listed_with_their_next_run(self, batchwork, server):
+        answer = preference_service_pb2.ListPreferenceGroupsResponse()
+        group = answer.groups.add(group_key=7, feature_type="posts", member_count=12)
+        group.schedule.daily.at = "09:00"
+        group.next_runs.add(
+            job_id="daily", local_time="2026-03-28T09:00:00+01:00", time_zone="Europe/Berlin"
+        )
+        server.answers["ListPreferenceGroups"] = answer
+
+        text = batchwork("preferences", "groups", "--feature", "posts")
+        as_json = batchwork("preferences", "groups", "--json")
+
+        assert "2026-03-28 09:00:00+01:00 Europe/Berlin, daily" in text.stdout
+        assert json.loads(as_json.stdout)["member_count"] == 12
+
+    def test_members_are_listed(self, batchwork, server):
+        answer = preference_service_pb2.ListGroupMembersResponse()
+        answer.preferences.add(user_id="u1")
+        server.answers["ListGroupMembers"] = answer
+
+        result = batchwork("preferences", "members", "7")
+
+        assert "u1" in result.stdout
+        assert server.sent("ListGroupMembers").group_key == 7
+
+    def test_changes_are_listed(self, batchwork, server):
+        answer = preference_service_pb2.ListPreferenceChangesResponse(newest=5)
+        answer.changes.add(
+            sequence=5, kind="PREFERENCE_CHANGE_KIND_DELETED", user_id="u1", group_left=7
+        )
+        server.answers["ListPreferenceChanges"] = answer
+
+        result = batchwork("preferences", "changes", "--after", "4")
+
+        assert "deleted" in result.stdout
+        assert server.sent("ListPreferenceChanges").after == 4
+
+    def test_what_counts_for_a_user_is_told_with_who_said_it(self, batchwork, server):
+        answer = preference_service_pb2.GetEffectivePreferenceResponse(
+            enabled=True, enabled_origin=PreferenceOrigin.PREFERENCE_ORIGIN_TENANT_DEFAULT
+        )
+        answer.template_overrides.update({"tone": "dry"})
+        answer.override_origins["tone"] = PreferenceOrigin.PREFERENCE_ORIGIN_USER
+        server.answers["GetEffectivePreference"] = answer
+
+        result = batchwork("preferences", "effective", "u1", "posts")
+
+        assert "tenant default" in result.stdout
+        assert '"dry"' in result.stdout
+
+    def test_schedule_is_previewed(self, batchwork, server):
+        answer = preference_service_pb2.PreviewScheduleResponse()
+        answer.runs.add(
+            local_time="2026-03-29T03:00:00+02:00",
+            scheduled_local_time="2026-03-29T02:30:00",
+            time_zone="Europe/Berlin",
+            rules=["DUE_RULE_GAP"],
+        )
+        server.answers["PreviewSchedule"] = answer
+
+        result = batchwork("preferences", "preview", "daily 02:30", "--limit", "3")
+
+        assert "02:30 is left out by the clock" in result.stdout
+        assert server.sent("PreviewSchedule").count == 3
+
+    def test_default_is_set_and_shown(self, batchwork, server):
+        default = DefaultPreference(feature_type="posts", enabled=True, etag="r1")
+        server.answers["SetDefaultPreference"] = (
+            preference_service_pb2.SetDefaultPreferenceResponse(default_preference=default)
+        )
+        server.answers["GetDefaultPreference"] = (
+            preference_service_pb2.GetDefaultPreferenceResponse(default_preference=default)
+        )
+
+        written = batchwork("preferences", "set-default", "posts", "--schedule", "daily 09:00")
+        read = batchwork("preferences", "get-default", "posts")
+
+        assert written.exit_code == 0, written.stderr
+        assert list(server.sent("SetDefaultPreference").update_mask.paths) == ["schedule"]
+        assert "the job's" in read.stdout
+
+    def test_many_are_set_from_a_file(self, batchwork, server, tmp_path):
+        file = tmp_path / "wishes.json"
+        file.write_text('[{"user_id": "u1", "feature_type": "posts", "enabled": true}]')
+        answer = preference_service_pb2.BatchSetPreferencesResponse()
+        answer.results.add(user_id="u1", feature_type="posts", changed=True, group_joined=7)
+        server.answers["BatchSetPreferences"] = answer
+
+        result = batchwork("preferences", "set-many", str(file))
+        file.write_text("[{]")
+        broken = batchwork("preferences", "set-many", str(file))
+
+        assert "yes" in result.stdout
+        assert server.sent("BatchSetPreferences").preferences[0].enabled
+        assert broken.exit_code == 2
+        assert "wishes.json" in broken.stderr
+
+    def test_preference_is_deleted(self, batchwork, server):
+        server.answers["DeletePreference"] = preference_service_pb2.DeletePreferenceResponse(
+            group_left=7
+        )
+
+        result = batchwork("preferences", "delete", "u1", "posts")
+
+        assert "left group" in result.stdout
+        assert server.sent("DeletePreference").request_id
 
 
 class TestValidateUsers:

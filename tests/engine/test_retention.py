@@ -32,6 +32,7 @@ from batchwork_server.wakeups import Wakeups
 from tests.factories import TENANT, make_item, make_request
 from tests.fakes import START, FakeClock
 from tests.store.test_jobs import make_stored, put
+from tests.store.test_preferences import make_preference
 
 DAY = timedelta(days=1)
 CALLER = Caller(tenant_id=TENANT, name="test")
@@ -462,5 +463,21 @@ async def test_decisions_about_due_times_are_forgotten_with_the_batches_of_their
     clock.advance(DAY)
     await retention.run_once()
     left, _ = await store.occurrences.list(wanted, page_size=10, before=None)
+
+    assert (len(kept), len(left)) == (1, 0)
+
+
+async def test_changes_of_preferences_are_kept_as_long_as_events(store, clock):
+    async with store.transaction() as tx:
+        await store.preferences.lock(tx, [], tenant_id=TENANT)
+        await store.preferences.put(tx, [make_preference()], tenant_id=TENANT, now=clock.now())
+    retention = Retention(store=store, clock=clock, events_are_kept=7 * DAY)
+
+    clock.advance(7 * DAY)
+    await retention.run_once()
+    kept = await store.preference_changes.after(0, tenant_id=TENANT, limit=10)
+    clock.advance(DAY)
+    await retention.run_once()
+    left = await store.preference_changes.after(0, tenant_id=TENANT, limit=10)
 
     assert (len(kept), len(left)) == (1, 0)

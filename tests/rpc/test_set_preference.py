@@ -20,8 +20,10 @@ from batchwork.v1.schedule_pb2 import (
     WeeklyCadence,
 )
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.json_format import MessageToDict
 
 from tests.rpc.api import refused
+from tests.rpc.preferences import daily, make_driven_job, put, put_default
 
 DAY_9 = cast("Weekday.ValueType", 9)
 
@@ -190,3 +192,76 @@ async def test_all_that_is_wrong_is_answered_at_once(api):
         "request_id",
         "update_mask",
     ]
+
+
+async def test_the_answer_tells_the_groups_and_the_next_run_of_each_job(api):
+    defaults = {"frequency": "daily", "preferred_time": "07:00", "time_zone": "Asia/Tokyo"}
+    await api.import_jobs(
+        make_driven_job("job-a"),
+        make_driven_job("job-b", default_preferences=defaults),
+        make_driven_job("job-c", feature_type="other"),
+    )
+
+    first = await put(api, schedule=daily())
+    moved = await put(api, schedule=daily("18:00"))
+    out = await put(api, enabled=False)
+
+    assert [(run.job_id, run.local_time[10:]) for run in first.next_runs] == [
+        ("job-a", "T09:00:00+00:00"),
+        ("job-b", "T09:00:00+09:00"),
+    ]
+    assert not first.HasField("group_left")
+    assert moved.group_left == first.group_joined
+    assert out.group_left == moved.group_joined
+    assert not out.HasField("group_joined")
+    assert list(out.next_runs) == []
+
+
+async def test_without_a_job_the_next_run_is_by_the_default_or_there_is_none(api):
+    nothing = await put(api, "ada")
+    await put_default(api, schedule=daily(time_zone="Asia/Tokyo"))
+    by_default = await put(api, "bob")
+
+    assert list(nothing.next_runs) == []
+    assert [(run.job_id, run.time_zone) for run in by_default.next_runs] == [("", "Asia/Tokyo")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "paths"),
+    [
+        pytest.param({"tone": 5, "length": "", "sort_by": ["a"]}, ["tone", "length", "sort_by"]),
+        pytest.param({"sort_order": "up"}, ["sort_order"]),
+        pytest.param({"item_limit": 0}, ["item_limit"]),
+        pytest.param({"item_limit": 1_000_001}, ["item_limit"]),
+        pytest.param({"item_limit": 2.5}, ["item_limit"]),
+        pytest.param({"tags": "one", "categories": ["a", 5]}, ["tags", "categories[1]"]),
+        pytest.param({"focus_areas": ["a"] * 101}, ["focus_areas"]),
+        pytest.param({"custom_filters": ["a"]}, ["custom_filters"]),
+        pytest.param({"custom_filters": {"min_age": "old"}}, ["custom_filters.min_age"]),
+    ],
+)
+async def test_an_override_that_the_service_knows_is_checked(api, overrides, paths):
+    refusal = await refused(set_preference(api, make_preference(template_overrides=overrides)))
+
+    assert sorted(refusal.violations) == sorted(
+        f"preference.template_overrides.{path}" for path in paths
+    )
+
+
+async def test_overrides_that_are_right_or_unknown_are_kept(api):
+    overrides = {
+        "tone": "professional",
+        "length": "medium",
+        "categories": ["fashion", "beauty"],
+        "tags": ["trendy"],
+        "focus_areas": ["engagement"],
+        "sort_by": "popularity",
+        "sort_order": "desc",
+        "item_limit": 10,
+        "custom_filters": {"min_engagement": 3.5, "has_image": True},
+        "brand_voice": {"anything": [1, None]},
+    }
+
+    stored = await set_preference(api, make_preference(template_overrides=overrides))
+
+    assert MessageToDict(stored.template_overrides) == overrides

@@ -15,7 +15,7 @@ from batchwork.v1 import (
     validation_service_pb2,
 )
 from batchwork.v1.job_pb2 import JOB_SHAPE_INDIVIDUAL, Job
-from batchwork.v1.preference_pb2 import Preference
+from batchwork.v1.preference_pb2 import DefaultPreference, Preference
 from batchwork_server.rpc.values import timestamp_to
 from google.protobuf.message import Message
 
@@ -37,6 +37,10 @@ READS: dict[str, Message] = {
     "GetPreference": preference_service_pb2.GetPreferenceRequest(
         user_id=USER, feature_type=FEATURE
     ),
+    "GetDefaultPreference": preference_service_pb2.GetDefaultPreferenceRequest(
+        feature_type=FEATURE
+    ),
+    "ListGroupMembers": preference_service_pb2.ListGroupMembersRequest(group_key=1),
 }
 
 LISTS: dict[str, Message] = {
@@ -44,6 +48,8 @@ LISTS: dict[str, Message] = {
     "ListJobs": job_service_pb2.ListJobsRequest(),
     "ListUpcomingRuns": job_service_pb2.ListUpcomingRunsRequest(),
     "ListPreferences": preference_service_pb2.ListPreferencesRequest(),
+    "ListPreferenceGroups": preference_service_pb2.ListPreferenceGroupsRequest(),
+    "ListPreferenceChanges": preference_service_pb2.ListPreferenceChangesRequest(),
 }
 
 CHANGES: dict[str, Message] = {
@@ -64,13 +70,21 @@ CHANGES: dict[str, Message] = {
     "RunJob": job_service_pb2.RunJobRequest(job_id=JOB),
     "UpdateJob": job_service_pb2.UpdateJobRequest(job=Job(job_id=JOB, limit=5)),
     "DeleteJob": job_service_pb2.DeleteJobRequest(job_id=JOB),
+    "DeletePreference": preference_service_pb2.DeletePreferenceRequest(
+        user_id=USER, feature_type=FEATURE
+    ),
 }
 
-OF_THE_CALLER_ONLY = {"CreateBatch", "CreateJob", "ImportJobs", "SetPreference", "ValidateUsers"}
+OF_THE_CALLER_ONLY = {
+    *("CreateBatch", "CreateJob", "ImportJobs", "ValidateUsers"),
+    *("SetPreference", "BatchSetPreferences", "SetDefaultPreference"),
+    *("GetEffectivePreference", "PreviewSchedule"),
+}
 """What names nobody's things; each has a test of its own below."""
 
 TRIED_ELSEWHERE = {
     *("CancelBackfill", "GetBatchStatistics", "PurgeBatches", "UploadItems", "WatchBatches"),
+    "WatchPreferenceChanges",
 }
 """What takes a stream, never ends by itself, has nothing to name, or a name that the server makes;
 their own tests try them."""
@@ -103,6 +117,11 @@ async def things_of_ada(guarded: Api, guarded_server) -> None:
     preference = Preference(user_id=USER, feature_type=FEATURE, enabled=True)
     await guarded.preferences.SetPreference(
         preference_service_pb2.SetPreferenceRequest(preference=preference), metadata=ada
+    )
+    default = DefaultPreference(feature_type=FEATURE, enabled=True)
+    await guarded.preferences.SetDefaultPreference(
+        preference_service_pb2.SetDefaultPreferenceRequest(default_preference=default),
+        metadata=ada,
     )
     await guarded.finished(batch.batch_id, metadata=ada)
     await decide(guarded_server.application.store, JOB, tenant_id="blue")
@@ -236,6 +255,42 @@ async def test_a_preference_is_set_for_the_own_tenant(guarded):
 
     ada = await answer_of(guarded, "GetPreference", READS["GetPreference"], ADA)
     assert ada.preference.enabled
+
+
+@pytest.mark.usefixtures("things_of_ada")
+async def test_many_preferences_are_set_for_the_own_tenant(guarded):
+    preference = Preference(user_id=USER, feature_type=FEATURE, enabled=False)
+    request = preference_service_pb2.BatchSetPreferencesRequest(preferences=[preference])
+
+    answer = await guarded.preferences.BatchSetPreferences(request, metadata=as_caller(BOB))
+
+    assert answer.results[0].etag == "r1"
+    ada = await answer_of(guarded, "GetPreference", READS["GetPreference"], ADA)
+    assert ada.preference.enabled
+
+
+@pytest.mark.usefixtures("things_of_ada")
+async def test_a_default_is_set_for_the_own_tenant(guarded):
+    default = DefaultPreference(feature_type=FEATURE, enabled=False)
+    request = preference_service_pb2.SetDefaultPreferenceRequest(default_preference=default)
+
+    await guarded.preferences.SetDefaultPreference(request, metadata=as_caller(BOB))
+
+    ada = await answer_of(guarded, "GetDefaultPreference", READS["GetDefaultPreference"], ADA)
+    assert ada.default_preference.enabled
+
+
+@pytest.mark.usefixtures("things_of_ada")
+async def test_what_counts_for_a_user_is_what_the_own_tenant_says(guarded):
+    request = preference_service_pb2.GetEffectivePreferenceRequest(
+        user_id=USER, feature_type=FEATURE
+    )
+
+    ada = await answer_of(guarded, "GetEffectivePreference", request, ADA)
+    bob = await answer_of(guarded, "GetEffectivePreference", request, BOB)
+    olga = await answer_of(guarded, "GetEffectivePreference", as_operator_of(request, "blue"), OLGA)
+
+    assert (ada.enabled, bob.enabled, olga.enabled) == (True, False, True)
 
 
 async def test_users_are_validated_within_the_own_tenant(guarded, guarded_server):

@@ -27,14 +27,15 @@ REQUEST = Idempotency(request_id="request-1", request_hash="a")
 @pytest.fixture
 async def preferences(sqlite_url: str, clock: FakeClock) -> AsyncIterator[Preferences]:
     database = await open_database(sqlite_url)
-    yield Preferences(store=SqlStore(database), clock=clock)
+    yield Preferences(store=SqlStore(database), clock=clock, changed=lambda _tenant_id: None)
     await database.close()
 
 
 async def set_one(preferences: Preferences, wish: Wish = WISH, **options: Any) -> Preference:
-    return await preferences.set_preference(
+    done = await preferences.set_preference(
         wish, **{"user_id": "user_1", "feature_type": "posts", "tenant_id": TENANT} | options
     )
+    return done.preference
 
 
 async def get_one(preferences: Preferences) -> Preference:

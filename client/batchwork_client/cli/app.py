@@ -14,6 +14,7 @@ from batchwork_client.cli import (
     jobs,
     occurrences,
     plans,
+    preference_groups,
     preferences,
     statistics,
     upcoming,
@@ -89,4 +90,5 @@ occurrences.add_to(app)
 statistics.add_to(app)
 backfills.add_to(app)
 validation.add_to(app)
+preference_groups.add_to(preferences.group)
 app.add_typer(preferences.group, name="preferences")

@@ -1,16 +1,26 @@
-"""The commands about preferences: get, set, list."""
+"""The commands about preferences: get, set, set-many, delete, list."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from batchwork.v1.preference_pb2 import Preference
-from google.protobuf.json_format import MessageToJson
+from batchwork.v1.preference_service_pb2 import BatchSetPreferencesRequest
+from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
 
 from batchwork_client.cli.inputs import SCHEDULE_FORMS, InputError, schedule_from, values_from
 from batchwork_client.cli.output import time_in_words, write_facts, write_message, write_table
 from batchwork_client.cli.parameters import AsJson, Limit, RequestId
+from batchwork_client.cli.preference_words import (
+    group_cells,
+    group_facts,
+    run_facts,
+    schedule_in_words,
+)
 from batchwork_client.cli.session import command, session_of
 
 User = Annotated[str, typer.Argument(help="The id of the user.")]
@@ -73,10 +83,69 @@ async def set_preference(
     if not mask:
         raise InputError(["give --enabled, --disabled, --schedule or --override"])
     async with session.connect() as batchwork:
-        stored = await batchwork.preferences.set_preference(
+        done = await batchwork.preferences.set_preference(
             preference, update_mask=mask, request_id=request_id or None
         )
-    _show(stored, as_json=as_json)
+    if as_json:
+        write_message(done)
+        return
+    _show(done.preference, as_json=False, more=[*group_facts(done), *run_facts(done.next_runs)])
+
+
+@command(group, "set-many")
+async def batch_set_preferences(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(help="JSON list of preferences, as preferences get --json writes one.")
+    ],
+    request_id: RequestId = "",
+    as_json: AsJson = False,
+) -> None:
+    """Sets up to 1,000 preferences, all of them or none."""
+    session = session_of(context)
+    session.require_own_tenant("preferences set-many")
+    request = BatchSetPreferencesRequest()
+    try:
+        ParseDict({"preferences": json.loads(file.read_text(encoding="utf-8"))}, request)
+    except (OSError, ValueError, ParseError) as error:
+        raise InputError([f"{file}: {error}"]) from error
+    async with session.connect() as batchwork:
+        done = await batchwork.preferences.batch_set_preferences(
+            request.preferences, request_id=request_id or None
+        )
+    if as_json:
+        write_message(done)
+        return
+    write_table(
+        ("USER", "FEATURE", "CHANGED", "LEFT", "JOINED"),
+        [
+            (each.user_id, each.feature_type, _yes_or_no(each.changed), *group_cells(each))
+            for each in done.results
+        ],
+    )
+
+
+@command(group, "delete")
+async def delete_preference(
+    context: typer.Context,
+    user: User,
+    feature: Feature,
+    etag: Annotated[str, typer.Option(help="Refuses when the preference has another one.")] = "",
+    request_id: RequestId = "",
+    as_json: AsJson = False,
+) -> None:
+    """Deletes one user's preference for one feature; defaults count for the user then."""
+    session = session_of(context)
+    session.require_own_tenant("preferences delete")
+    async with session.connect() as batchwork:
+        done = await batchwork.preferences.delete_preference(
+            user, feature_type=feature, etag=etag, request_id=request_id or None
+        )
+    if as_json:
+        write_message(done)
+        return
+    left = str(done.group_left) if done.HasField("group_left") else ""
+    write_facts([("deleted", f"{user} / {feature}"), ("left group", left)])
 
 
 @command(group, "list")
@@ -115,12 +184,12 @@ def _row(preference: Preference) -> tuple[str, ...]:
         preference.user_id,
         preference.feature_type,
         _yes_or_no(preference.enabled),
-        _schedule(preference),
+        schedule_in_words(preference, "schedule", unset="the default"),
         time_in_words(preference, "update_time"),
     )
 
 
-def _show(preference: Preference, *, as_json: bool) -> None:
+def _show(preference: Preference, *, as_json: bool, more: Sequence[tuple[str, str]] = ()) -> None:
     if as_json:
         write_message(preference)
         return
@@ -130,19 +199,15 @@ def _show(preference: Preference, *, as_json: bool) -> None:
             ("user", preference.user_id),
             ("feature", preference.feature_type),
             ("enabled", _yes_or_no(preference.enabled)),
-            ("schedule", _schedule(preference)),
+            ("schedule", schedule_in_words(preference, "schedule", unset="the default")),
             ("overrides", MessageToJson(overrides, indent=None) if overrides.fields else ""),
             ("etag", preference.etag),
+            ("inactive", _yes_or_no(True) if preference.inactive else ""),
             ("changed", time_in_words(preference, "update_time")),
+            *more,
         ]
     )
 
 
 def _yes_or_no(answer: bool) -> str:
     return "yes" if answer else "no"
-
-
-def _schedule(preference: Preference) -> str:
-    if not preference.HasField("schedule"):
-        return "the job's"
-    return MessageToJson(preference.schedule, indent=None, preserving_proto_field_name=True)

@@ -57,11 +57,16 @@ async def list_upcoming_runs(
 
 
 def _row(run: UpcomingRun) -> tuple[str, ...]:
-    slot = run.scheduled_local_time[11:16]
     return (
         run.job_id,
         time_in_words(run, "due_time"),
         run.local_time.replace("T", " "),
         run.time_zone,
-        "; ".join(_RULES[rule].format(slot) for rule in run.rules if rule in _RULES),
+        rules_in_words(run),
     )
+
+
+def rules_in_words(run: UpcomingRun) -> str:
+    """Returns what was done about a local time that is not there once; empty for most."""
+    slot = run.scheduled_local_time[11:16]
+    return "; ".join(_RULES[rule].format(slot) for rule in run.rules if rule in _RULES)

@@ -27,13 +27,21 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61tchwork/v1/preference.proto\x12\x0c\x62\x61tchwork.v1\x1a\x1b\x62\x61tchwork/v1/schedule.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x02\n\nPreference\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x02 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x03 \x01(\x08\x12(\n\x08schedule\x18\x04 \x01(\x0b\x32\x16.batchwork.v1.Schedule\x12\x33\n\x12template_overrides\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61tchwork/v1/preference.proto\x12\x0c\x62\x61tchwork.v1\x1a\x1b\x62\x61tchwork/v1/schedule.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x02\n\nPreference\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x02 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x03 \x01(\x08\x12(\n\x08schedule\x18\x04 \x01(\x0b\x32\x16.batchwork.v1.Schedule\x12\x33\n\x12template_overrides\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08inactive\x18\t \x01(\x08\"\x89\x02\n\x11\x44\x65\x66\x61ultPreference\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\x12(\n\x08schedule\x18\x03 \x01(\x0b\x32\x16.batchwork.v1.Schedule\x12\x33\n\x12template_overrides\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa5\x02\n\x10PreferenceChange\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".batchwork.v1.PreferenceChangeKind\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x05\x12\x0f\n\x07\x65nabled\x18\x07 \x01(\x08\x12\x17\n\ngroup_left\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0cgroup_joined\x18\t \x01(\x03H\x01\x88\x01\x01\x42\r\n\x0b_group_leftB\x0f\n\r_group_joined*\xb8\x01\n\x10PreferenceOrigin\x12!\n\x1dPREFERENCE_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16PREFERENCE_ORIGIN_USER\x10\x01\x12$\n PREFERENCE_ORIGIN_TENANT_DEFAULT\x10\x02\x12!\n\x1dPREFERENCE_ORIGIN_JOB_DEFAULT\x10\x03\x12\x1c\n\x18PREFERENCE_ORIGIN_SERVER\x10\x04*\xaa\x01\n\x14PreferenceChangeKind\x12&\n\"PREFERENCE_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPREFERENCE_CHANGE_KIND_SET\x10\x01\x12\"\n\x1ePREFERENCE_CHANGE_KIND_DELETED\x10\x02\x12&\n\"PREFERENCE_CHANGE_KIND_DEFAULT_SET\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'batchwork.v1.preference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PREFERENCEORIGIN']._serialized_start=1000
+  _globals['_PREFERENCEORIGIN']._serialized_end=1184
+  _globals['_PREFERENCECHANGEKIND']._serialized_start=1187
+  _globals['_PREFERENCECHANGEKIND']._serialized_end=1357
   _globals['_PREFERENCE']._serialized_start=140
-  _globals['_PREFERENCE']._serialized_end=415
+  _globals['_PREFERENCE']._serialized_end=433
+  _globals['_DEFAULTPREFERENCE']._serialized_start=436
+  _globals['_DEFAULTPREFERENCE']._serialized_end=701
+  _globals['_PREFERENCECHANGE']._serialized_start=704
+  _globals['_PREFERENCECHANGE']._serialized_end=997
 # @@protoc_insertion_point(module_scope)

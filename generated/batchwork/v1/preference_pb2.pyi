@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,66 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PreferenceOrigin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PreferenceOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PreferenceOrigin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PREFERENCE_ORIGIN_UNSPECIFIED: _PreferenceOrigin.ValueType  # 0
+    """Nobody said it; the field is unset."""
+    PREFERENCE_ORIGIN_USER: _PreferenceOrigin.ValueType  # 1
+    """The user."""
+    PREFERENCE_ORIGIN_TENANT_DEFAULT: _PreferenceOrigin.ValueType  # 2
+    """The tenant's default for the feature."""
+    PREFERENCE_ORIGIN_JOB_DEFAULT: _PreferenceOrigin.ValueType  # 3
+    """The job: its `default_preferences`, and for a zone also its schedule."""
+    PREFERENCE_ORIGIN_SERVER: _PreferenceOrigin.ValueType  # 4
+    """A setting of the server, or what it does when nobody says anything."""
+
+class PreferenceOrigin(_PreferenceOrigin, metaclass=_PreferenceOriginEnumTypeWrapper):
+    """Says who said what a field of an effective preference is."""
+
+PREFERENCE_ORIGIN_UNSPECIFIED: PreferenceOrigin.ValueType  # 0
+"""Nobody said it; the field is unset."""
+PREFERENCE_ORIGIN_USER: PreferenceOrigin.ValueType  # 1
+"""The user."""
+PREFERENCE_ORIGIN_TENANT_DEFAULT: PreferenceOrigin.ValueType  # 2
+"""The tenant's default for the feature."""
+PREFERENCE_ORIGIN_JOB_DEFAULT: PreferenceOrigin.ValueType  # 3
+"""The job: its `default_preferences`, and for a zone also its schedule."""
+PREFERENCE_ORIGIN_SERVER: PreferenceOrigin.ValueType  # 4
+"""A setting of the server, or what it does when nobody says anything."""
+Global___PreferenceOrigin: _TypeAlias = PreferenceOrigin  # noqa: Y015
+
+class _PreferenceChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PreferenceChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PreferenceChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PREFERENCE_CHANGE_KIND_UNSPECIFIED: _PreferenceChangeKind.ValueType  # 0
+    """Never sent."""
+    PREFERENCE_CHANGE_KIND_SET: _PreferenceChangeKind.ValueType  # 1
+    """A user's preference was set, also for the first time."""
+    PREFERENCE_CHANGE_KIND_DELETED: _PreferenceChangeKind.ValueType  # 2
+    """A user's preference was deleted."""
+    PREFERENCE_CHANGE_KIND_DEFAULT_SET: _PreferenceChangeKind.ValueType  # 3
+    """The tenant's default for a feature was set."""
+
+class PreferenceChangeKind(_PreferenceChangeKind, metaclass=_PreferenceChangeKindEnumTypeWrapper):
+    """Says what a change of preferences did."""
+
+PREFERENCE_CHANGE_KIND_UNSPECIFIED: PreferenceChangeKind.ValueType  # 0
+"""Never sent."""
+PREFERENCE_CHANGE_KIND_SET: PreferenceChangeKind.ValueType  # 1
+"""A user's preference was set, also for the first time."""
+PREFERENCE_CHANGE_KIND_DELETED: PreferenceChangeKind.ValueType  # 2
+"""A user's preference was deleted."""
+PREFERENCE_CHANGE_KIND_DEFAULT_SET: PreferenceChangeKind.ValueType  # 3
+"""The tenant's default for a feature was set."""
+Global___PreferenceChangeKind: _TypeAlias = PreferenceChangeKind  # noqa: Y015
 
 @_typing.final
 class Preference(_message.Message):
@@ -33,6 +94,7 @@ class Preference(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    INACTIVE_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Names the user."""
     feature_type: _builtins.str
@@ -41,6 +103,10 @@ class Preference(_message.Message):
     """Tells whether the user wants the feature at all."""
     etag: _builtins.str
     """Changes with every change of the preference."""
+    inactive: _builtins.bool
+    """Tells that whoever keeps the user says that nothing is to be done for them
+    now. An import of preferences sets it.
+    """
     @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
         """Says when the user wants it; unset means the default of the job. A weekly
@@ -49,7 +115,13 @@ class Preference(_message.Message):
 
     @_builtins.property
     def template_overrides(self) -> _struct_pb2.Struct:
-        """Holds the user's changes to the template. At most 64 KiB as JSON."""
+        """Holds the user's changes to the template. At most 64 KiB as JSON. Names that
+        the service knows are checked: `tone`, `length` and `sort_by` (text of one
+        line), `sort_order` (`asc` or `desc`), `categories`, `tags` and
+        `focus_areas` (lists of at most 100 texts of one line), `item_limit` (1 to
+        1,000,000), `custom_filters` (filters, as a job has them). Other names are
+        kept as they are given.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -70,11 +142,137 @@ class Preference(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        inactive: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "inactive", b"inactive", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Preference: _TypeAlias = Preference  # noqa: Y015
+
+@_typing.final
+class DefaultPreference(_message.Message):
+    """Holds what a tenant wishes for a feature, for those of its users who say
+    nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    TEMPLATE_OVERRIDES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    feature_type: _builtins.str
+    """Names the feature."""
+    enabled: _builtins.bool
+    """Tells whether users without a preference of their own want the feature."""
+    etag: _builtins.str
+    """Changes with every change of the default."""
+    @_builtins.property
+    def schedule(self) -> _schedule_pb2.Schedule:
+        """Says when, for users who name no schedule; its zone also counts for users
+        whose schedule names none. Unset means the default of the job.
+        """
+
+    @_builtins.property
+    def template_overrides(self) -> _struct_pb2.Struct:
+        """Holds changes to the template, one by one below those of a user. At most 64
+        KiB as JSON.
+        """
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the default was set first."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the default changed last."""
+
+    def __init__(
+        self,
+        *,
+        feature_type: _builtins.str = ...,
+        enabled: _builtins.bool = ...,
+        schedule: _schedule_pb2.Schedule | None = ...,
+        template_overrides: _struct_pb2.Struct | None = ...,
+        etag: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefaultPreference: _TypeAlias = DefaultPreference  # noqa: Y015
+
+@_typing.final
+class PreferenceChange(_message.Message):
+    """Tells one change of the preferences of a tenant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    GROUP_LEFT_FIELD_NUMBER: _builtins.int
+    GROUP_JOINED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Counts the changes of the tenant from 1, without a gap."""
+    kind: Global___PreferenceChangeKind.ValueType
+    """Says what it did."""
+    feature_type: _builtins.str
+    """Names the feature."""
+    user_id: _builtins.str
+    """Names the user; empty for a default."""
+    revision: _builtins.int
+    """Counts the changes of this preference or default from 1."""
+    enabled: _builtins.bool
+    """Tells whether it is enabled after the change."""
+    group_left: _builtins.int
+    """Identifies the group that the user left; unset when there was none, or the
+    user stayed where they were.
+    """
+    group_joined: _builtins.int
+    """Identifies the group that the user joined; unset likewise."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when it happened; never before the change before it."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___PreferenceChangeKind.ValueType = ...,
+        feature_type: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        enabled: _builtins.bool = ...,
+        group_left: _builtins.int | None = ...,
+        group_joined: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "change_time", b"change_time", "group_joined", b"group_joined", "group_left", b"group_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "change_time", b"change_time", "enabled", b"enabled", "feature_type", b"feature_type", "group_joined", b"group_joined", "group_left", b"group_left", "kind", b"kind", "revision", b"revision", "sequence", b"sequence", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__group_joined: _TypeAlias = _typing.Literal["group_joined"]  # noqa: Y015
+    _WhichOneofArgType__group_joined: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined"]  # noqa: Y015
+    _WhichOneofReturnType__group_left: _TypeAlias = _typing.Literal["group_left"]  # noqa: Y015
+    _WhichOneofArgType__group_left: _TypeAlias = _typing.Literal["_group_left", b"_group_left"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_joined) -> _WhichOneofReturnType__group_joined | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_left) -> _WhichOneofReturnType__group_left | None: ...
+
+Global___PreferenceChange: _TypeAlias = PreferenceChange  # noqa: Y015

@@ -22,29 +22,83 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from batchwork.v1 import job_service_pb2 as batchwork_dot_v1_dot_job__service__pb2
 from batchwork.v1 import preference_pb2 as batchwork_dot_v1_dot_preference__pb2
+from batchwork.v1 import schedule_pb2 as batchwork_dot_v1_dot_schedule__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%batchwork/v1/preference_service.proto\x12\x0c\x62\x61tchwork.v1\x1a\x1d\x62\x61tchwork/v1/preference.proto\x1a google/protobuf/field_mask.proto\"P\n\x14GetPreferenceRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"E\n\x15GetPreferenceResponse\x12,\n\npreference\x18\x01 \x01(\x0b\x32\x18.batchwork.v1.Preference\"\x89\x01\n\x14SetPreferenceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\npreference\x18\x02 \x01(\x0b\x32\x18.batchwork.v1.Preference\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"E\n\x15SetPreferenceResponse\x12,\n\npreference\x18\x01 \x01(\x0b\x32\x18.batchwork.v1.Preference\"\x9b\x01\n\x16ListPreferencesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x04 \x01(\t\x12\x14\n\x07\x65nabled\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\ttenant_id\x18\x06 \x01(\tB\n\n\x08_enabled\"a\n\x17ListPreferencesResponse\x12-\n\x0bpreferences\x18\x01 \x03(\x0b\x32\x18.batchwork.v1.Preference\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa7\x02\n\x11PreferenceService\x12X\n\rGetPreference\x12\".batchwork.v1.GetPreferenceRequest\x1a#.batchwork.v1.GetPreferenceResponse\x12X\n\rSetPreference\x12\".batchwork.v1.SetPreferenceRequest\x1a#.batchwork.v1.SetPreferenceResponse\x12^\n\x0fListPreferences\x12$.batchwork.v1.ListPreferencesRequest\x1a%.batchwork.v1.ListPreferencesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%batchwork/v1/preference_service.proto\x12\x0c\x62\x61tchwork.v1\x1a\x1e\x62\x61tchwork/v1/job_service.proto\x1a\x1d\x62\x61tchwork/v1/preference.proto\x1a\x1b\x62\x61tchwork/v1/schedule.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"P\n\x14GetPreferenceRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"E\n\x15GetPreferenceResponse\x12,\n\npreference\x18\x01 \x01(\x0b\x32\x18.batchwork.v1.Preference\"\x89\x01\n\x14SetPreferenceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\npreference\x18\x02 \x01(\x0b\x32\x18.batchwork.v1.Preference\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\xc7\x01\n\x15SetPreferenceResponse\x12,\n\npreference\x18\x01 \x01(\x0b\x32\x18.batchwork.v1.Preference\x12\x17\n\ngroup_left\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0cgroup_joined\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12,\n\tnext_runs\x18\x04 \x03(\x0b\x32\x19.batchwork.v1.UpcomingRunB\r\n\x0b_group_leftB\x0f\n\r_group_joined\"b\n\x17\x44\x65letePreferenceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"B\n\x18\x44\x65letePreferenceResponse\x12\x17\n\ngroup_left\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_group_left\"\x90\x01\n\x1a\x42\x61tchSetPreferencesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x0bpreferences\x18\x02 \x03(\x0b\x32\x18.batchwork.v1.Preference\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\xaf\x01\n\x13SetPreferenceResult\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x04 \x01(\x08\x12\x17\n\ngroup_left\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0cgroup_joined\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\r\n\x0b_group_leftB\x0f\n\r_group_joined\"Q\n\x1b\x42\x61tchSetPreferencesResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.batchwork.v1.SetPreferenceResult\"F\n\x1bGetDefaultPreferenceRequest\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"[\n\x1cGetDefaultPreferenceResponse\x12;\n\x12\x64\x65\x66\x61ult_preference\x18\x01 \x01(\x0b\x32\x1f.batchwork.v1.DefaultPreference\"\x9f\x01\n\x1bSetDefaultPreferenceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12;\n\x12\x64\x65\x66\x61ult_preference\x18\x02 \x01(\x0b\x32\x1f.batchwork.v1.DefaultPreference\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"[\n\x1cSetDefaultPreferenceResponse\x12;\n\x12\x64\x65\x66\x61ult_preference\x18\x01 \x01(\x0b\x32\x1f.batchwork.v1.DefaultPreference\"i\n\x1dGetEffectivePreferenceRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\t\"\xc0\x04\n\x1eGetEffectivePreferenceResponse\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x36\n\x0e\x65nabled_origin\x18\x02 \x01(\x0e\x32\x1e.batchwork.v1.PreferenceOrigin\x12(\n\x08schedule\x18\x03 \x01(\x0b\x32\x16.batchwork.v1.Schedule\x12\x37\n\x0fschedule_origin\x18\x04 \x01(\x0e\x32\x1e.batchwork.v1.PreferenceOrigin\x12\x38\n\x10time_zone_origin\x18\x05 \x01(\x0e\x32\x1e.batchwork.v1.PreferenceOrigin\x12\x33\n\x12template_overrides\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12[\n\x10override_origins\x18\x07 \x03(\x0b\x32\x41.batchwork.v1.GetEffectivePreferenceResponse.OverrideOriginsEntry\x12\x10\n\x08inactive\x18\x08 \x01(\x08\x12\x0e\n\x06job_id\x18\t \x01(\t\x12,\n\tnext_runs\x18\n \x03(\x0b\x32\x19.batchwork.v1.UpcomingRun\x1aV\n\x14OverrideOriginsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x05value\x18\x02 \x01(\x0e\x32\x1e.batchwork.v1.PreferenceOrigin:\x02\x38\x01\"\xaa\x01\n\x16PreviewScheduleRequest\x12(\n\x08schedule\x18\x01 \x01(\x0b\x32\x16.batchwork.v1.Schedule\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x04 \x01(\x05\x12\x11\n\ttenant_id\x18\x05 \x01(\t\"|\n\x17PreviewScheduleResponse\x12\'\n\x04runs\x18\x01 \x03(\x0b\x32\x19.batchwork.v1.UpcomingRun\x12\x38\n\x10time_zone_origin\x18\x02 \x01(\x0e\x32\x1e.batchwork.v1.PreferenceOrigin\"\x80\x03\n\x0fPreferenceGroup\x12\x11\n\tgroup_key\x18\x01 \x01(\x03\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x02 \x01(\t\x12(\n\x08schedule\x18\x03 \x01(\x0b\x32\x16.batchwork.v1.Schedule\x12\x14\n\x0cmember_count\x18\x04 \x01(\x03\x12\x32\n\x12\x65\x66\x66\x65\x63tive_schedule\x18\x05 \x01(\x0b\x32\x16.batchwork.v1.Schedule\x12\x37\n\x0fschedule_origin\x18\x06 \x01(\x0e\x32\x1e.batchwork.v1.PreferenceOrigin\x12\x38\n\x10time_zone_origin\x18\x07 \x01(\x0e\x32\x1e.batchwork.v1.PreferenceOrigin\x12,\n\tnext_runs\x18\x08 \x03(\x0b\x32\x19.batchwork.v1.UpcomingRun\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x1bListPreferenceGroupsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x03 \x01(\t\x12\x12\n\nwith_empty\x18\x04 \x01(\x08\x12\x11\n\ttenant_id\x18\x05 \x01(\t\"f\n\x1cListPreferenceGroupsResponse\x12-\n\x06groups\x18\x01 \x03(\x0b\x32\x1d.batchwork.v1.PreferenceGroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\x17ListGroupMembersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\tgroup_key\x18\x03 \x01(\x03\x12\x11\n\ttenant_id\x18\x04 \x01(\t\"b\n\x18ListGroupMembersResponse\x12-\n\x0bpreferences\x18\x01 \x03(\x0b\x32\x18.batchwork.v1.Preference\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x1cListPreferenceChangesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\x05\x61\x66ter\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\ttenant_id\x18\x03 \x01(\tB\x08\n\x06_after\"`\n\x1dListPreferenceChangesResponse\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.batchwork.v1.PreferenceChange\x12\x0e\n\x06newest\x18\x02 \x01(\x03\"P\n\x1dWatchPreferenceChangesRequest\x12\x12\n\x05\x61\x66ter\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\ttenant_id\x18\x02 \x01(\tB\x08\n\x06_after\"\x90\x01\n\x1eWatchPreferenceChangesResponse\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.batchwork.v1.PreferenceWatchKind\x12.\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x1e.batchwork.v1.PreferenceChange\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\x03\"\x9b\x01\n\x16ListPreferencesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x04 \x01(\t\x12\x14\n\x07\x65nabled\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\ttenant_id\x18\x06 \x01(\tB\n\n\x08_enabled\"a\n\x17ListPreferencesResponse\x12-\n\x0bpreferences\x18\x01 \x03(\x0b\x32\x18.batchwork.v1.Preference\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa9\x01\n\x13PreferenceWatchKind\x12%\n!PREFERENCE_WATCH_KIND_UNSPECIFIED\x10\x00\x12 \n\x1cPREFERENCE_WATCH_KIND_CHANGE\x10\x01\x12#\n\x1fPREFERENCE_WATCH_KIND_HEARTBEAT\x10\x02\x12$\n PREFERENCE_WATCH_KIND_GOING_AWAY\x10\x03\x32\xe4\n\n\x11PreferenceService\x12X\n\rGetPreference\x12\".batchwork.v1.GetPreferenceRequest\x1a#.batchwork.v1.GetPreferenceResponse\x12X\n\rSetPreference\x12\".batchwork.v1.SetPreferenceRequest\x1a#.batchwork.v1.SetPreferenceResponse\x12\x61\n\x10\x44\x65letePreference\x12%.batchwork.v1.DeletePreferenceRequest\x1a&.batchwork.v1.DeletePreferenceResponse\x12j\n\x13\x42\x61tchSetPreferences\x12(.batchwork.v1.BatchSetPreferencesRequest\x1a).batchwork.v1.BatchSetPreferencesResponse\x12^\n\x0fListPreferences\x12$.batchwork.v1.ListPreferencesRequest\x1a%.batchwork.v1.ListPreferencesResponse\x12m\n\x14GetDefaultPreference\x12).batchwork.v1.GetDefaultPreferenceRequest\x1a*.batchwork.v1.GetDefaultPreferenceResponse\x12m\n\x14SetDefaultPreference\x12).batchwork.v1.SetDefaultPreferenceRequest\x1a*.batchwork.v1.SetDefaultPreferenceResponse\x12s\n\x16GetEffectivePreference\x12+.batchwork.v1.GetEffectivePreferenceRequest\x1a,.batchwork.v1.GetEffectivePreferenceResponse\x12^\n\x0fPreviewSchedule\x12$.batchwork.v1.PreviewScheduleRequest\x1a%.batchwork.v1.PreviewScheduleResponse\x12m\n\x14ListPreferenceGroups\x12).batchwork.v1.ListPreferenceGroupsRequest\x1a*.batchwork.v1.ListPreferenceGroupsResponse\x12\x61\n\x10ListGroupMembers\x12%.batchwork.v1.ListGroupMembersRequest\x1a&.batchwork.v1.ListGroupMembersResponse\x12p\n\x15ListPreferenceChanges\x12*.batchwork.v1.ListPreferenceChangesRequest\x1a+.batchwork.v1.ListPreferenceChangesResponse\x12u\n\x16WatchPreferenceChanges\x12+.batchwork.v1.WatchPreferenceChangesRequest\x1a,.batchwork.v1.WatchPreferenceChangesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'batchwork.v1.preference_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETPREFERENCEREQUEST']._serialized_start=120
-  _globals['_GETPREFERENCEREQUEST']._serialized_end=200
-  _globals['_GETPREFERENCERESPONSE']._serialized_start=202
-  _globals['_GETPREFERENCERESPONSE']._serialized_end=271
-  _globals['_SETPREFERENCEREQUEST']._serialized_start=274
-  _globals['_SETPREFERENCEREQUEST']._serialized_end=411
-  _globals['_SETPREFERENCERESPONSE']._serialized_start=413
-  _globals['_SETPREFERENCERESPONSE']._serialized_end=482
-  _globals['_LISTPREFERENCESREQUEST']._serialized_start=485
-  _globals['_LISTPREFERENCESREQUEST']._serialized_end=640
-  _globals['_LISTPREFERENCESRESPONSE']._serialized_start=642
-  _globals['_LISTPREFERENCESRESPONSE']._serialized_end=739
-  _globals['_PREFERENCESERVICE']._serialized_start=742
-  _globals['_PREFERENCESERVICE']._serialized_end=1037
+  _globals['_GETEFFECTIVEPREFERENCERESPONSE_OVERRIDEORIGINSENTRY']._loaded_options = None
+  _globals['_GETEFFECTIVEPREFERENCERESPONSE_OVERRIDEORIGINSENTRY']._serialized_options = b'8\001'
+  _globals['_PREFERENCEWATCHKIND']._serialized_start=4232
+  _globals['_PREFERENCEWATCHKIND']._serialized_end=4401
+  _globals['_GETPREFERENCEREQUEST']._serialized_start=244
+  _globals['_GETPREFERENCEREQUEST']._serialized_end=324
+  _globals['_GETPREFERENCERESPONSE']._serialized_start=326
+  _globals['_GETPREFERENCERESPONSE']._serialized_end=395
+  _globals['_SETPREFERENCEREQUEST']._serialized_start=398
+  _globals['_SETPREFERENCEREQUEST']._serialized_end=535
+  _globals['_SETPREFERENCERESPONSE']._serialized_start=538
+  _globals['_SETPREFERENCERESPONSE']._serialized_end=737
+  _globals['_DELETEPREFERENCEREQUEST']._serialized_start=739
+  _globals['_DELETEPREFERENCEREQUEST']._serialized_end=837
+  _globals['_DELETEPREFERENCERESPONSE']._serialized_start=839
+  _globals['_DELETEPREFERENCERESPONSE']._serialized_end=905
+  _globals['_BATCHSETPREFERENCESREQUEST']._serialized_start=908
+  _globals['_BATCHSETPREFERENCESREQUEST']._serialized_end=1052
+  _globals['_SETPREFERENCERESULT']._serialized_start=1055
+  _globals['_SETPREFERENCERESULT']._serialized_end=1230
+  _globals['_BATCHSETPREFERENCESRESPONSE']._serialized_start=1232
+  _globals['_BATCHSETPREFERENCESRESPONSE']._serialized_end=1313
+  _globals['_GETDEFAULTPREFERENCEREQUEST']._serialized_start=1315
+  _globals['_GETDEFAULTPREFERENCEREQUEST']._serialized_end=1385
+  _globals['_GETDEFAULTPREFERENCERESPONSE']._serialized_start=1387
+  _globals['_GETDEFAULTPREFERENCERESPONSE']._serialized_end=1478
+  _globals['_SETDEFAULTPREFERENCEREQUEST']._serialized_start=1481
+  _globals['_SETDEFAULTPREFERENCEREQUEST']._serialized_end=1640
+  _globals['_SETDEFAULTPREFERENCERESPONSE']._serialized_start=1642
+  _globals['_SETDEFAULTPREFERENCERESPONSE']._serialized_end=1733
+  _globals['_GETEFFECTIVEPREFERENCEREQUEST']._serialized_start=1735
+  _globals['_GETEFFECTIVEPREFERENCEREQUEST']._serialized_end=1840
+  _globals['_GETEFFECTIVEPREFERENCERESPONSE']._serialized_start=1843
+  _globals['_GETEFFECTIVEPREFERENCERESPONSE']._serialized_end=2419
+  _globals['_GETEFFECTIVEPREFERENCERESPONSE_OVERRIDEORIGINSENTRY']._serialized_start=2333
+  _globals['_GETEFFECTIVEPREFERENCERESPONSE_OVERRIDEORIGINSENTRY']._serialized_end=2419
+  _globals['_PREVIEWSCHEDULEREQUEST']._serialized_start=2422
+  _globals['_PREVIEWSCHEDULEREQUEST']._serialized_end=2592
+  _globals['_PREVIEWSCHEDULERESPONSE']._serialized_start=2594
+  _globals['_PREVIEWSCHEDULERESPONSE']._serialized_end=2718
+  _globals['_PREFERENCEGROUP']._serialized_start=2721
+  _globals['_PREFERENCEGROUP']._serialized_end=3105
+  _globals['_LISTPREFERENCEGROUPSREQUEST']._serialized_start=3108
+  _globals['_LISTPREFERENCEGROUPSREQUEST']._serialized_end=3237
+  _globals['_LISTPREFERENCEGROUPSRESPONSE']._serialized_start=3239
+  _globals['_LISTPREFERENCEGROUPSRESPONSE']._serialized_end=3341
+  _globals['_LISTGROUPMEMBERSREQUEST']._serialized_start=3343
+  _globals['_LISTGROUPMEMBERSREQUEST']._serialized_end=3445
+  _globals['_LISTGROUPMEMBERSRESPONSE']._serialized_start=3447
+  _globals['_LISTGROUPMEMBERSRESPONSE']._serialized_end=3545
+  _globals['_LISTPREFERENCECHANGESREQUEST']._serialized_start=3547
+  _globals['_LISTPREFERENCECHANGESREQUEST']._serialized_end=3645
+  _globals['_LISTPREFERENCECHANGESRESPONSE']._serialized_start=3647
+  _globals['_LISTPREFERENCECHANGESRESPONSE']._serialized_end=3743
+  _globals['_WATCHPREFERENCECHANGESREQUEST']._serialized_start=3745
+  _globals['_WATCHPREFERENCECHANGESREQUEST']._serialized_end=3825
+  _globals['_WATCHPREFERENCECHANGESRESPONSE']._serialized_start=3828
+  _globals['_WATCHPREFERENCECHANGESRESPONSE']._serialized_end=3972
+  _globals['_LISTPREFERENCESREQUEST']._serialized_start=3975
+  _globals['_LISTPREFERENCESREQUEST']._serialized_end=4130
+  _globals['_LISTPREFERENCESRESPONSE']._serialized_start=4132
+  _globals['_LISTPREFERENCESRESPONSE']._serialized_end=4229
+  _globals['_PREFERENCESERVICE']._serialized_start=4404
+  _globals['_PREFERENCESERVICE']._serialized_end=5784
 # @@protoc_insertion_point(module_scope)

@@ -3,12 +3,17 @@
 isort:skip_file
 """
 
+from batchwork.v1 import job_service_pb2 as _job_service_pb2
 from batchwork.v1 import preference_pb2 as _preference_pb2
+from batchwork.v1 import schedule_pb2 as _schedule_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +24,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PreferenceWatchKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PreferenceWatchKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PreferenceWatchKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PREFERENCE_WATCH_KIND_UNSPECIFIED: _PreferenceWatchKind.ValueType  # 0
+    """Never sent."""
+    PREFERENCE_WATCH_KIND_CHANGE: _PreferenceWatchKind.ValueType  # 1
+    """A change."""
+    PREFERENCE_WATCH_KIND_HEARTBEAT: _PreferenceWatchKind.ValueType  # 2
+    """Nothing has changed; the stream is alive."""
+    PREFERENCE_WATCH_KIND_GOING_AWAY: _PreferenceWatchKind.ValueType  # 3
+    """The server shuts down; the stream ends."""
+
+class PreferenceWatchKind(_PreferenceWatchKind, metaclass=_PreferenceWatchKindEnumTypeWrapper):
+    """Says what a message of the watch is."""
+
+PREFERENCE_WATCH_KIND_UNSPECIFIED: PreferenceWatchKind.ValueType  # 0
+"""Never sent."""
+PREFERENCE_WATCH_KIND_CHANGE: PreferenceWatchKind.ValueType  # 1
+"""A change."""
+PREFERENCE_WATCH_KIND_HEARTBEAT: PreferenceWatchKind.ValueType  # 2
+"""Nothing has changed; the stream is alive."""
+PREFERENCE_WATCH_KIND_GOING_AWAY: PreferenceWatchKind.ValueType  # 3
+"""The server shuts down; the stream ends."""
+Global___PreferenceWatchKind: _TypeAlias = PreferenceWatchKind  # noqa: Y015
 
 @_typing.final
 class GetPreferenceRequest(_message.Message):
@@ -119,22 +152,846 @@ class SetPreferenceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PREFERENCE_FIELD_NUMBER: _builtins.int
+    GROUP_LEFT_FIELD_NUMBER: _builtins.int
+    GROUP_JOINED_FIELD_NUMBER: _builtins.int
+    NEXT_RUNS_FIELD_NUMBER: _builtins.int
+    group_left: _builtins.int
+    """Identifies the group that the user left; unset when there was none, or the
+    user stayed where they were.
+    """
+    group_joined: _builtins.int
+    """Identifies the group that the user joined; unset likewise."""
     @_builtins.property
     def preference(self) -> _preference_pb2.Preference:
         """Holds the preference after the call."""
+
+    @_builtins.property
+    def next_runs(self) -> _containers.RepeatedCompositeFieldContainer[_job_service_pb2.UpcomingRun]:
+        """Tells when each job that preferences for this feature drive is due next for
+        the user, at the time of the answer: of at most 10 jobs, by id, paused ones
+        left out. Without such a job it holds what the schedules of the user and of
+        the tenant alone say, with an empty `job_id`. Empty when the preference is
+        not enabled or nothing is due.
+        """
 
     def __init__(
         self,
         *,
         preference: _preference_pb2.Preference | None = ...,
+        group_left: _builtins.int | None = ...,
+        group_joined: _builtins.int | None = ...,
+        next_runs: _abc.Iterable[_job_service_pb2.UpcomingRun] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["preference", b"preference"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "group_joined", b"group_joined", "group_left", b"group_left", "preference", b"preference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["preference", b"preference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "group_joined", b"group_joined", "group_left", b"group_left", "next_runs", b"next_runs", "preference", b"preference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__group_joined: _TypeAlias = _typing.Literal["group_joined"]  # noqa: Y015
+    _WhichOneofArgType__group_joined: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined"]  # noqa: Y015
+    _WhichOneofReturnType__group_left: _TypeAlias = _typing.Literal["group_left"]  # noqa: Y015
+    _WhichOneofArgType__group_left: _TypeAlias = _typing.Literal["_group_left", b"_group_left"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_joined) -> _WhichOneofReturnType__group_joined | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_left) -> _WhichOneofReturnType__group_left | None: ...
+
+Global___SetPreferenceResponse: _TypeAlias = SetPreferenceResponse  # noqa: Y015
+
+@_typing.final
+class DeletePreferenceRequest(_message.Message):
+    """Asks to delete one preference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    user_id: _builtins.str
+    """Names the user."""
+    feature_type: _builtins.str
+    """Names the feature."""
+    etag: _builtins.str
+    """When set, it must be that of the stored preference."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        feature_type: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "feature_type", b"feature_type", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SetPreferenceResponse: _TypeAlias = SetPreferenceResponse  # noqa: Y015
+Global___DeletePreferenceRequest: _TypeAlias = DeletePreferenceRequest  # noqa: Y015
+
+@_typing.final
+class DeletePreferenceResponse(_message.Message):
+    """Answers `DeletePreference`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_LEFT_FIELD_NUMBER: _builtins.int
+    group_left: _builtins.int
+    """Identifies the group that the user left; unset when there was none."""
+    def __init__(
+        self,
+        *,
+        group_left: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_group_left", b"_group_left", "group_left", b"group_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_left", b"_group_left", "group_left", b"group_left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__group_left: _TypeAlias = _typing.Literal["group_left"]  # noqa: Y015
+    _WhichOneofArgType__group_left: _TypeAlias = _typing.Literal["_group_left", b"_group_left"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_left) -> _WhichOneofReturnType__group_left | None: ...
+
+Global___DeletePreferenceResponse: _TypeAlias = DeletePreferenceResponse  # noqa: Y015
+
+@_typing.final
+class BatchSetPreferencesRequest(_message.Message):
+    """Asks to set many preferences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PREFERENCES_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    @_builtins.property
+    def preferences(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Preference]:
+        """Holds the preferences, 1 to 1,000, as for `SetPreference`; no two may have
+        the same user and feature.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Names the fields to change in each: `enabled`, `schedule`,
+        `template_overrides`. Optional; unset or `*` means all three.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        preferences: _abc.Iterable[_preference_pb2.Preference] | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preferences", b"preferences", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSetPreferencesRequest: _TypeAlias = BatchSetPreferencesRequest  # noqa: Y015
+
+@_typing.final
+class SetPreferenceResult(_message.Message):
+    """Tells what became of one preference of many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    GROUP_LEFT_FIELD_NUMBER: _builtins.int
+    GROUP_JOINED_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Names the user."""
+    feature_type: _builtins.str
+    """Names the feature."""
+    etag: _builtins.str
+    """Holds the etag after the call."""
+    changed: _builtins.bool
+    """Tells whether anything is different than before."""
+    group_left: _builtins.int
+    """Identifies the group that the user left, as in `SetPreferenceResponse`."""
+    group_joined: _builtins.int
+    """Identifies the group that the user joined, as in `SetPreferenceResponse`."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        feature_type: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        changed: _builtins.bool = ...,
+        group_left: _builtins.int | None = ...,
+        group_joined: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "group_joined", b"group_joined", "group_left", b"group_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "changed", b"changed", "etag", b"etag", "feature_type", b"feature_type", "group_joined", b"group_joined", "group_left", b"group_left", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__group_joined: _TypeAlias = _typing.Literal["group_joined"]  # noqa: Y015
+    _WhichOneofArgType__group_joined: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined"]  # noqa: Y015
+    _WhichOneofReturnType__group_left: _TypeAlias = _typing.Literal["group_left"]  # noqa: Y015
+    _WhichOneofArgType__group_left: _TypeAlias = _typing.Literal["_group_left", b"_group_left"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_joined) -> _WhichOneofReturnType__group_joined | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_left) -> _WhichOneofReturnType__group_left | None: ...
+
+Global___SetPreferenceResult: _TypeAlias = SetPreferenceResult  # noqa: Y015
+
+@_typing.final
+class BatchSetPreferencesResponse(_message.Message):
+    """Answers `BatchSetPreferences`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetPreferenceResult]:
+        """Tells what became of each, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___SetPreferenceResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSetPreferencesResponse: _TypeAlias = BatchSetPreferencesResponse  # noqa: Y015
+
+@_typing.final
+class GetDefaultPreferenceRequest(_message.Message):
+    """Asks for a tenant's default."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    feature_type: _builtins.str
+    """Names the feature."""
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    def __init__(
+        self,
+        *,
+        feature_type: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_type", b"feature_type", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDefaultPreferenceRequest: _TypeAlias = GetDefaultPreferenceRequest  # noqa: Y015
+
+@_typing.final
+class GetDefaultPreferenceResponse(_message.Message):
+    """Answers `GetDefaultPreference`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_PREFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def default_preference(self) -> _preference_pb2.DefaultPreference:
+        """Holds the default."""
+
+    def __init__(
+        self,
+        *,
+        default_preference: _preference_pb2.DefaultPreference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_preference", b"default_preference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_preference", b"default_preference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDefaultPreferenceResponse: _TypeAlias = GetDefaultPreferenceResponse  # noqa: Y015
+
+@_typing.final
+class SetDefaultPreferenceRequest(_message.Message):
+    """Asks to set a tenant's default."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DEFAULT_PREFERENCE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    @_builtins.property
+    def default_preference(self) -> _preference_pb2.DefaultPreference:
+        """Holds the default. `feature_type` names it; when `etag` is set, it must be
+        that of the stored default.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Names the fields to change: `enabled`, `schedule`, `template_overrides`.
+        Optional; unset or `*` means all three.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        default_preference: _preference_pb2.DefaultPreference | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_preference", b"default_preference", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_preference", b"default_preference", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDefaultPreferenceRequest: _TypeAlias = SetDefaultPreferenceRequest  # noqa: Y015
+
+@_typing.final
+class SetDefaultPreferenceResponse(_message.Message):
+    """Answers `SetDefaultPreference`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_PREFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def default_preference(self) -> _preference_pb2.DefaultPreference:
+        """Holds the default after the call."""
+
+    def __init__(
+        self,
+        *,
+        default_preference: _preference_pb2.DefaultPreference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_preference", b"default_preference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_preference", b"default_preference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDefaultPreferenceResponse: _TypeAlias = SetDefaultPreferenceResponse  # noqa: Y015
+
+@_typing.final
+class GetEffectivePreferenceRequest(_message.Message):
+    """Asks what counts for one user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Names the user."""
+    feature_type: _builtins.str
+    """Names the feature."""
+    job_id: _builtins.str
+    """Identifies the job whose defaults count. Optional; unset means the first, by
+    id, that preferences for this feature drive, if there is one.
+    """
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        feature_type: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_type", b"feature_type", "job_id", b"job_id", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEffectivePreferenceRequest: _TypeAlias = GetEffectivePreferenceRequest  # noqa: Y015
+
+@_typing.final
+class GetEffectivePreferenceResponse(_message.Message):
+    """Answers `GetEffectivePreference`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OverrideOriginsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _preference_pb2.PreferenceOrigin.ValueType
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _preference_pb2.PreferenceOrigin.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    ENABLED_ORIGIN_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ORIGIN_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_ORIGIN_FIELD_NUMBER: _builtins.int
+    TEMPLATE_OVERRIDES_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ORIGINS_FIELD_NUMBER: _builtins.int
+    INACTIVE_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    NEXT_RUNS_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    """Tells whether anything is to be done for the user."""
+    enabled_origin: _preference_pb2.PreferenceOrigin.ValueType
+    """Says who said so."""
+    schedule_origin: _preference_pb2.PreferenceOrigin.ValueType
+    """Says who said how often and at what time."""
+    time_zone_origin: _preference_pb2.PreferenceOrigin.ValueType
+    """Says who said the zone."""
+    inactive: _builtins.bool
+    """Tells that whoever keeps the user says that nothing is to be done for them."""
+    job_id: _builtins.str
+    """Identifies the job whose defaults count; empty when there is none."""
+    @_builtins.property
+    def schedule(self) -> _schedule_pb2.Schedule:
+        """Says when, with its zone; unset when nobody names a schedule."""
+
+    @_builtins.property
+    def template_overrides(self) -> _struct_pb2.Struct:
+        """Holds the changes to the template, merged by their names."""
+
+    @_builtins.property
+    def override_origins(self) -> _containers.ScalarMap[_builtins.str, _preference_pb2.PreferenceOrigin.ValueType]:
+        """Says who said each of them."""
+
+    @_builtins.property
+    def next_runs(self) -> _containers.RepeatedCompositeFieldContainer[_job_service_pb2.UpcomingRun]:
+        """Tells when the user is next due, as in `SetPreferenceResponse`; of the one
+        job at most.
+        """
+
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+        enabled_origin: _preference_pb2.PreferenceOrigin.ValueType = ...,
+        schedule: _schedule_pb2.Schedule | None = ...,
+        schedule_origin: _preference_pb2.PreferenceOrigin.ValueType = ...,
+        time_zone_origin: _preference_pb2.PreferenceOrigin.ValueType = ...,
+        template_overrides: _struct_pb2.Struct | None = ...,
+        override_origins: _abc.Mapping[_builtins.str, _preference_pb2.PreferenceOrigin.ValueType] | None = ...,
+        inactive: _builtins.bool = ...,
+        job_id: _builtins.str = ...,
+        next_runs: _abc.Iterable[_job_service_pb2.UpcomingRun] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule", "template_overrides", b"template_overrides"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "enabled_origin", b"enabled_origin", "inactive", b"inactive", "job_id", b"job_id", "next_runs", b"next_runs", "override_origins", b"override_origins", "schedule", b"schedule", "schedule_origin", b"schedule_origin", "template_overrides", b"template_overrides", "time_zone_origin", b"time_zone_origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEffectivePreferenceResponse: _TypeAlias = GetEffectivePreferenceResponse  # noqa: Y015
+
+@_typing.final
+class PreviewScheduleRequest(_message.Message):
+    """Asks when a schedule would be due."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    feature_type: _builtins.str
+    """Names the feature whose defaults lend a schedule without a zone its zone.
+    Optional; unset means the server's zone.
+    """
+    count: _builtins.int
+    """Sets how many due times to tell, 1 to 100. Optional; unset means 10."""
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    @_builtins.property
+    def schedule(self) -> _schedule_pb2.Schedule:
+        """Holds the schedule, by the rules of preferences."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the instant after which due times count. Optional; unset means now."""
+
+    def __init__(
+        self,
+        *,
+        schedule: _schedule_pb2.Schedule | None = ...,
+        feature_type: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        count: _builtins.int = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "feature_type", b"feature_type", "schedule", b"schedule", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewScheduleRequest: _TypeAlias = PreviewScheduleRequest  # noqa: Y015
+
+@_typing.final
+class PreviewScheduleResponse(_message.Message):
+    """Answers `PreviewSchedule`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_ORIGIN_FIELD_NUMBER: _builtins.int
+    time_zone_origin: _preference_pb2.PreferenceOrigin.ValueType
+    """Says who said the zone."""
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[_job_service_pb2.UpcomingRun]:
+        """Lists the due times in their order; `job_id` is empty."""
+
+    def __init__(
+        self,
+        *,
+        runs: _abc.Iterable[_job_service_pb2.UpcomingRun] | None = ...,
+        time_zone_origin: _preference_pb2.PreferenceOrigin.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runs", b"runs", "time_zone_origin", b"time_zone_origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewScheduleResponse: _TypeAlias = PreviewScheduleResponse  # noqa: Y015
+
+@_typing.final
+class PreferenceGroup(_message.Message):
+    """Holds the users of a feature whose enabled preferences name the same
+    schedule.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_KEY_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    MEMBER_COUNT_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_SCHEDULE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ORIGIN_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_ORIGIN_FIELD_NUMBER: _builtins.int
+    NEXT_RUNS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    group_key: _builtins.int
+    """Identifies the group."""
+    feature_type: _builtins.str
+    """Names the feature."""
+    member_count: _builtins.int
+    """Counts the members."""
+    schedule_origin: _preference_pb2.PreferenceOrigin.ValueType
+    """Says who said how often and at what time."""
+    time_zone_origin: _preference_pb2.PreferenceOrigin.ValueType
+    """Says who said the zone."""
+    @_builtins.property
+    def schedule(self) -> _schedule_pb2.Schedule:
+        """Holds the schedule that the members name; unset when they name none."""
+
+    @_builtins.property
+    def effective_schedule(self) -> _schedule_pb2.Schedule:
+        """Says when the group is due, with its zone: what comes of `schedule` with the
+        defaults of the tenant and of the first job, by id, that preferences for
+        this feature drive. Unset when nobody names a schedule.
+        """
+
+    @_builtins.property
+    def next_runs(self) -> _containers.RepeatedCompositeFieldContainer[_job_service_pb2.UpcomingRun]:
+        """Tells when the group is next due, as in `SetPreferenceResponse`."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the group got its first member."""
+
+    def __init__(
+        self,
+        *,
+        group_key: _builtins.int = ...,
+        feature_type: _builtins.str = ...,
+        schedule: _schedule_pb2.Schedule | None = ...,
+        member_count: _builtins.int = ...,
+        effective_schedule: _schedule_pb2.Schedule | None = ...,
+        schedule_origin: _preference_pb2.PreferenceOrigin.ValueType = ...,
+        time_zone_origin: _preference_pb2.PreferenceOrigin.ValueType = ...,
+        next_runs: _abc.Iterable[_job_service_pb2.UpcomingRun] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_schedule", b"effective_schedule", "schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_schedule", b"effective_schedule", "feature_type", b"feature_type", "group_key", b"group_key", "member_count", b"member_count", "next_runs", b"next_runs", "schedule", b"schedule", "schedule_origin", b"schedule_origin", "time_zone_origin", b"time_zone_origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreferenceGroup: _TypeAlias = PreferenceGroup  # noqa: Y015
+
+@_typing.final
+class ListPreferenceGroupsRequest(_message.Message):
+    """Asks for a page of groups."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    WITH_EMPTY_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
+    page_token: _builtins.str
+    """Continues after a page. The filters must be those of the first page."""
+    feature_type: _builtins.str
+    """Keeps groups of this feature."""
+    with_empty: _builtins.bool
+    """Lists groups without members, too."""
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        feature_type: _builtins.str = ...,
+        with_empty: _builtins.bool = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_type", b"feature_type", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id", "with_empty", b"with_empty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPreferenceGroupsRequest: _TypeAlias = ListPreferenceGroupsRequest  # noqa: Y015
+
+@_typing.final
+class ListPreferenceGroupsResponse(_message.Message):
+    """Answers `ListPreferenceGroups`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Continues after this page; empty when it was the last."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreferenceGroup]:
+        """Lists the groups by feature and key."""
+
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___PreferenceGroup] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPreferenceGroupsResponse: _TypeAlias = ListPreferenceGroupsResponse  # noqa: Y015
+
+@_typing.final
+class ListGroupMembersRequest(_message.Message):
+    """Asks for a page of the members of a group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    GROUP_KEY_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
+    page_token: _builtins.str
+    """Continues after a page. All else must be as for the first page."""
+    group_key: _builtins.int
+    """Identifies the group."""
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        group_key: _builtins.int = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_key", b"group_key", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGroupMembersRequest: _TypeAlias = ListGroupMembersRequest  # noqa: Y015
+
+@_typing.final
+class ListGroupMembersResponse(_message.Message):
+    """Answers `ListGroupMembers`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFERENCES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Continues after this page; empty when it was the last."""
+    @_builtins.property
+    def preferences(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Preference]:
+        """Lists the members' preferences by user."""
+
+    def __init__(
+        self,
+        *,
+        preferences: _abc.Iterable[_preference_pb2.Preference] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "preferences", b"preferences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGroupMembersResponse: _TypeAlias = ListGroupMembersResponse  # noqa: Y015
+
+@_typing.final
+class ListPreferenceChangesRequest(_message.Message):
+    """Asks for changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
+    after: _builtins.int
+    """Continues after this change; 0 means from the first one on. Optional; unset
+    means from the oldest one that is kept.
+    """
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        after: _builtins.int | None = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after", "page_size", b"page_size", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+
+Global___ListPreferenceChangesRequest: _TypeAlias = ListPreferenceChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListPreferenceChangesResponse(_message.Message):
+    """Answers `ListPreferenceChanges`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    newest: _builtins.int
+    """Holds the sequence of the newest change there is; 0 when there was none."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.PreferenceChange]:
+        """Lists the changes in their order; empty when nothing has changed since."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[_preference_pb2.PreferenceChange] | None = ...,
+        newest: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "newest", b"newest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPreferenceChangesResponse: _TypeAlias = ListPreferenceChangesResponse  # noqa: Y015
+
+@_typing.final
+class WatchPreferenceChangesRequest(_message.Message):
+    """Asks to be told changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    """Continues after this change; 0 means from the first one on. Optional; unset
+    means from now on.
+    """
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    def __init__(
+        self,
+        *,
+        after: _builtins.int | None = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+
+Global___WatchPreferenceChangesRequest: _TypeAlias = WatchPreferenceChangesRequest  # noqa: Y015
+
+@_typing.final
+class WatchPreferenceChangesResponse(_message.Message):
+    """Tells a change, or that the stream is alive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    kind: Global___PreferenceWatchKind.ValueType
+    """Says what the message is."""
+    after: _builtins.int
+    """Holds the sequence after which to go on."""
+    @_builtins.property
+    def change(self) -> _preference_pb2.PreferenceChange:
+        """Holds the change, with CHANGE."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___PreferenceWatchKind.ValueType = ...,
+        change: _preference_pb2.PreferenceChange | None = ...,
+        after: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "change", b"change", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPreferenceChangesResponse: _TypeAlias = WatchPreferenceChangesResponse  # noqa: Y015
 
 @_typing.final
 class ListPreferencesRequest(_message.Message):

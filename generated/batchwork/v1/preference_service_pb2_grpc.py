@@ -50,10 +50,60 @@ class PreferenceServiceStub:
                 request_serializer=batchwork_dot_v1_dot_preference__service__pb2.SetPreferenceRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.SetPreferenceResponse.FromString,
                 _registered_method=True)
+        self.DeletePreference = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/DeletePreference',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.DeletePreferenceRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.DeletePreferenceResponse.FromString,
+                _registered_method=True)
+        self.BatchSetPreferences = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/BatchSetPreferences',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.BatchSetPreferencesRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.BatchSetPreferencesResponse.FromString,
+                _registered_method=True)
         self.ListPreferences = channel.unary_unary(
                 '/batchwork.v1.PreferenceService/ListPreferences',
                 request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesResponse.FromString,
+                _registered_method=True)
+        self.GetDefaultPreference = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/GetDefaultPreference',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.GetDefaultPreferenceRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.GetDefaultPreferenceResponse.FromString,
+                _registered_method=True)
+        self.SetDefaultPreference = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/SetDefaultPreference',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.SetDefaultPreferenceRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.SetDefaultPreferenceResponse.FromString,
+                _registered_method=True)
+        self.GetEffectivePreference = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/GetEffectivePreference',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceResponse.FromString,
+                _registered_method=True)
+        self.PreviewSchedule = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/PreviewSchedule',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.PreviewScheduleRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.PreviewScheduleResponse.FromString,
+                _registered_method=True)
+        self.ListPreferenceGroups = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/ListPreferenceGroups',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsResponse.FromString,
+                _registered_method=True)
+        self.ListGroupMembers = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/ListGroupMembers',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersResponse.FromString,
+                _registered_method=True)
+        self.ListPreferenceChanges = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/ListPreferenceChanges',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceChangesRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceChangesResponse.FromString,
+                _registered_method=True)
+        self.WatchPreferenceChanges = channel.unary_stream(
+                '/batchwork.v1.PreferenceService/WatchPreferenceChanges',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.WatchPreferenceChangesRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.WatchPreferenceChangesResponse.FromString,
                 _registered_method=True)
 
 
@@ -90,12 +140,145 @@ class PreferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeletePreference(self, request, context):
+        """Deletes one user's preference for one feature; the defaults count for the
+        user from then on.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        NOT_FOUND         The user has set none. Do not retry.
+        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchSetPreferences(self, request, context):
+        """Sets up to 1,000 preferences, all of them or none.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE: everything that is
+        wrong with any of them. Do not retry.
+        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        ABORTED           ETAG_MISMATCH: somebody changed one. Read it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPreferences(self, request, context):
         """Lists preferences by feature and user, a page at a time.
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
         retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDefaultPreference(self, request, context):
+        """Returns the tenant's default for a feature.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        NOT_FOUND         The tenant has set none. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetDefaultPreference(self, request, context):
+        """Sets the tenant's default for a feature, and creates it when there is none.
+
+        It moves no user between groups: a group is named by what its members wish.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE. Do not retry.
+        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+        ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEffectivePreference(self, request, context):
+        """Returns what counts for one user and one feature, and who said each part of
+        it. There is an answer for every user, also for one who has set nothing.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        NOT_FOUND         The job that is named does not exist, or preferences for
+        this feature do not drive it. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewSchedule(self, request, context):
+        """Tells when a schedule that is not stored would be due, with what is done on
+        days on which clocks change.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPreferenceGroups(self, request, context):
+        """Lists the groups of users whose enabled preferences name the same schedule,
+        by feature and key, a page at a time.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+        retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGroupMembers(self, request, context):
+        """Lists the members of a group by user, a page at a time.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad key or page token. Do not retry.
+        NOT_FOUND         No such group, or not the caller's. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPreferenceChanges(self, request, context):
+        """Lists the changes of the tenant's preferences and defaults in their order,
+        from any change on. None is left out.
+
+        Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`).
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: changes after this one are not
+        kept any more, or it has not happened yet. Read the
+        preferences again and go on after `newest`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPreferenceChanges(self, request, context):
+        """Tells the changes of the tenant's preferences and defaults as they happen,
+        in their order, from any change on. None is left out.
+
+        The first message is a heartbeat that says after which change the watch
+        begins; another one comes after 15 seconds of silence.
+
+        Errors:
+        INVALID_ARGUMENT    FIELD_VIOLATION. Do not retry.
+        OUT_OF_RANGE        RESUME_TOKEN_EXPIRED, as for `ListPreferenceChanges`.
+        RESOURCE_EXHAUSTED  QUOTA_WATCHERS with RetryInfo: too many watchers.
+        UNAVAILABLE         SHUTTING_DOWN with RetryInfo, after GOING_AWAY. Go on
+        after the last change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,10 +297,60 @@ def add_PreferenceServiceServicer_to_server(servicer, server):
                     request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.SetPreferenceRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_preference__service__pb2.SetPreferenceResponse.SerializeToString,
             ),
+            'DeletePreference': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePreference,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.DeletePreferenceRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.DeletePreferenceResponse.SerializeToString,
+            ),
+            'BatchSetPreferences': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSetPreferences,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.BatchSetPreferencesRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.BatchSetPreferencesResponse.SerializeToString,
+            ),
             'ListPreferences': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPreferences,
                     request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesResponse.SerializeToString,
+            ),
+            'GetDefaultPreference': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDefaultPreference,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.GetDefaultPreferenceRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.GetDefaultPreferenceResponse.SerializeToString,
+            ),
+            'SetDefaultPreference': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetDefaultPreference,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.SetDefaultPreferenceRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.SetDefaultPreferenceResponse.SerializeToString,
+            ),
+            'GetEffectivePreference': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEffectivePreference,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceResponse.SerializeToString,
+            ),
+            'PreviewSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewSchedule,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.PreviewScheduleRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.PreviewScheduleResponse.SerializeToString,
+            ),
+            'ListPreferenceGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPreferenceGroups,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsResponse.SerializeToString,
+            ),
+            'ListGroupMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGroupMembers,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersResponse.SerializeToString,
+            ),
+            'ListPreferenceChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPreferenceChanges,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceChangesRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceChangesResponse.SerializeToString,
+            ),
+            'WatchPreferenceChanges': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPreferenceChanges,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.WatchPreferenceChangesRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.WatchPreferenceChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -191,6 +424,60 @@ class PreferenceService:
             _registered_method=True)
 
     @staticmethod
+    def DeletePreference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/DeletePreference',
+            batchwork_dot_v1_dot_preference__service__pb2.DeletePreferenceRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.DeletePreferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchSetPreferences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/BatchSetPreferences',
+            batchwork_dot_v1_dot_preference__service__pb2.BatchSetPreferencesRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.BatchSetPreferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListPreferences(request,
             target,
             options=(),
@@ -207,6 +494,222 @@ class PreferenceService:
             '/batchwork.v1.PreferenceService/ListPreferences',
             batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesRequest.SerializeToString,
             batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDefaultPreference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/GetDefaultPreference',
+            batchwork_dot_v1_dot_preference__service__pb2.GetDefaultPreferenceRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.GetDefaultPreferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetDefaultPreference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/SetDefaultPreference',
+            batchwork_dot_v1_dot_preference__service__pb2.SetDefaultPreferenceRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.SetDefaultPreferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEffectivePreference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/GetEffectivePreference',
+            batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/PreviewSchedule',
+            batchwork_dot_v1_dot_preference__service__pb2.PreviewScheduleRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.PreviewScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPreferenceGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/ListPreferenceGroups',
+            batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGroupMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/ListGroupMembers',
+            batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPreferenceChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/ListPreferenceChanges',
+            batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceChangesRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPreferenceChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/WatchPreferenceChanges',
+            batchwork_dot_v1_dot_preference__service__pb2.WatchPreferenceChangesRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.WatchPreferenceChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

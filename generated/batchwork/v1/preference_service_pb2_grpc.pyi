@@ -55,12 +55,105 @@ class PreferenceServiceStub:
       ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
       ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
     """
+    DeletePreference: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.DeletePreferenceRequest, _preference_service_pb2.DeletePreferenceResponse]
+    """Deletes one user's preference for one feature; the defaults count for the
+    user from then on.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         The user has set none. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+    """
+    BatchSetPreferences: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.BatchSetPreferencesRequest, _preference_service_pb2.BatchSetPreferencesResponse]
+    """Sets up to 1,000 preferences, all of them or none.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE: everything that is
+                        wrong with any of them. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      ABORTED           ETAG_MISMATCH: somebody changed one. Read it again.
+    """
     ListPreferences: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferencesRequest, _preference_service_pb2.ListPreferencesResponse]
     """Lists preferences by feature and user, a page at a time.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
+    """
+    GetDefaultPreference: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.GetDefaultPreferenceRequest, _preference_service_pb2.GetDefaultPreferenceResponse]
+    """Returns the tenant's default for a feature.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         The tenant has set none. Do not retry.
+    """
+    SetDefaultPreference: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.SetDefaultPreferenceRequest, _preference_service_pb2.SetDefaultPreferenceResponse]
+    """Sets the tenant's default for a feature, and creates it when there is none.
+
+    It moves no user between groups: a group is named by what its members wish.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+    """
+    GetEffectivePreference: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.GetEffectivePreferenceRequest, _preference_service_pb2.GetEffectivePreferenceResponse]
+    """Returns what counts for one user and one feature, and who said each part of
+    it. There is an answer for every user, also for one who has set nothing.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         The job that is named does not exist, or preferences for
+                        this feature do not drive it. Do not retry.
+    """
+    PreviewSchedule: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.PreviewScheduleRequest, _preference_service_pb2.PreviewScheduleResponse]
+    """Tells when a schedule that is not stored would be due, with what is done on
+    days on which clocks change.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE. Do not retry.
+    """
+    ListPreferenceGroups: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferenceGroupsRequest, _preference_service_pb2.ListPreferenceGroupsResponse]
+    """Lists the groups of users whose enabled preferences name the same schedule,
+    by feature and key, a page at a time.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+                        retry.
+    """
+    ListGroupMembers: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ListGroupMembersRequest, _preference_service_pb2.ListGroupMembersResponse]
+    """Lists the members of a group by user, a page at a time.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad key or page token. Do not retry.
+      NOT_FOUND         No such group, or not the caller's. Do not retry.
+    """
+    ListPreferenceChanges: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferenceChangesRequest, _preference_service_pb2.ListPreferenceChangesResponse]
+    """Lists the changes of the tenant's preferences and defaults in their order,
+    from any change on. None is left out.
+
+    Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`).
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: changes after this one are not
+                        kept any more, or it has not happened yet. Read the
+                        preferences again and go on after `newest`.
+    """
+    WatchPreferenceChanges: _grpc.UnaryStreamMultiCallable[_preference_service_pb2.WatchPreferenceChangesRequest, _preference_service_pb2.WatchPreferenceChangesResponse]
+    """Tells the changes of the tenant's preferences and defaults as they happen,
+    in their order, from any change on. None is left out.
+
+    The first message is a heartbeat that says after which change the watch
+    begins; another one comes after 15 seconds of silence.
+
+    Errors:
+      INVALID_ARGUMENT    FIELD_VIOLATION. Do not retry.
+      OUT_OF_RANGE        RESUME_TOKEN_EXPIRED, as for `ListPreferenceChanges`.
+      RESOURCE_EXHAUSTED  QUOTA_WATCHERS with RetryInfo: too many watchers.
+      UNAVAILABLE         SHUTTING_DOWN with RetryInfo, after GOING_AWAY. Go on
+                          after the last change.
     """
 
 @_typing.type_check_only
@@ -90,12 +183,105 @@ class PreferenceServiceAsyncStub(PreferenceServiceStub):
       ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
       ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
     """
+    DeletePreference: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.DeletePreferenceRequest, _preference_service_pb2.DeletePreferenceResponse]  # type: ignore[assignment]
+    """Deletes one user's preference for one feature; the defaults count for the
+    user from then on.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         The user has set none. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+    """
+    BatchSetPreferences: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.BatchSetPreferencesRequest, _preference_service_pb2.BatchSetPreferencesResponse]  # type: ignore[assignment]
+    """Sets up to 1,000 preferences, all of them or none.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE: everything that is
+                        wrong with any of them. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      ABORTED           ETAG_MISMATCH: somebody changed one. Read it again.
+    """
     ListPreferences: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferencesRequest, _preference_service_pb2.ListPreferencesResponse]  # type: ignore[assignment]
     """Lists preferences by feature and user, a page at a time.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
+    """
+    GetDefaultPreference: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetDefaultPreferenceRequest, _preference_service_pb2.GetDefaultPreferenceResponse]  # type: ignore[assignment]
+    """Returns the tenant's default for a feature.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         The tenant has set none. Do not retry.
+    """
+    SetDefaultPreference: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.SetDefaultPreferenceRequest, _preference_service_pb2.SetDefaultPreferenceResponse]  # type: ignore[assignment]
+    """Sets the tenant's default for a feature, and creates it when there is none.
+
+    It moves no user between groups: a group is named by what its members wish.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE. Do not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+      ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+    """
+    GetEffectivePreference: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetEffectivePreferenceRequest, _preference_service_pb2.GetEffectivePreferenceResponse]  # type: ignore[assignment]
+    """Returns what counts for one user and one feature, and who said each part of
+    it. There is an answer for every user, also for one who has set nothing.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         The job that is named does not exist, or preferences for
+                        this feature do not drive it. Do not retry.
+    """
+    PreviewSchedule: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.PreviewScheduleRequest, _preference_service_pb2.PreviewScheduleResponse]  # type: ignore[assignment]
+    """Tells when a schedule that is not stored would be due, with what is done on
+    days on which clocks change.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE. Do not retry.
+    """
+    ListPreferenceGroups: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferenceGroupsRequest, _preference_service_pb2.ListPreferenceGroupsResponse]  # type: ignore[assignment]
+    """Lists the groups of users whose enabled preferences name the same schedule,
+    by feature and key, a page at a time.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+                        retry.
+    """
+    ListGroupMembers: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListGroupMembersRequest, _preference_service_pb2.ListGroupMembersResponse]  # type: ignore[assignment]
+    """Lists the members of a group by user, a page at a time.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad key or page token. Do not retry.
+      NOT_FOUND         No such group, or not the caller's. Do not retry.
+    """
+    ListPreferenceChanges: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferenceChangesRequest, _preference_service_pb2.ListPreferenceChangesResponse]  # type: ignore[assignment]
+    """Lists the changes of the tenant's preferences and defaults in their order,
+    from any change on. None is left out.
+
+    Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`).
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: changes after this one are not
+                        kept any more, or it has not happened yet. Read the
+                        preferences again and go on after `newest`.
+    """
+    WatchPreferenceChanges: _aio.UnaryStreamMultiCallable[_preference_service_pb2.WatchPreferenceChangesRequest, _preference_service_pb2.WatchPreferenceChangesResponse]  # type: ignore[assignment]
+    """Tells the changes of the tenant's preferences and defaults as they happen,
+    in their order, from any change on. None is left out.
+
+    The first message is a heartbeat that says after which change the watch
+    begins; another one comes after 15 seconds of silence.
+
+    Errors:
+      INVALID_ARGUMENT    FIELD_VIOLATION. Do not retry.
+      OUT_OF_RANGE        RESUME_TOKEN_EXPIRED, as for `ListPreferenceChanges`.
+      RESOURCE_EXHAUSTED  QUOTA_WATCHERS with RetryInfo: too many watchers.
+      UNAVAILABLE         SHUTTING_DOWN with RetryInfo, after GOING_AWAY. Go on
+                          after the last change.
     """
 
 class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -136,6 +322,37 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def DeletePreference(
+        self,
+        request: _preference_service_pb2.DeletePreferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.DeletePreferenceResponse, _abc.Awaitable[_preference_service_pb2.DeletePreferenceResponse]]:
+        """Deletes one user's preference for one feature; the defaults count for the
+        user from then on.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          NOT_FOUND         The user has set none. Do not retry.
+          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+          ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchSetPreferences(
+        self,
+        request: _preference_service_pb2.BatchSetPreferencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.BatchSetPreferencesResponse, _abc.Awaitable[_preference_service_pb2.BatchSetPreferencesResponse]]:
+        """Sets up to 1,000 preferences, all of them or none.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE: everything that is
+                            wrong with any of them. Do not retry.
+          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+          ABORTED           ETAG_MISMATCH: somebody changed one. Read it again.
+        """
+
+    @_abc_1.abstractmethod
     def ListPreferences(
         self,
         request: _preference_service_pb2.ListPreferencesRequest,
@@ -146,6 +363,128 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                             retry.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDefaultPreference(
+        self,
+        request: _preference_service_pb2.GetDefaultPreferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.GetDefaultPreferenceResponse, _abc.Awaitable[_preference_service_pb2.GetDefaultPreferenceResponse]]:
+        """Returns the tenant's default for a feature.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          NOT_FOUND         The tenant has set none. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def SetDefaultPreference(
+        self,
+        request: _preference_service_pb2.SetDefaultPreferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.SetDefaultPreferenceResponse, _abc.Awaitable[_preference_service_pb2.SetDefaultPreferenceResponse]]:
+        """Sets the tenant's default for a feature, and creates it when there is none.
+
+        It moves no user between groups: a group is named by what its members wish.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE. Do not retry.
+          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+          ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
+        """
+
+    @_abc_1.abstractmethod
+    def GetEffectivePreference(
+        self,
+        request: _preference_service_pb2.GetEffectivePreferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.GetEffectivePreferenceResponse, _abc.Awaitable[_preference_service_pb2.GetEffectivePreferenceResponse]]:
+        """Returns what counts for one user and one feature, and who said each part of
+        it. There is an answer for every user, also for one who has set nothing.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          NOT_FOUND         The job that is named does not exist, or preferences for
+                            this feature do not drive it. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewSchedule(
+        self,
+        request: _preference_service_pb2.PreviewScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.PreviewScheduleResponse, _abc.Awaitable[_preference_service_pb2.PreviewScheduleResponse]]:
+        """Tells when a schedule that is not stored would be due, with what is done on
+        days on which clocks change.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPreferenceGroups(
+        self,
+        request: _preference_service_pb2.ListPreferenceGroupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.ListPreferenceGroupsResponse, _abc.Awaitable[_preference_service_pb2.ListPreferenceGroupsResponse]]:
+        """Lists the groups of users whose enabled preferences name the same schedule,
+        by feature and key, a page at a time.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+                            retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGroupMembers(
+        self,
+        request: _preference_service_pb2.ListGroupMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.ListGroupMembersResponse, _abc.Awaitable[_preference_service_pb2.ListGroupMembersResponse]]:
+        """Lists the members of a group by user, a page at a time.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad key or page token. Do not retry.
+          NOT_FOUND         No such group, or not the caller's. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPreferenceChanges(
+        self,
+        request: _preference_service_pb2.ListPreferenceChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.ListPreferenceChangesResponse, _abc.Awaitable[_preference_service_pb2.ListPreferenceChangesResponse]]:
+        """Lists the changes of the tenant's preferences and defaults in their order,
+        from any change on. None is left out.
+
+        Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`).
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: changes after this one are not
+                            kept any more, or it has not happened yet. Read the
+                            preferences again and go on after `newest`.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchPreferenceChanges(
+        self,
+        request: _preference_service_pb2.WatchPreferenceChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_preference_service_pb2.WatchPreferenceChangesResponse], _abc.AsyncIterator[_preference_service_pb2.WatchPreferenceChangesResponse]]:
+        """Tells the changes of the tenant's preferences and defaults as they happen,
+        in their order, from any change on. None is left out.
+
+        The first message is a heartbeat that says after which change the watch
+        begins; another one comes after 15 seconds of silence.
+
+        Errors:
+          INVALID_ARGUMENT    FIELD_VIOLATION. Do not retry.
+          OUT_OF_RANGE        RESUME_TOKEN_EXPIRED, as for `ListPreferenceChanges`.
+          RESOURCE_EXHAUSTED  QUOTA_WATCHERS with RetryInfo: too many watchers.
+          UNAVAILABLE         SHUTTING_DOWN with RetryInfo, after GOING_AWAY. Go on
+                              after the last change.
         """
 
 def add_PreferenceServiceServicer_to_server(servicer: PreferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,9 +1,9 @@
-"""The use cases of preferences: reading, setting and listing what users wish for."""
+"""The use cases of preferences: reading, setting, deleting and listing what users wish for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,23 +15,77 @@ from batchwork_server.domain.schedule import parse_schedule, render_schedule
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import EtagMismatch, InvalidArgument, NotFound, Violation
 from batchwork_server.logs import get_logger
-from batchwork_server.store.store import Store
+from batchwork_server.store.store import PreferenceKey, Store, Transaction
 
 WISH_FIELDS = tuple(item.name for item in fields(Wish))
 """What an update mask may name."""
 
-_METHOD = "SetPreference"
+MAX_PREFERENCES = 1000
+"""How many preferences one call sets."""
+
 _ANEW = Idempotency()
 
 log = get_logger(__name__)
 
 
-class Preferences:
-    """Keeps what the users of tenants wish for features."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WishedPreference:
+    """What one user is to wish for one feature.
 
-    def __init__(self, *, store: Store, clock: Clock) -> None:
+    Attributes:
+        etag: When given, that of the stored preference.
+    """
+
+    user_id: str
+    feature_type: str
+    wish: Wish
+    etag: str = ""
+
+    @property
+    def key(self) -> PreferenceKey:
+        return self.feature_type, self.user_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPreference:
+    """A preference that was set.
+
+    Attributes:
+        changed: Whether it is different than before.
+        group_left: The key of the group that the user left; None when they did not move.
+        group_joined: Likewise.
+    """
+
+    preference: Preference
+    changed: bool = False
+    group_left: int | None = None
+    group_joined: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetResult:
+    """What became of one preference of many; as ``SetPreference``, without its content."""
+
+    user_id: str
+    feature_type: str
+    etag: str
+    changed: bool
+    group_left: int | None
+    group_joined: int | None
+
+
+class Preferences:
+    """Keeps what the users of tenants wish for features.
+
+    Args:
+        changed: Is told the tenant whose preferences have changed, once that is durable; it must
+            not block.
+    """
+
+    def __init__(self, *, store: Store, clock: Clock, changed: Callable[[str], None]) -> None:
         self._store = store
         self._clock = clock
+        self._changed = changed
 
     async def get_preference(
         self, *, user_id: str, feature_type: str, tenant_id: str
@@ -58,7 +112,7 @@ class Preferences:
         etag: str = "",
         update_mask: Sequence[str] = (),
         idempotency: Idempotency = _ANEW,
-    ) -> Preference:
+    ) -> SetPreference:
         """Sets one user's preference for one feature, and creates it when there is none.
 
         Setting what is set already changes nothing, not even the etag.
@@ -78,32 +132,107 @@ class Preferences:
             EtagMismatch: somebody changed the preference; read it again.
             RequestIdReused: nothing was changed.
         """
-        masked = _check(wish, user_id=user_id, feature_type=feature_type, update_mask=update_mask)
-        now = self._clock.now()
-        key = {"user_id": user_id, "feature_type": feature_type}
-        request = {
-            "tenant_id": tenant_id,
-            "method": _METHOD,
-            "request_id": idempotency.request_id,
-        }
+        masked = masked_fields(update_mask)
+        violations = check_key(user_id, feature_type, path="preference")
+        violations += check_wish(wish, path="preference")
+        refuse_any([*violations, *check_mask(masked)])
+        wished = WishedPreference(user_id=user_id, feature_type=feature_type, wish=wish, etag=etag)
+        request = _request("SetPreference", tenant_id, idempotency)
         async with self._store.transaction() as tx:
+            first = await self._first_answer(tx, request, idempotency)
+            if first is not None:
+                return _answer_from(first)
+            [done] = await self._set(tx, [wished], masked, tenant_id=tenant_id)
             if idempotency.request_id:
-                first = await self._store.requests.replay(
-                    tx, **request, request_hash=idempotency.request_hash, now=now
-                )
-                if first is not None:
-                    return _answer_from(first)
-            name = (feature_type, user_id)
-            stored = (await self._store.preferences.lock(tx, [name], tenant_id=tenant_id)).get(name)
-            _match(etag, stored, **key)
-            base = stored or _unset(**key, now=now)
-            preference = _changed(base, wish, masked, now=now)
-            if preference.revision != base.revision:
-                await self._store.preferences.put(tx, [preference], tenant_id=tenant_id, now=now)
+                await self._store.requests.remember(tx, **request, answer=_answer_to(done))
+        if done.changed:
+            self._changed(tenant_id)
+        log.info(
+            "preference.set",
+            tenant_id=tenant_id,
+            user_id=user_id,
+            feature_type=feature_type,
+            revision=done.preference.revision,
+        )
+        return done
+
+    async def batch_set_preferences(
+        self,
+        wished: Sequence[WishedPreference],
+        *,
+        tenant_id: str,
+        update_mask: Sequence[str] = (),
+        idempotency: Idempotency = _ANEW,
+    ) -> list[SetResult]:
+        """Sets many preferences in one transaction, all of them or none.
+
+        Returns:
+            What became of each, in the same order.
+
+        Raises:
+            InvalidArgument: with everything that is wrong with any of them.
+            EtagMismatch: somebody changed one of them; read it again.
+            RequestIdReused: nothing was changed.
+        """
+        masked = masked_fields(update_mask)
+        refuse_any([*_check_many(wished), *check_mask(masked)])
+        request = _request("BatchSetPreferences", tenant_id, idempotency)
+        async with self._store.transaction() as tx:
+            first = await self._first_answer(tx, request, idempotency)
+            if first is not None:
+                return [SetResult(**result) for result in first["results"]]
+            done = await self._set(tx, wished, masked, tenant_id=tenant_id)
+            results = [_result_of(each) for each in done]
             if idempotency.request_id:
-                await self._store.requests.remember(tx, **request, answer=_answer_to(preference))
-        log.info("preference.set", tenant_id=tenant_id, revision=preference.revision, **key)
-        return preference
+                answer = {"results": [_plain(result) for result in results]}
+                await self._store.requests.remember(tx, **request, answer=answer)
+        changed = sum(result.changed for result in results)
+        if changed:
+            self._changed(tenant_id)
+        log.info("preferences.set", tenant_id=tenant_id, preferences=len(results), changed=changed)
+        return results
+
+    async def delete_preference(
+        self,
+        *,
+        user_id: str,
+        feature_type: str,
+        tenant_id: str,
+        etag: str = "",
+        idempotency: Idempotency = _ANEW,
+    ) -> int | None:
+        """Deletes one user's preference for one feature.
+
+        Returns:
+            The key of the group that the user left, if they were in one.
+
+        Raises:
+            NotFound: the user has set none.
+            EtagMismatch: somebody changed the preference; read it again.
+            RequestIdReused: nothing was changed.
+        """
+        key = (feature_type, user_id)
+        request = _request("DeletePreference", tenant_id, idempotency)
+        async with self._store.transaction() as tx:
+            first = await self._first_answer(tx, request, idempotency)
+            if first is not None:
+                group_left: int | None = first["group_left"]
+                return group_left
+            stored = (await self._store.preferences.lock(tx, [key], tenant_id=tenant_id)).get(key)
+            if stored is None:
+                raise NotFound("preference", f"{user_id}/{feature_type}")
+            match_etag(etag, stored.etag, name=_name_of(user_id, feature_type))
+            [change] = await self._store.preferences.delete(
+                tx, [stored], tenant_id=tenant_id, now=self._clock.now()
+            )
+            if idempotency.request_id:
+                answer = {"group_left": change.group_left}
+                await self._store.requests.remember(tx, **request, answer=answer)
+        self._changed(tenant_id)
+        log.info(
+            "preference.deleted", tenant_id=tenant_id, user_id=user_id, feature_type=feature_type
+        )
+        return change.group_left
 
     async def list_preferences(
         self,
@@ -115,37 +244,98 @@ class Preferences:
         """Returns a page by feature and user, and where the next one starts."""
         return await self._store.preferences.list(wanted, page_size=page_size, after=after)
 
+    async def _first_answer(
+        self, tx: Transaction, request: Mapping[str, str], idempotency: Idempotency
+    ) -> dict[str, Any] | None:
+        if not idempotency.request_id:
+            return None
+        return await self._store.requests.replay(
+            tx, **request, request_hash=idempotency.request_hash, now=self._clock.now()
+        )
 
-def _check(
-    wish: Wish, *, user_id: str, feature_type: str, update_mask: Sequence[str]
-) -> frozenset[str]:
-    """Returns the fields to set, or raises with everything that is wrong."""
-    masked = frozenset(WISH_FIELDS if not update_mask or "*" in update_mask else update_mask)
-    violations = check_key(user_id, feature_type, path="preference")
-    violations += check_wish(wish, path="preference")
-    violations += [
+    async def _set(
+        self,
+        tx: Transaction,
+        wished: Sequence[WishedPreference],
+        masked: frozenset[str],
+        *,
+        tenant_id: str,
+    ) -> list[SetPreference]:
+        stored = await self._store.preferences.lock(
+            tx, [each.key for each in wished], tenant_id=tenant_id
+        )
+        for each in wished:
+            found = stored.get(each.key)
+            match_etag(
+                each.etag,
+                None if found is None else found.etag,
+                name=_name_of(each.user_id, each.feature_type),
+            )
+        now = self._clock.now()
+        after = [
+            changed_preference(
+                stored.get(each.key) or unset_preference(each.user_id, each.feature_type, now=now),
+                each.wish,
+                masked,
+                now=now,
+            )
+            for each in wished
+        ]
+        differing = [
+            each for each in after if stored.get((each.feature_type, each.user_id)) != each
+        ]
+        changes = await self._store.preferences.put(tx, differing, tenant_id=tenant_id, now=now)
+        by_key = {(change.feature_type, change.user_id): change for change in changes}
+        return [
+            SetPreference(
+                preference=each,
+                changed=change is not None,
+                group_left=None if change is None else change.group_left,
+                group_joined=None if change is None else change.group_joined,
+            )
+            for each in after
+            for change in [by_key.get((each.feature_type, each.user_id))]
+        ]
+
+
+def masked_fields(update_mask: Sequence[str]) -> frozenset[str]:
+    """Returns the fields of a wish to set; empty or ``*`` means all."""
+    return frozenset(WISH_FIELDS if not update_mask or "*" in update_mask else update_mask)
+
+
+def check_mask(masked: frozenset[str]) -> list[Violation]:
+    """Returns what a mask names that is no field of a wish."""
+    return [
         Violation("update_mask", f"{quoted(name)} is none of {listed(WISH_FIELDS)}.")
         for name in sorted(masked.difference(WISH_FIELDS))
     ]
+
+
+def refuse_any(violations: Sequence[Violation]) -> None:
+    """Raises with everything that is wrong, if anything is."""
     if violations:
         raise InvalidArgument(violations)
-    return masked
 
 
-def _match(etag: str, stored: Preference | None, *, user_id: str, feature_type: str) -> None:
-    if not etag or (stored is not None and stored.etag == etag):
+def match_etag(etag: str, stored: str | None, *, name: str) -> None:
+    """Raises when an etag was given and is not that of what is stored.
+
+    Args:
+        stored: None when nothing is stored.
+        name: What it is about, for people.
+    """
+    if not etag or etag == stored:
         return
-    name = f"the preference of {quoted(user_id)} for {quoted(feature_type)}"
     if stored is None:
         raise EtagMismatch(f"There is no etag {quoted(etag)} to match: {name} is not set.")
     raise EtagMismatch(
-        f"Somebody changed {name}: its etag is {quoted(stored.etag)}, not {quoted(etag)}. Read it "
+        f"Somebody changed {name}: its etag is {quoted(stored)}, not {quoted(etag)}. Read it "
         "again.",
-        metadata={"etag": stored.etag},
+        metadata={"etag": stored},
     )
 
 
-def _unset(*, user_id: str, feature_type: str, now: datetime) -> Preference:
+def unset_preference(user_id: str, feature_type: str, *, now: datetime) -> Preference:
     """Returns what a preference is before it is set first: revision 0."""
     nothing = Wish()
     return Preference(
@@ -160,19 +350,79 @@ def _unset(*, user_id: str, feature_type: str, now: datetime) -> Preference:
     )
 
 
-def _changed(base: Preference, wish: Wish, masked: frozenset[str], *, now: datetime) -> Preference:
-    """Returns the preference with the masked fields set; itself when it is so already."""
-    differs = any(
+def changed_preference(
+    base: Preference,
+    wish: Wish,
+    masked: frozenset[str],
+    *,
+    now: datetime,
+    active: bool | None = None,
+) -> Preference:
+    """Returns the preference with the masked fields set; itself when it is so already.
+
+    Args:
+        active: None leaves it as it is.
+    """
+    active = base.active if active is None else active
+    differs = active != base.active or any(
         comparable(getattr(base, name)) != comparable(getattr(wish, name)) for name in masked
     )
     if base.revision > 0 and not differs:
         return base
     wished: dict[str, Any] = {name: getattr(wish, name) for name in masked}
-    return replace(base, **wished, revision=base.revision + 1, update_time=now)
+    return replace(base, **wished, active=active, revision=base.revision + 1, update_time=now)
 
 
-def _answer_to(preference: Preference) -> dict[str, Any]:
-    schedule = preference.schedule
+def _check_many(wished: Sequence[WishedPreference]) -> list[Violation]:
+    if not 1 <= len(wished) <= MAX_PREFERENCES:
+        message = f"{len(wished)} preferences; 1 to {MAX_PREFERENCES} are allowed."
+        return [Violation("preferences", message)]
+    violations: list[Violation] = []
+    for index, each in enumerate(wished):
+        path = f"preferences[{index}]"
+        violations += check_key(each.user_id, each.feature_type, path=path)
+        violations += check_wish(each.wish, path=path)
+    return [*violations, *repeated_keys(wished)]
+
+
+def repeated_keys(wished: Sequence[WishedPreference]) -> list[Violation]:
+    """Returns which of many preferences have the user and feature of one before."""
+    violations: list[Violation] = []
+    first_places: dict[PreferenceKey, int] = {}
+    for index, each in enumerate(wished):
+        first = first_places.setdefault(each.key, index)
+        if first != index:
+            name = _name_of(each.user_id, each.feature_type)
+            message = f"preferences[{first}] has {name} already."
+            violations.append(Violation(f"preferences[{index}]", message))
+    return violations
+
+
+def _name_of(user_id: str, feature_type: str) -> str:
+    return f"the preference of {quoted(user_id)} for {quoted(feature_type)}"
+
+
+def _request(method: str, tenant_id: str, idempotency: Idempotency) -> dict[str, str]:
+    return {"tenant_id": tenant_id, "method": method, "request_id": idempotency.request_id}
+
+
+def _result_of(done: SetPreference) -> SetResult:
+    return SetResult(
+        user_id=done.preference.user_id,
+        feature_type=done.preference.feature_type,
+        etag=done.preference.etag,
+        changed=done.changed,
+        group_left=done.group_left,
+        group_joined=done.group_joined,
+    )
+
+
+def _plain(result: SetResult) -> dict[str, Any]:
+    return {item.name: getattr(result, item.name) for item in fields(SetResult)}
+
+
+def _answer_to(done: SetPreference) -> dict[str, Any]:
+    preference, schedule = done.preference, done.preference.schedule
     return {
         "user_id": preference.user_id,
         "feature_type": preference.feature_type,
@@ -182,18 +432,26 @@ def _answer_to(preference: Preference) -> dict[str, Any]:
         "revision": preference.revision,
         "create_time": preference.create_time.isoformat(),
         "update_time": preference.update_time.isoformat(),
+        "active": preference.active,
+        "group_left": done.group_left,
+        "group_joined": done.group_joined,
     }
 
 
-def _answer_from(document: Mapping[str, Any]) -> Preference:
+def _answer_from(document: Mapping[str, Any]) -> SetPreference:
     schedule = document["schedule"]
-    return Preference(
-        user_id=document["user_id"],
-        feature_type=document["feature_type"],
-        enabled=document["enabled"],
-        schedule=None if schedule is None else parse_schedule(schedule, path="schedule")[0],
-        template_overrides=document["template_overrides"],
-        revision=document["revision"],
-        create_time=datetime.fromisoformat(document["create_time"]),
-        update_time=datetime.fromisoformat(document["update_time"]),
+    return SetPreference(
+        preference=Preference(
+            user_id=document["user_id"],
+            feature_type=document["feature_type"],
+            enabled=document["enabled"],
+            schedule=None if schedule is None else parse_schedule(schedule, path="schedule")[0],
+            template_overrides=document["template_overrides"],
+            revision=document["revision"],
+            create_time=datetime.fromisoformat(document["create_time"]),
+            update_time=datetime.fromisoformat(document["update_time"]),
+            active=document.get("active", True),
+        ),
+        group_left=document.get("group_left"),
+        group_joined=document.get("group_joined"),
     )

@@ -43,6 +43,7 @@ class _Done:
     events: int = 0
     requests: int = 0
     occurrences: int = 0
+    preference_changes: int = 0
 
 
 class Retention:
@@ -54,7 +55,8 @@ class Retention:
     Args:
         batches_are_kept: After their end, and occurrences after they were decided on; None means
             as long as the database.
-        events_are_kept: After the end of their batch; None means as long as the batch.
+        events_are_kept: After the end of their batch, and changes of preferences after they were
+            made; None means as long as the batch, and for ever.
 
     Attributes:
         wake: Set when there are rows to be removed.
@@ -88,7 +90,13 @@ class Retention:
         try:
             await self._run_with_reserve(done)
         finally:
-            if done.batches or done.rows or done.events or done.occurrences:
+            if (
+                done.batches
+                or done.rows
+                or done.events
+                or done.occurrences
+                or done.preference_changes
+            ):
                 log.info(
                     "retention.deleted",
                     batches=done.batches,
@@ -96,6 +104,7 @@ class Retention:
                     events=done.events,
                     requests=done.requests,
                     occurrences=done.occurrences,
+                    preference_changes=done.preference_changes,
                 )
 
     async def _run_with_reserve(self, done: _Done) -> None:
@@ -142,6 +151,8 @@ class Retention:
         done.rows += removed.row_count
         if removed.row_count or await self._forget_occurrences(done, now=now):
             return True
+        if await self._forget_preference_changes(done, now=now):
+            return True
         return await self._forget_events(done, now=now)
 
     async def _forget_occurrences(self, done: _Done, *, now: datetime) -> bool:
@@ -151,6 +162,15 @@ class Retention:
             before=now - self._batches_are_kept, limit=self._slice_rows
         )
         done.occurrences += forgotten
+        return forgotten > 0
+
+    async def _forget_preference_changes(self, done: _Done, *, now: datetime) -> bool:
+        if self._events_are_kept is None:
+            return False
+        forgotten = await self._store.preference_changes.forget(
+            before=now - self._events_are_kept, limit=self._slice_rows
+        )
+        done.preference_changes += forgotten
         return forgotten > 0
 
     async def _forget_events(self, done: _Done, *, now: datetime) -> bool:

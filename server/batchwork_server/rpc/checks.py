@@ -126,7 +126,7 @@ class Checks:
             self.required_id(f"{path}[{index}]", value) for index, value in enumerate(values)
         )
 
-    def count(self, path: str, values: Sequence[str], *, least: int = 0, most: int) -> None:
+    def count(self, path: str, values: Sequence[Any], *, least: int = 0, most: int) -> None:
         """Checks how many values there are."""
         if not least <= len(values) <= most:
             self.refuse(path, f"{len(values)} values; {least} to {most} are allowed.")

@@ -12,7 +12,11 @@ from batchwork.v1.job_service_pb2 import (
     ListOccurrencesRequest,
     ListUpcomingRunsRequest,
 )
-from batchwork.v1.preference_service_pb2 import ListPreferencesRequest
+from batchwork.v1.preference_service_pb2 import (
+    ListGroupMembersRequest,
+    ListPreferenceGroupsRequest,
+    ListPreferencesRequest,
+)
 
 from batchwork_server.domain.json_object import MAX_INTEGER, is_line
 from batchwork_server.rpc.checks import Checks
@@ -20,9 +24,11 @@ from batchwork_server.rpc.opaque import binding_of, read_token, write_token
 
 ListRequest: TypeAlias = (
     ListBatchesRequest
+    | ListGroupMembersRequest
     | ListItemsRequest
     | ListJobsRequest
     | ListOccurrencesRequest
+    | ListPreferenceGroupsRequest
     | ListPreferencesRequest
     | ListUpcomingRunsRequest
 )
@@ -62,6 +68,38 @@ def names_from(request: ListRequest, *, checks: Checks) -> tuple[str, str] | Non
             return None
         case [first, second] if _is_name(first) and _is_name(second):
             return first, second
+    _refuse(checks)
+    return None
+
+
+def token_after_name(request: ListRequest, name: str | None) -> str:
+    """Returns the token for the page after a name; empty without one."""
+    return "" if name is None else write_token(name, binding=_filters_of(request))
+
+
+def name_from(request: ListRequest, *, checks: Checks) -> str | None:
+    """Returns the name after which a page starts; none for the first page."""
+    match _values_from(request):
+        case None:
+            return None
+        case [str(name)] if _is_name(name):
+            return name
+    _refuse(checks)
+    return None
+
+
+def token_after_numbered(request: ListRequest, place: tuple[str, int] | None) -> str:
+    """Returns the token for the page after a name with a number; empty without one."""
+    return "" if place is None else write_token(*place, binding=_filters_of(request))
+
+
+def numbered_from(request: ListRequest, *, checks: Checks) -> tuple[str, int] | None:
+    """Returns the name with a number after which a page starts; none for the first page."""
+    match _values_from(request):
+        case None:
+            return None
+        case [str(name), int(number)] if _is_name(name) and 0 <= number <= MAX_INTEGER:
+            return name, number
     _refuse(checks)
     return None
 

@@ -3,37 +3,69 @@
 from __future__ import annotations
 
 from batchwork.v1 import preference_pb2 as messages
+from batchwork.v1 import preference_service_pb2 as service
 
+from batchwork_server.application.preference_changes import ToldChange
+from batchwork_server.application.preference_views import EffectiveView, GroupView
+from batchwork_server.application.preferences import SetResult, WishedPreference
 from batchwork_server.domain.preference import (
     MAX_OVERRIDES_BYTES,
+    DefaultPreference,
     Preference,
     Wish,
     check_key,
     check_wish,
 )
+from batchwork_server.domain.preference_groups import (
+    ChangeKind,
+    EffectiveSchedule,
+    Origin,
+    PreferenceChange,
+)
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.schedule_conversion import schedule_from, schedule_to
+from batchwork_server.rpc.upcoming_conversion import upcoming_run_to
 from batchwork_server.rpc.values import struct_to, timestamp_to
 
+_ORIGINS = {
+    origin: messages.PreferenceOrigin.Value(f"PREFERENCE_ORIGIN_{origin}") for origin in Origin
+}
+_KINDS = {
+    kind: messages.PreferenceChangeKind.Value(f"PREFERENCE_CHANGE_KIND_{kind}")
+    for kind in ChangeKind
+}
 
-def wish_from(path: str, preference: messages.Preference, *, checks: Checks) -> Wish:
-    """Returns what a preference wishes, and checks the names that it is found by."""
-    checks.add(check_key(preference.user_id, preference.feature_type, path=path))
-    checks.line(f"{path}.etag", preference.etag)
+
+def wish_from(
+    path: str, given: messages.Preference | messages.DefaultPreference, *, checks: Checks
+) -> Wish:
+    """Returns what a preference, or a default, wishes."""
+    checks.line(f"{path}.etag", given.etag)
     schedule = None
-    if preference.HasField("schedule"):
-        schedule = schedule_from(f"{path}.schedule", preference.schedule, checks=checks)
+    if given.HasField("schedule"):
+        schedule = schedule_from(f"{path}.schedule", given.schedule, checks=checks)
     wish = Wish(
-        enabled=preference.enabled,
+        enabled=given.enabled,
         schedule=schedule,
         template_overrides=checks.json_object(
             f"{path}.template_overrides",
-            preference.template_overrides,
+            given.template_overrides,
             most_bytes=MAX_OVERRIDES_BYTES,
         ),
     )
     checks.add(check_wish(wish, path=path))
     return wish
+
+
+def wished_from(path: str, given: messages.Preference, *, checks: Checks) -> WishedPreference:
+    """Returns a preference that is to be set, with the names that it is found by."""
+    checks.add(check_key(given.user_id, given.feature_type, path=path))
+    return WishedPreference(
+        user_id=given.user_id,
+        feature_type=given.feature_type,
+        wish=wish_from(path, given, checks=checks),
+        etag=given.etag,
+    )
 
 
 def preference_to(preference: Preference) -> messages.Preference:
@@ -47,4 +79,93 @@ def preference_to(preference: Preference) -> messages.Preference:
         etag=preference.etag,
         create_time=timestamp_to(preference.create_time),
         update_time=timestamp_to(preference.update_time),
+        inactive=not preference.active,
+    )
+
+
+def default_to(default: DefaultPreference) -> messages.DefaultPreference:
+    schedule = default.schedule
+    return messages.DefaultPreference(
+        feature_type=default.feature_type,
+        enabled=default.enabled,
+        schedule=None if schedule is None else schedule_to(schedule),
+        template_overrides=struct_to(default.template_overrides),
+        etag=default.etag,
+        create_time=timestamp_to(default.create_time),
+        update_time=timestamp_to(default.update_time),
+    )
+
+
+def result_to(result: SetResult) -> service.SetPreferenceResult:
+    return service.SetPreferenceResult(
+        user_id=result.user_id,
+        feature_type=result.feature_type,
+        etag=result.etag,
+        changed=result.changed,
+        group_left=result.group_left,
+        group_joined=result.group_joined,
+    )
+
+
+def origin_to(origin: Origin) -> messages.PreferenceOrigin.ValueType:
+    return _ORIGINS[origin]
+
+
+def effective_to(view: EffectiveView) -> service.GetEffectivePreferenceResponse:
+    effective = view.preference
+    response = service.GetEffectivePreferenceResponse(
+        enabled=effective.enabled,
+        enabled_origin=_ORIGINS[effective.enabled_origin],
+        template_overrides=struct_to(effective.template_overrides),
+        override_origins={
+            name: _ORIGINS[origin] for name, origin in effective.override_origins.items()
+        },
+        inactive=not effective.active,
+        job_id=view.job_id,
+        next_runs=[upcoming_run_to(run) for run in view.next_runs],
+    )
+    if effective.schedule is not None:
+        response.schedule.CopyFrom(schedule_to(effective.schedule.schedule))
+        response.schedule_origin = _ORIGINS[effective.schedule.origin]
+        response.time_zone_origin = _ORIGINS[effective.schedule.zone_origin]
+    return response
+
+
+def group_to(view: GroupView) -> service.PreferenceGroup:
+    group = view.group
+    message = service.PreferenceGroup(
+        group_key=group.group_key,
+        feature_type=group.feature_type,
+        schedule=None if group.schedule is None else schedule_to(group.schedule),
+        member_count=group.member_count,
+        next_runs=[upcoming_run_to(run) for run in view.next_runs],
+        create_time=timestamp_to(group.create_time),
+    )
+    effective: EffectiveSchedule | None = view.schedule
+    if effective is not None:
+        message.effective_schedule.CopyFrom(schedule_to(effective.schedule))
+        message.schedule_origin = _ORIGINS[effective.origin]
+        message.time_zone_origin = _ORIGINS[effective.zone_origin]
+    return message
+
+
+def change_to(change: PreferenceChange) -> messages.PreferenceChange:
+    return messages.PreferenceChange(
+        sequence=change.sequence,
+        change_time=timestamp_to(change.change_time),
+        kind=_KINDS[change.kind],
+        feature_type=change.feature_type,
+        user_id=change.user_id,
+        revision=change.revision,
+        enabled=change.enabled,
+        group_left=change.group_left,
+        group_joined=change.group_joined,
+    )
+
+
+def told_to(told: ToldChange) -> service.WatchPreferenceChangesResponse:
+    return service.WatchPreferenceChangesResponse(
+        kind=service.PreferenceWatchKind.Value(f"PREFERENCE_WATCH_KIND_{told.kind}"),
+        change=None if told.change is None else change_to(told.change),
+        after=told.after,
     )

@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from batchwork.v1 import preference_service_pb2 as messages
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
 
-from batchwork_server.application.preferences import WISH_FIELDS, Preferences
-from batchwork_server.rpc.checks import Checks
+from batchwork_server.application.default_preferences import DefaultPreferences
+from batchwork_server.application.preference_changes import PreferenceChanges
+from batchwork_server.application.preference_views import PreferenceViews
+from batchwork_server.application.preferences import (
+    MAX_PREFERENCES,
+    WISH_FIELDS,
+    Preferences,
+    repeated_keys,
+)
+from batchwork_server.domain.json_object import MAX_INTEGER
+from batchwork_server.domain.preference import check_schedule
+from batchwork_server.rpc.checks import MAX_PAGE_SIZE, Checks
 from batchwork_server.rpc.filters import preference_filter_from
 from batchwork_server.rpc.idempotency import idempotency_from
 from batchwork_server.rpc.interceptors import caller_of
-from batchwork_server.rpc.page_tokens import names_from, token_after_names
-from batchwork_server.rpc.preference_conversion import preference_to, wish_from
+from batchwork_server.rpc.page_tokens import (
+    name_from,
+    names_from,
+    numbered_from,
+    token_after_name,
+    token_after_names,
+    token_after_numbered,
+)
+from batchwork_server.rpc.preference_conversion import (
+    change_to,
+    default_to,
+    effective_to,
+    group_to,
+    origin_to,
+    preference_to,
+    result_to,
+    told_to,
+    wish_from,
+    wished_from,
+)
+from batchwork_server.rpc.schedule_conversion import schedule_from
+from batchwork_server.rpc.upcoming_conversion import upcoming_run_to
+
+_PREVIEWED = 10
 
 
 class PreferenceServicer(PreferenceServiceServicer):
     """Answers for what users wish; the contract says what each call means."""
 
-    def __init__(self, preferences: Preferences) -> None:
+    def __init__(
+        self,
+        preferences: Preferences,
+        *,
+        defaults: DefaultPreferences,
+        views: PreferenceViews,
+        changes: PreferenceChanges,
+    ) -> None:
         self._preferences = preferences
+        self._defaults = defaults
+        self._views = views
+        self._changes = changes
 
     async def GetPreference(
         self, request: messages.GetPreferenceRequest, context: Any
@@ -38,21 +82,68 @@ class PreferenceServicer(PreferenceServiceServicer):
     async def SetPreference(
         self, request: messages.SetPreferenceRequest, context: Any
     ) -> messages.SetPreferenceResponse:
-        checks, given = Checks(), request.preference
-        wish = wish_from("preference", given, checks=checks)
+        checks, tenant_id = Checks(), caller_of().tenant_id
+        wished = wished_from("preference", request.preference, checks=checks)
         update_mask = checks.mask("update_mask", request.update_mask, WISH_FIELDS)
         idempotency = idempotency_from(request, checks=checks)
         checks.done()
-        preference = await self._preferences.set_preference(
-            wish,
-            user_id=given.user_id,
-            feature_type=given.feature_type,
-            tenant_id=caller_of().tenant_id,
-            etag=given.etag,
+        done = await self._preferences.set_preference(
+            wished.wish,
+            user_id=wished.user_id,
+            feature_type=wished.feature_type,
+            tenant_id=tenant_id,
+            etag=wished.etag,
             update_mask=update_mask,
             idempotency=idempotency,
         )
-        return messages.SetPreferenceResponse(preference=preference_to(preference))
+        next_runs = await self._views.next_runs(done.preference, tenant_id=tenant_id)
+        return messages.SetPreferenceResponse(
+            preference=preference_to(done.preference),
+            group_left=done.group_left,
+            group_joined=done.group_joined,
+            next_runs=[upcoming_run_to(run) for run in next_runs],
+        )
+
+    async def DeletePreference(
+        self, request: messages.DeletePreferenceRequest, context: Any
+    ) -> messages.DeletePreferenceResponse:
+        checks = Checks()
+        user_id = checks.name("user_id", request.user_id)
+        feature_type = checks.name("feature_type", request.feature_type)
+        etag = checks.line("etag", request.etag)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        group_left = await self._preferences.delete_preference(
+            user_id=user_id,
+            feature_type=feature_type,
+            tenant_id=caller_of().tenant_id,
+            etag=etag,
+            idempotency=idempotency,
+        )
+        return messages.DeletePreferenceResponse(group_left=group_left)
+
+    async def BatchSetPreferences(
+        self, request: messages.BatchSetPreferencesRequest, context: Any
+    ) -> messages.BatchSetPreferencesResponse:
+        checks = Checks()
+        checks.count("preferences", request.preferences, least=1, most=MAX_PREFERENCES)
+        wished = [
+            wished_from(f"preferences[{index}]", given, checks=checks)
+            for index, given in enumerate(request.preferences[:MAX_PREFERENCES])
+        ]
+        checks.add(repeated_keys(wished))
+        update_mask = checks.mask("update_mask", request.update_mask, WISH_FIELDS)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        results = await self._preferences.batch_set_preferences(
+            wished,
+            tenant_id=caller_of().tenant_id,
+            update_mask=update_mask,
+            idempotency=idempotency,
+        )
+        return messages.BatchSetPreferencesResponse(
+            results=[result_to(result) for result in results]
+        )
 
     async def ListPreferences(
         self, request: messages.ListPreferencesRequest, context: Any
@@ -69,3 +160,148 @@ class PreferenceServicer(PreferenceServiceServicer):
             preferences=[preference_to(preference) for preference in preferences],
             next_page_token=token_after_names(request, last),
         )
+
+    async def GetDefaultPreference(
+        self, request: messages.GetDefaultPreferenceRequest, context: Any
+    ) -> messages.GetDefaultPreferenceResponse:
+        checks = Checks()
+        feature_type = checks.name("feature_type", request.feature_type)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        checks.done()
+        default = await self._defaults.get_default_preference(feature_type, tenant_id=tenant_id)
+        return messages.GetDefaultPreferenceResponse(default_preference=default_to(default))
+
+    async def SetDefaultPreference(
+        self, request: messages.SetDefaultPreferenceRequest, context: Any
+    ) -> messages.SetDefaultPreferenceResponse:
+        checks, given = Checks(), request.default_preference
+        feature_type = checks.name("default_preference.feature_type", given.feature_type)
+        wish = wish_from("default_preference", given, checks=checks)
+        update_mask = checks.mask("update_mask", request.update_mask, WISH_FIELDS)
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        default = await self._defaults.set_default_preference(
+            wish,
+            feature_type=feature_type,
+            tenant_id=caller_of().tenant_id,
+            etag=given.etag,
+            update_mask=update_mask,
+            idempotency=idempotency,
+        )
+        return messages.SetDefaultPreferenceResponse(default_preference=default_to(default))
+
+    async def GetEffectivePreference(
+        self, request: messages.GetEffectivePreferenceRequest, context: Any
+    ) -> messages.GetEffectivePreferenceResponse:
+        checks = Checks()
+        user_id = checks.name("user_id", request.user_id)
+        feature_type = checks.name("feature_type", request.feature_type)
+        job_id = checks.optional_id("job_id", request.job_id)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        checks.done()
+        view = await self._views.get_effective_preference(
+            user_id=user_id, feature_type=feature_type, tenant_id=tenant_id, job_id=job_id
+        )
+        return effective_to(view)
+
+    async def PreviewSchedule(
+        self, request: messages.PreviewScheduleRequest, context: Any
+    ) -> messages.PreviewScheduleResponse:
+        checks = Checks()
+        schedule = schedule_from("schedule", request.schedule, checks=checks)
+        if schedule is not None:
+            checks.add(check_schedule(schedule, path="schedule"))
+        feature_type = checks.line("feature_type", request.feature_type)
+        after = None
+        if request.HasField("start_time"):
+            after = checks.moment("start_time", request.start_time)
+        count = checks.set_whole("count", request.count, least=1, most=MAX_PAGE_SIZE)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        checks.done()
+        assert schedule is not None  # noqa: S101  else it was refused
+        runs, zone_origin = await self._views.preview_schedule(
+            schedule,
+            feature_type=feature_type,
+            tenant_id=tenant_id,
+            after=after,
+            count=count or _PREVIEWED,
+        )
+        return messages.PreviewScheduleResponse(
+            runs=[upcoming_run_to(run) for run in runs], time_zone_origin=origin_to(zone_origin)
+        )
+
+    async def ListPreferenceGroups(
+        self, request: messages.ListPreferenceGroupsRequest, context: Any
+    ) -> messages.ListPreferenceGroupsResponse:
+        checks = Checks()
+        feature_type = checks.line("feature_type", request.feature_type)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        page_size = checks.page_size(request.page_size)
+        after = numbered_from(request, checks=checks)
+        checks.done()
+        views, last = await self._views.list_preference_groups(
+            tenant_id=tenant_id,
+            feature_type=feature_type,
+            with_empty=request.with_empty,
+            page_size=page_size,
+            after=after,
+        )
+        return messages.ListPreferenceGroupsResponse(
+            groups=[group_to(view) for view in views],
+            next_page_token=token_after_numbered(request, last),
+        )
+
+    async def ListGroupMembers(
+        self, request: messages.ListGroupMembersRequest, context: Any
+    ) -> messages.ListGroupMembersResponse:
+        checks = Checks()
+        group_key = checks.whole("group_key", request.group_key, least=1, most=MAX_INTEGER)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        page_size = checks.page_size(request.page_size)
+        after = name_from(request, checks=checks)
+        checks.done()
+        members, last = await self._views.list_group_members(
+            group_key, tenant_id=tenant_id, page_size=page_size, after=after
+        )
+        return messages.ListGroupMembersResponse(
+            preferences=[preference_to(member) for member in members],
+            next_page_token=token_after_name(request, last),
+        )
+
+    async def ListPreferenceChanges(
+        self, request: messages.ListPreferenceChangesRequest, context: Any
+    ) -> messages.ListPreferenceChangesResponse:
+        checks = Checks()
+        after = _after_from(request, checks=checks)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        page_size = checks.page_size(request.page_size)
+        checks.done()
+        changes, newest = await self._changes.list_preference_changes(
+            tenant_id=tenant_id, after=after, page_size=page_size
+        )
+        return messages.ListPreferenceChangesResponse(
+            changes=[change_to(change) for change in changes], newest=newest
+        )
+
+    async def WatchPreferenceChanges(
+        self, request: messages.WatchPreferenceChangesRequest, context: Any
+    ) -> AsyncGenerator[messages.WatchPreferenceChangesResponse, None]:
+        checks = Checks()
+        after = _after_from(request, checks=checks)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        checks.done()
+        told = self._changes.watch_preference_changes(tenant_id=tenant_id, after=after)
+        async with aclosing(told):
+            async for message in told:
+                yield told_to(message)
+
+
+def _after_from(
+    request: messages.ListPreferenceChangesRequest | messages.WatchPreferenceChangesRequest,
+    *,
+    checks: Checks,
+) -> int | None:
+    """Returns the number of the change after which to go on; none when it is unset."""
+    if not request.HasField("after"):
+        return None
+    return checks.whole("after", request.after, least=0, most=MAX_INTEGER)

@@ -20,8 +20,11 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
+from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
+from batchwork_server.application.preference_changes import PreferenceChanges
+from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
@@ -77,6 +80,9 @@ class RpcServer:
         occurrences: Behind the list of occurrences of JobService.
         backfills: Behind the backfills of JobService.
         preferences: Behind PreferenceService.
+        default_preferences: Likewise.
+        preference_views: Likewise.
+        preference_changes: Likewise.
         validation: Behind ValidationService.
         watching: Behind the watches of BatchService.
         credentials: Who may call; None lets everybody in.
@@ -101,6 +107,9 @@ class RpcServer:
         occurrences: Occurrences,
         backfills: Backfills,
         preferences: Preferences,
+        default_preferences: DefaultPreferences,
+        preference_views: PreferenceViews,
+        preference_changes: PreferenceChanges,
         validation: Validation,
         watching: Watching,
         statistics: Statistics,
@@ -138,7 +147,15 @@ class RpcServer:
         add_JobServiceServicer_to_server(
             JobServicer(jobs, batches, upcoming, occurrences, backfills), guarded
         )
-        add_PreferenceServiceServicer_to_server(PreferenceServicer(preferences), guarded)
+        add_PreferenceServiceServicer_to_server(
+            PreferenceServicer(
+                preferences,
+                defaults=default_preferences,
+                views=preference_views,
+                changes=preference_changes,
+            ),
+            guarded,
+        )
         add_ValidationServiceServicer_to_server(ValidationServicer(validation), guarded)
         add_HealthServicer_to_server(self._health, guarded)
         if reflection:
