@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
+from os import PathLike
+from pathlib import Path
 
 import grpc
 from batchwork.v1 import preference_service_pb2 as messages
@@ -100,6 +103,34 @@ class Preferences:
         if update_mask:
             request.update_mask.CopyFrom(FieldMask(paths=update_mask))
         return await self._calls.unary(self._stub.BatchSetPreferences, request)
+
+    async def import_preferences(
+        self,
+        preferences: str | PathLike[str],
+        *,
+        validate_only: bool = False,
+        request_id: str | None = None,
+    ) -> messages.ImportPreferencesResponse:
+        """Imports preferences in the documents' JSON, all of them or none.
+
+        Args:
+            preferences: The JSON text itself, or the path of a file as a ``Path``.
+            validate_only: Answers with the difference and stores nothing.
+            request_id: Makes a repeat return the first answer; a new one is made when unset.
+
+        Raises:
+            InvalidArgumentError: Carries every violation with its JSON path.
+            OSError: The file cannot be read.
+        """
+        text = preferences if isinstance(preferences, str) else await _text_of(preferences)
+        return await self._calls.unary(
+            self._stub.ImportPreferences,
+            messages.ImportPreferencesRequest(
+                request_id=request_id or new_request_id(),
+                preferences_json=text,
+                validate_only=validate_only,
+            ),
+        )
 
     async def delete_preference(
         self, user_id: str, *, feature_type: str, etag: str = "", request_id: str | None = None
@@ -336,3 +367,7 @@ class Preferences:
         return self._calls.paged(
             self._stub.ListPreferences, request_for, lambda page: page.preferences, limit=limit
         )
+
+
+async def _text_of(path: PathLike[str]) -> str:
+    return await asyncio.to_thread(Path(path).read_text, encoding="utf-8")

@@ -20,6 +20,7 @@ from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.once import Once
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.preference_changes import PreferenceChanges
+from batchwork_server.application.preference_imports import PreferenceImports
 from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
@@ -77,6 +78,7 @@ class Application:
     default_preferences: DefaultPreferences
     preference_views: PreferenceViews
     preference_changes: PreferenceChanges
+    preference_imports: PreferenceImports
     validation: Validation
     watching: Watching
     statistics: Statistics
@@ -253,6 +255,9 @@ def _put_together(
         ),
         preference_views=PreferenceViews(store=store, clock=clock, zone=settings.time_zone),
         preference_changes=preference_changes,
+        preference_imports=PreferenceImports(
+            store=store, clock=clock, changed=preference_changes.announce
+        ),
         validation=validation,
         watching=Watching(
             store=store, clock=clock, wakeups=wakeups, max_watchers=settings.max_watchers
@@ -342,6 +347,7 @@ async def serving(
             default_preferences=app.default_preferences,
             preference_views=app.preference_views,
             preference_changes=app.preference_changes,
+            preference_imports=app.preference_imports,
             validation=app.validation,
             watching=app.watching,
             statistics=app.statistics,

@@ -1096,6 +1096,25 @@ class TestPreferenceGroups:
         assert broken.exit_code == 2
         assert "wishes.json" in broken.stderr
 
+    def test_import_shows_the_difference(self, batchwork, server, tmp_path):
+        file = tmp_path / "preferences.json"
+        file.write_text('{"tenant_id": "u1", "features": {"posts": {}}}')
+        answer = preference_service_pb2.ImportPreferencesResponse()
+        answer.preferences.add(
+            user_id="u1",
+            feature_type="posts",
+            kind=preference_service_pb2.PREFERENCE_IMPORT_KIND_UPDATED,
+            changed_fields=["schedule"],
+        )
+        server.answers["ImportPreferences"] = answer
+
+        result = batchwork("preferences", "import", str(file), "--dry-run")
+
+        assert "updated" in result.stdout
+        assert "schedule" in result.stdout
+        request = server.sent("ImportPreferences")
+        assert (request.validate_only, request.preferences_json) == (True, file.read_text())
+
     def test_preference_is_deleted(self, batchwork, server):
         server.answers["DeletePreference"] = preference_service_pb2.DeletePreferenceResponse(
             group_left=7

@@ -77,7 +77,7 @@ CHANGES: dict[str, Message] = {
 
 OF_THE_CALLER_ONLY = {
     *("CreateBatch", "CreateJob", "ImportJobs", "ValidateUsers"),
-    *("SetPreference", "BatchSetPreferences", "SetDefaultPreference"),
+    *("SetPreference", "BatchSetPreferences", "SetDefaultPreference", "ImportPreferences"),
     *("GetEffectivePreference", "PreviewSchedule"),
 }
 """What names nobody's things; each has a test of its own below."""
@@ -267,6 +267,17 @@ async def test_many_preferences_are_set_for_the_own_tenant(guarded):
     assert answer.results[0].etag == "r1"
     ada = await answer_of(guarded, "GetPreference", READS["GetPreference"], ADA)
     assert ada.preference.enabled
+
+
+@pytest.mark.usefixtures("things_of_ada")
+async def test_preferences_are_imported_for_the_own_tenant(guarded):
+    document = {"tenant_id": USER, "features": {FEATURE: {"enabled": False}}, "active": False}
+    request = preference_service_pb2.ImportPreferencesRequest(preferences_json=json.dumps(document))
+
+    await guarded.preferences.ImportPreferences(request, metadata=as_caller(BOB))
+
+    ada = await answer_of(guarded, "GetPreference", READS["GetPreference"], ADA)
+    assert (ada.preference.enabled, ada.preference.inactive) == (True, False)
 
 
 @pytest.mark.usefixtures("things_of_ada")

@@ -1,4 +1,4 @@
-"""The commands about preferences: get, set, set-many, delete, list."""
+"""The commands about preferences: get, set, set-many, import, delete, list."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from typing import Annotated
 
 import typer
 from batchwork.v1.preference_pb2 import Preference
-from batchwork.v1.preference_service_pb2 import BatchSetPreferencesRequest
+from batchwork.v1.preference_service_pb2 import (
+    BatchSetPreferencesRequest,
+    PreferenceImportKind,
+)
 from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
 
-from batchwork_client.cli.inputs import SCHEDULE_FORMS, InputError, schedule_from, values_from
+from batchwork_client.cli.inputs import (
+    SCHEDULE_FORMS,
+    InputError,
+    read_text,
+    schedule_from,
+    short_name,
+    values_from,
+)
 from batchwork_client.cli.output import time_in_words, write_facts, write_message, write_table
 from batchwork_client.cli.parameters import AsJson, Limit, RequestId
 from batchwork_client.cli.preference_words import (
@@ -121,6 +131,41 @@ async def batch_set_preferences(
         [
             (each.user_id, each.feature_type, _yes_or_no(each.changed), *group_cells(each))
             for each in done.results
+        ],
+    )
+
+
+@command(group, "import")
+async def import_preferences(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="JSON of the documents; - reads stdin.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Shows the difference and stores nothing.")
+    ] = False,
+    request_id: RequestId = "",
+    as_json: AsJson = False,
+) -> None:
+    """Imports preferences in the documents' JSON, all of them or none."""
+    session = session_of(context)
+    session.require_own_tenant("preferences import")
+    text = read_text(file)
+    async with session.connect() as batchwork:
+        done = await batchwork.preferences.import_preferences(
+            text, validate_only=dry_run, request_id=request_id or None
+        )
+    if as_json:
+        write_message(done)
+        return
+    write_table(
+        ("USER", "FEATURE", "CHANGE", "FIELDS"),
+        [
+            (
+                each.user_id,
+                each.feature_type,
+                short_name(PreferenceImportKind.DESCRIPTOR, each.kind).lower(),
+                ", ".join(each.changed_fields),
+            )
+            for each in done.preferences
         ],
     )
 

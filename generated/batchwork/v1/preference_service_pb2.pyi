@@ -25,6 +25,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PreferenceImportKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PreferenceImportKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PreferenceImportKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PREFERENCE_IMPORT_KIND_UNSPECIFIED: _PreferenceImportKind.ValueType  # 0
+    """Never sent."""
+    PREFERENCE_IMPORT_KIND_CREATED: _PreferenceImportKind.ValueType  # 1
+    """The preference is new."""
+    PREFERENCE_IMPORT_KIND_UPDATED: _PreferenceImportKind.ValueType  # 2
+    """The preference differs and gets a new etag."""
+    PREFERENCE_IMPORT_KIND_UNCHANGED: _PreferenceImportKind.ValueType  # 3
+    """The preference is as it was."""
+
+class PreferenceImportKind(_PreferenceImportKind, metaclass=_PreferenceImportKindEnumTypeWrapper):
+    """Names what an import does to a preference."""
+
+PREFERENCE_IMPORT_KIND_UNSPECIFIED: PreferenceImportKind.ValueType  # 0
+"""Never sent."""
+PREFERENCE_IMPORT_KIND_CREATED: PreferenceImportKind.ValueType  # 1
+"""The preference is new."""
+PREFERENCE_IMPORT_KIND_UPDATED: PreferenceImportKind.ValueType  # 2
+"""The preference differs and gets a new etag."""
+PREFERENCE_IMPORT_KIND_UNCHANGED: PreferenceImportKind.ValueType  # 3
+"""The preference is as it was."""
+Global___PreferenceImportKind: _TypeAlias = PreferenceImportKind  # noqa: Y015
+
 class _PreferenceWatchKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -365,6 +393,104 @@ class BatchSetPreferencesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchSetPreferencesResponse: _TypeAlias = BatchSetPreferencesResponse  # noqa: Y015
+
+@_typing.final
+class ImportPreferencesRequest(_message.Message):
+    """Asks to import preferences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PREFERENCES_JSON_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call idempotent; 1 to 128 characters. Optional."""
+    preferences_json: _builtins.str
+    """Carries JSON text: one object, or a list of them, in either shape:
+    `{"tenant_id": …, "active": …, "features": {…}}` or `{"tenant_id": …,
+    "config_key": …, "config_value": {…}}`. Their `tenant_id` names a user here;
+    a `user_id` goes before it. At most 16 MiB and 10,000 preferences.
+    """
+    validate_only: _builtins.bool
+    """Answers with the difference and stores nothing."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        preferences_json: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preferences_json", b"preferences_json", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPreferencesRequest: _TypeAlias = ImportPreferencesRequest  # noqa: Y015
+
+@_typing.final
+class ImportedPreference(_message.Message):
+    """Tells what an import does to one preference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Names the user."""
+    feature_type: _builtins.str
+    """Names the feature."""
+    kind: Global___PreferenceImportKind.ValueType
+    """Names what becomes of it."""
+    @_builtins.property
+    def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists the fields that differ: `active`, `enabled`, `schedule`,
+        `template_overrides`, sorted; only with UPDATED.
+        """
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        feature_type: _builtins.str = ...,
+        kind: Global___PreferenceImportKind.ValueType = ...,
+        changed_fields: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_fields", b"changed_fields", "feature_type", b"feature_type", "kind", b"kind", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedPreference: _TypeAlias = ImportedPreference  # noqa: Y015
+
+@_typing.final
+class ImportPreferencesResponse(_message.Message):
+    """Answers `ImportPreferences`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFERENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def preferences(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedPreference]:
+        """Lists the preferences in the order of the document; then those that it does
+        not name and whose `active` changes, by feature and user.
+        """
+
+    def __init__(
+        self,
+        *,
+        preferences: _abc.Iterable[Global___ImportedPreference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preferences", b"preferences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPreferencesResponse: _TypeAlias = ImportPreferencesResponse  # noqa: Y015
 
 @_typing.final
 class GetDefaultPreferenceRequest(_message.Message):

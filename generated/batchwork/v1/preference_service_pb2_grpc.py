@@ -65,6 +65,11 @@ class PreferenceServiceStub:
                 request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesResponse.FromString,
                 _registered_method=True)
+        self.ImportPreferences = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/ImportPreferences',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ImportPreferencesRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ImportPreferencesResponse.FromString,
+                _registered_method=True)
         self.GetDefaultPreference = channel.unary_unary(
                 '/batchwork.v1.PreferenceService/GetDefaultPreference',
                 request_serializer=batchwork_dot_v1_dot_preference__service__pb2.GetDefaultPreferenceRequest.SerializeToString,
@@ -173,6 +178,23 @@ class PreferenceServiceServicer:
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
         retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportPreferences(self, request, context):
+        """Imports preferences as the requirement documents have them, all of them or
+        none.
+
+        Preferences that the document does not name stay as they are, but for
+        `active`, which counts for all that the user has set.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE, PAYLOAD_TOO_LARGE:
+        everything that is wrong, each with its JSON path. Do
+        not retry.
+        ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -311,6 +333,11 @@ def add_PreferenceServiceServicer_to_server(servicer, server):
                     servicer.ListPreferences,
                     request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesResponse.SerializeToString,
+            ),
+            'ImportPreferences': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportPreferences,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ImportPreferencesRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ImportPreferencesResponse.SerializeToString,
             ),
             'GetDefaultPreference': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDefaultPreference,
@@ -494,6 +521,33 @@ class PreferenceService:
             '/batchwork.v1.PreferenceService/ListPreferences',
             batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesRequest.SerializeToString,
             batchwork_dot_v1_dot_preference__service__pb2.ListPreferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportPreferences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/ImportPreferences',
+            batchwork_dot_v1_dot_preference__service__pb2.ImportPreferencesRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.ImportPreferencesResponse.FromString,
             options,
             channel_credentials,
             insecure,

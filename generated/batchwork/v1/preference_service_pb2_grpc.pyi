@@ -81,6 +81,19 @@ class PreferenceServiceStub:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
     """
+    ImportPreferences: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ImportPreferencesRequest, _preference_service_pb2.ImportPreferencesResponse]
+    """Imports preferences as the requirement documents have them, all of them or
+    none.
+
+    Preferences that the document does not name stay as they are, but for
+    `active`, which counts for all that the user has set.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE, PAYLOAD_TOO_LARGE:
+                        everything that is wrong, each with its JSON path. Do
+                        not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
+    """
     GetDefaultPreference: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.GetDefaultPreferenceRequest, _preference_service_pb2.GetDefaultPreferenceResponse]
     """Returns the tenant's default for a feature.
 
@@ -208,6 +221,19 @@ class PreferenceServiceAsyncStub(PreferenceServiceStub):
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
+    """
+    ImportPreferences: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ImportPreferencesRequest, _preference_service_pb2.ImportPreferencesResponse]  # type: ignore[assignment]
+    """Imports preferences as the requirement documents have them, all of them or
+    none.
+
+    Preferences that the document does not name stay as they are, but for
+    `active`, which counts for all that the user has set.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE, PAYLOAD_TOO_LARGE:
+                        everything that is wrong, each with its JSON path. Do
+                        not retry.
+      ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
     """
     GetDefaultPreference: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetDefaultPreferenceRequest, _preference_service_pb2.GetDefaultPreferenceResponse]  # type: ignore[assignment]
     """Returns the tenant's default for a feature.
@@ -363,6 +389,25 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                             retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportPreferences(
+        self,
+        request: _preference_service_pb2.ImportPreferencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.ImportPreferencesResponse, _abc.Awaitable[_preference_service_pb2.ImportPreferencesResponse]]:
+        """Imports preferences as the requirement documents have them, all of them or
+        none.
+
+        Preferences that the document does not name stay as they are, but for
+        `active`, which counts for all that the user has set.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TIME_ZONE, PAYLOAD_TOO_LARGE:
+                            everything that is wrong, each with its JSON path. Do
+                            not retry.
+          ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
         """
 
     @_abc_1.abstractmethod

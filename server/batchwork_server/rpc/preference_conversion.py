@@ -6,6 +6,7 @@ from batchwork.v1 import preference_pb2 as messages
 from batchwork.v1 import preference_service_pb2 as service
 
 from batchwork_server.application.preference_changes import ToldChange
+from batchwork_server.application.preference_imports import ImportedPreference
 from batchwork_server.application.preference_views import EffectiveView, GroupView
 from batchwork_server.application.preferences import SetResult, WishedPreference
 from batchwork_server.domain.preference import (
@@ -168,4 +169,13 @@ def told_to(told: ToldChange) -> service.WatchPreferenceChangesResponse:
         kind=service.PreferenceWatchKind.Value(f"PREFERENCE_WATCH_KIND_{told.kind}"),
         change=None if told.change is None else change_to(told.change),
         after=told.after,
+    )
+
+
+def imported_to(imported: ImportedPreference) -> service.ImportedPreference:
+    return service.ImportedPreference(
+        user_id=imported.user_id,
+        feature_type=imported.feature_type,
+        kind=service.PreferenceImportKind.Value(f"PREFERENCE_IMPORT_KIND_{imported.kind}"),
+        changed_fields=imported.changed_fields,
     )

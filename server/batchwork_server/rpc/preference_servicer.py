@@ -11,6 +11,7 @@ from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
 
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.preference_changes import PreferenceChanges
+from batchwork_server.application.preference_imports import PreferenceImports
 from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.preferences import (
     MAX_PREFERENCES,
@@ -37,6 +38,7 @@ from batchwork_server.rpc.preference_conversion import (
     default_to,
     effective_to,
     group_to,
+    imported_to,
     origin_to,
     preference_to,
     result_to,
@@ -60,11 +62,13 @@ class PreferenceServicer(PreferenceServiceServicer):
         defaults: DefaultPreferences,
         views: PreferenceViews,
         changes: PreferenceChanges,
+        imports: PreferenceImports,
     ) -> None:
         self._preferences = preferences
         self._defaults = defaults
         self._views = views
         self._changes = changes
+        self._imports = imports
 
     async def GetPreference(
         self, request: messages.GetPreferenceRequest, context: Any
@@ -159,6 +163,22 @@ class PreferenceServicer(PreferenceServiceServicer):
         return messages.ListPreferencesResponse(
             preferences=[preference_to(preference) for preference in preferences],
             next_page_token=token_after_names(request, last),
+        )
+
+    async def ImportPreferences(
+        self, request: messages.ImportPreferencesRequest, context: Any
+    ) -> messages.ImportPreferencesResponse:
+        checks = Checks()
+        idempotency = idempotency_from(request, checks=checks)
+        checks.done()
+        imported = await self._imports.import_preferences(
+            request.preferences_json,
+            tenant_id=caller_of().tenant_id,
+            idempotency=idempotency,
+            validate_only=request.validate_only,
+        )
+        return messages.ImportPreferencesResponse(
+            preferences=[imported_to(each) for each in imported]
         )
 
     async def GetDefaultPreference(

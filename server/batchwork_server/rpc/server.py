@@ -24,6 +24,7 @@ from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.preference_changes import PreferenceChanges
+from batchwork_server.application.preference_imports import PreferenceImports
 from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.results import Results
@@ -83,6 +84,7 @@ class RpcServer:
         default_preferences: Likewise.
         preference_views: Likewise.
         preference_changes: Likewise.
+        preference_imports: Likewise.
         validation: Behind ValidationService.
         watching: Behind the watches of BatchService.
         credentials: Who may call; None lets everybody in.
@@ -110,6 +112,7 @@ class RpcServer:
         default_preferences: DefaultPreferences,
         preference_views: PreferenceViews,
         preference_changes: PreferenceChanges,
+        preference_imports: PreferenceImports,
         validation: Validation,
         watching: Watching,
         statistics: Statistics,
@@ -153,6 +156,7 @@ class RpcServer:
                 defaults=default_preferences,
                 views=preference_views,
                 changes=preference_changes,
+                imports=preference_imports,
             ),
             guarded,
         )

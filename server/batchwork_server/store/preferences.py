@@ -65,6 +65,11 @@ _GROUPS_OF = f"SELECT feature_type, user_id, group_key {_FIND}"
 _FETCH = f"""
 SELECT {", ".join(column.name for column in _COLUMNS)} {_FIND}
 """
+_USER_COLUMNS = (Column("member", "text"), Column("tenant", "text"))
+_FETCH_OF_USERS = f"""
+SELECT {", ".join(column.name for column in _COLUMNS)} FROM {{rows}} CROSS JOIN preferences
+WHERE tenant_id = v.tenant AND user_id = v.member
+"""
 _DELETE = """
 DELETE FROM preferences WHERE (tenant_id, feature_type, user_id) IN
   (SELECT v.tenant, v.feature, v.member FROM {rows})
@@ -111,8 +116,14 @@ class SqlPreferences:
     ) -> dict[PreferenceKey, Preference]:
         await lock_feed(tx.connection, tenant_id)
         rows = await update_rows(tx.connection, _FETCH, _KEY_COLUMNS, _named(keys, tenant_id))
-        found = [_preference_from(_Row(*row)) for row in rows]
-        return {(each.feature_type, each.user_id): each for each in found}
+        return _by_key(rows)
+
+    async def lock_users(
+        self, tx: Transaction, user_ids: Collection[str], *, tenant_id: str
+    ) -> dict[PreferenceKey, Preference]:
+        await lock_feed(tx.connection, tenant_id)
+        users = [(user_id, tenant_id) for user_id in sorted(set(user_ids))]
+        return _by_key(await update_rows(tx.connection, _FETCH_OF_USERS, _USER_COLUMNS, users))
 
     async def put(
         self, tx: Transaction, stored: Sequence[Preference], *, tenant_id: str, now: datetime
@@ -252,6 +263,11 @@ class _Row:
     update_time: int
     group_key: int | None
     active: bool
+
+
+def _by_key(rows: Sequence[tuple[Any, ...]]) -> dict[PreferenceKey, Preference]:
+    found = [_preference_from(_Row(*row)) for row in rows]
+    return {(each.feature_type, each.user_id): each for each in found}
 
 
 def _named(keys: Collection[PreferenceKey], tenant_id: str) -> list[tuple[Any, ...]]:

@@ -987,6 +987,12 @@ class PreferenceStore(Protocol):
         """
         ...
 
+    async def lock_users(
+        self, tx: Transaction, user_ids: Collection[str], *, tenant_id: str
+    ) -> dict[PreferenceKey, Preference]:
+        """Returns all preferences of the users, and locks like ``lock``."""
+        ...
+
     async def put(
         self, tx: Transaction, stored: Sequence[Preference], *, tenant_id: str, now: datetime
     ) -> list[PreferenceChange]:

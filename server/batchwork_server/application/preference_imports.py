@@ -1,0 +1,183 @@
+"""The use case of importing preferences in the documents' JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from batchwork_server.application.preferences import (
+    MAX_PREFERENCES,
+    WISH_FIELDS,
+    changed_preference,
+    refuse_any,
+    unset_preference,
+)
+from batchwork_server.clock import Clock
+from batchwork_server.domain.json_object import comparable
+from batchwork_server.domain.preference import Preference
+from batchwork_server.domain.preference_file import UserPreferences, parse_preference_file
+from batchwork_server.domain.submission import Idempotency
+from batchwork_server.logs import get_logger
+from batchwork_server.store.store import PreferenceKey, Store
+
+_METHOD = "ImportPreferences"
+_ALL = frozenset(WISH_FIELDS)
+_COMPARED = ("active", *sorted(WISH_FIELDS))
+_ANEW = Idempotency()
+
+log = get_logger(__name__)
+
+
+class ImportKind(StrEnum):
+    """What an import does to a preference."""
+
+    CREATED = "CREATED"
+    UPDATED = "UPDATED"  # it differs and gets a new revision
+    UNCHANGED = "UNCHANGED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedPreference:
+    """What an import does to one preference.
+
+    Attributes:
+        changed_fields: ``active`` and names of ``Wish``, sorted; only with UPDATED.
+    """
+
+    user_id: str
+    feature_type: str
+    kind: ImportKind
+    changed_fields: tuple[str, ...] = ()
+
+
+class PreferenceImports:
+    """Takes preferences over from documents.
+
+    Args:
+        changed: Is told the tenant whose preferences have changed, once that is durable; it must
+            not block.
+    """
+
+    def __init__(self, *, store: Store, clock: Clock, changed: Callable[[str], None]) -> None:
+        self._store = store
+        self._clock = clock
+        self._changed = changed
+
+    async def import_preferences(
+        self,
+        text: str,
+        *,
+        tenant_id: str,
+        idempotency: Idempotency = _ANEW,
+        validate_only: bool = False,
+    ) -> list[ImportedPreference]:
+        """Stores the preferences of a text, all of them or none.
+
+        What a user has set for other features stays, but for ``active``, which counts for all.
+
+        Args:
+            validate_only: Answers with the difference and stores nothing.
+
+        Raises:
+            InvalidArgument: with everything that is wrong, by JSON path.
+            RequestIdReused: nothing was changed.
+        """
+        users, violations = await asyncio.to_thread(parse_preference_file, text)
+        refuse_any(violations)
+        now = self._clock.now()
+        request = {
+            "tenant_id": tenant_id,
+            "method": _METHOD,
+            "request_id": idempotency.request_id,
+        }
+        repeatable = bool(idempotency.request_id) and not validate_only
+        async with self._store.transaction() as tx:
+            if repeatable:
+                first = await self._store.requests.replay(
+                    tx, **request, request_hash=idempotency.request_hash, now=now
+                )
+                if first is not None:
+                    return [_imported_from(each) for each in first["preferences"]]
+            stored = await self._store.preferences.lock_users(
+                tx, [user.user_id for user in users], tenant_id=tenant_id
+            )
+            after = _after(users, stored, now=now)
+            imported = [_difference(stored.get(key), each) for key, each in after.items()]
+            differing = [each for key, each in after.items() if stored.get(key) != each]
+            if not validate_only:
+                for start in range(0, len(differing), MAX_PREFERENCES):
+                    page = differing[start : start + MAX_PREFERENCES]
+                    await self._store.preferences.put(tx, page, tenant_id=tenant_id, now=now)
+            if repeatable:
+                answer = {"preferences": [asdict(each) for each in imported]}
+                await self._store.requests.remember(tx, **request, answer=answer)
+        if differing and not validate_only:
+            self._changed(tenant_id)
+            log.info(
+                "preferences.imported",
+                tenant_id=tenant_id,
+                preferences=len(imported),
+                changed=len(differing),
+            )
+        return imported
+
+
+def _after(
+    users: Sequence[UserPreferences],
+    stored: Mapping[PreferenceKey, Preference],
+    *,
+    now: datetime,
+) -> dict[PreferenceKey, Preference]:
+    """Returns the preferences that are named, as they are after the import, then the others.
+
+    Of the others only those that change.
+    """
+    after: dict[PreferenceKey, Preference] = {}
+    for user in users:
+        for feature_type, wish in user.wishes.items():
+            key = (feature_type, user.user_id)
+            base = stored.get(key) or unset_preference(user.user_id, feature_type, now=now)
+            after[key] = changed_preference(base, wish, _ALL, now=now, active=user.active)
+    active = {user.user_id: user.active for user in users}
+    for key, preference in sorted(stored.items()):
+        if key not in after:
+            changed = changed_preference(
+                preference,
+                preference.wish,
+                frozenset(),
+                now=now,
+                active=active[preference.user_id],
+            )
+            if changed != preference:
+                after[key] = changed
+    return after
+
+
+def _difference(before: Preference | None, after: Preference) -> ImportedPreference:
+    kind, changed = ImportKind.CREATED, tuple[str, ...]()
+    if before is not None:
+        changed = tuple(
+            name
+            for name in _COMPARED
+            if comparable(getattr(before, name)) != comparable(getattr(after, name))
+        )
+        kind = ImportKind.UPDATED if changed else ImportKind.UNCHANGED
+    return ImportedPreference(
+        user_id=after.user_id,
+        feature_type=after.feature_type,
+        kind=kind,
+        changed_fields=changed,
+    )
+
+
+def _imported_from(document: Mapping[str, Any]) -> ImportedPreference:
+    return ImportedPreference(
+        user_id=document["user_id"],
+        feature_type=document["feature_type"],
+        kind=ImportKind(document["kind"]),
+        changed_fields=tuple(document["changed_fields"]),
+    )
