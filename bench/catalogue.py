@@ -10,6 +10,7 @@ from bench.committing import synchronous_full
 from bench.creating import inline_items
 from bench.measuring import Scale, Verdict
 from bench.memory import stored_items
+from bench.preferences import grouped
 from bench.processing import noop_items, waiting_items
 from bench.reading import running_batch, stored_batch
 from bench.scheduling import many_jobs
@@ -37,6 +38,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "p8-postgresql": partial(stored_items, kind="postgresql"),
     "jobs-sqlite": partial(many_jobs, kind="sqlite"),
     "jobs-postgresql": partial(many_jobs, kind="postgresql"),
+    "p9-sqlite": partial(grouped, kind="sqlite"),
+    "p9-postgresql": partial(grouped, kind="postgresql"),
 }
 
 

@@ -20,6 +20,7 @@ class Scale:
         inline_items: In a batch of which only the creation is measured.
         calls: Of one measurement with many calls in flight; one at a time, a fifth of them.
         stored_items: In all batches together, where it is measured what they leave in memory.
+        preferences: Of one feature, in groups.
         memory_runs: Servers whose memory is measured, one after the other.
     """
 
@@ -29,6 +30,7 @@ class Scale:
     inline_items: int
     calls: int
     stored_items: int
+    preferences: int
     memory_runs: int
 
 
@@ -39,6 +41,7 @@ SMALL = Scale(
     inline_items=10_000,
     calls=2_000,
     stored_items=120_000,
+    preferences=50_000,
     memory_runs=1,
 )
 FULL = Scale(
@@ -48,6 +51,7 @@ FULL = Scale(
     inline_items=10_000,
     calls=10_000,
     stored_items=1_000_000,
+    preferences=1_000_000,
     memory_runs=3,
 )
 
