@@ -285,6 +285,39 @@ class Preferences:
             self._stub.ListGroupMembers, request_for, lambda page: page.preferences, limit=limit
         )
 
+    def list_compatible_categories(
+        self,
+        feature_type: str,
+        *,
+        user_id: str = "",
+        tenant_id: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[messages.CompatibleCategory]:
+        """Yields the categories that suit a feature, by name, and why; at most ``limit``.
+
+        Args:
+            feature_type: The feature.
+            user_id: Whose overrides count; empty means those of the defaults.
+            tenant_id: Another tenant; operators only.
+            limit: The most categories.
+        """
+
+        def request_for(size: int, token: str) -> messages.ListCompatibleCategoriesRequest:
+            return messages.ListCompatibleCategoriesRequest(
+                page_size=size,
+                page_token=token,
+                feature_type=feature_type,
+                user_id=user_id,
+                tenant_id=tenant_id,
+            )
+
+        return self._calls.paged(
+            self._stub.ListCompatibleCategories,
+            request_for,
+            lambda page: page.categories,
+            limit=limit,
+        )
+
     async def list_preference_changes(
         self, *, after: int | None = None, tenant_id: str = "", limit: int | None = None
     ) -> AsyncIterator[PreferenceChange]:

@@ -13,6 +13,7 @@ from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
+from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.firing import Firing
 from batchwork_server.application.jobs import Jobs
@@ -79,6 +80,7 @@ class Application:
     preference_views: PreferenceViews
     preference_changes: PreferenceChanges
     preference_imports: PreferenceImports
+    compatible_categories: CompatibleCategories
     validation: Validation
     watching: Watching
     statistics: Statistics
@@ -228,6 +230,7 @@ def _put_together(
     )
     job_file = _job_file(settings, jobs)
     firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
+    preference_views = PreferenceViews(store=store, clock=clock, zone=settings.time_zone)
     preference_changes = PreferenceChanges(
         store=store, clock=clock, max_watchers=settings.max_watchers
     )
@@ -253,7 +256,10 @@ def _put_together(
         default_preferences=DefaultPreferences(
             store=store, clock=clock, changed=preference_changes.announce
         ),
-        preference_views=PreferenceViews(store=store, clock=clock, zone=settings.time_zone),
+        preference_views=preference_views,
+        compatible_categories=CompatibleCategories(
+            categories=store.categories, views=preference_views
+        ),
         preference_changes=preference_changes,
         preference_imports=PreferenceImports(
             store=store, clock=clock, changed=preference_changes.announce
@@ -348,6 +354,7 @@ async def serving(
             preference_views=app.preference_views,
             preference_changes=app.preference_changes,
             preference_imports=app.preference_imports,
+            compatible_categories=app.compatible_categories,
             validation=app.validation,
             watching=app.watching,
             statistics=app.statistics,

@@ -1024,6 +1024,17 @@ class TestPreferenceGroups:
         assert "u1" in result.stdout
         assert server.sent("ListGroupMembers").group_key == 7
 
+    def test_categories_are_listed_with_why_they_suit(self, batchwork, server):
+        answer = preference_service_pb2.ListCompatibleCategoriesResponse()
+        answer.categories.add(category="fashion", job_ids=["daily"], missing_fields=["tags"])
+        server.answers["ListCompatibleCategories"] = answer
+
+        result = batchwork("preferences", "categories", "posts", "--user", "u1")
+
+        assert "fashion" in result.stdout
+        assert "tags" in result.stdout
+        assert server.sent("ListCompatibleCategories").user_id == "u1"
+
     def test_changes_are_listed(self, batchwork, server):
         answer = preference_service_pb2.ListPreferenceChangesResponse(newest=5)
         answer.changes.add(

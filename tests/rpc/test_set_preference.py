@@ -260,6 +260,7 @@ async def test_overrides_that_are_right_or_unknown_are_kept(api):
         "item_limit": 10,
         "custom_filters": {"min_engagement": 3.5, "has_image": True},
         "brand_voice": {"anything": [1, None]},
+        "max_words": None,
     }
 
     stored = await set_preference(api, make_preference(template_overrides=overrides))

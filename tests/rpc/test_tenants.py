@@ -78,7 +78,7 @@ CHANGES: dict[str, Message] = {
 OF_THE_CALLER_ONLY = {
     *("CreateBatch", "CreateJob", "ImportJobs", "ValidateUsers"),
     *("SetPreference", "BatchSetPreferences", "SetDefaultPreference", "ImportPreferences"),
-    *("GetEffectivePreference", "PreviewSchedule"),
+    *("GetEffectivePreference", "PreviewSchedule", "ListCompatibleCategories"),
 }
 """What names nobody's things; each has a test of its own below."""
 

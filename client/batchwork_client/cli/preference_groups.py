@@ -53,6 +53,7 @@ def add_to(group: typer.Typer) -> None:
     command(group, "preview")(preview_schedule)
     command(group, "groups")(list_preference_groups)
     command(group, "members")(list_group_members)
+    command(group, "categories")(list_compatible_categories)
     command(group, "changes")(list_preference_changes)
     command(group, "get-default")(get_default_preference)
     command(group, "set-default")(set_default_preference)
@@ -178,6 +179,37 @@ async def list_group_members(
         write_table(
             ("USER", "CHANGED"),
             [(each.user_id, time_in_words(each, "update_time")) async for each in found],
+        )
+
+
+async def list_compatible_categories(
+    context: typer.Context,
+    feature: Feature,
+    user: Annotated[str, typer.Option(help="Whose overrides count.")] = "",
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Lists the categories that suit a feature."""
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        found = batchwork.preferences.list_compatible_categories(
+            feature, user_id=user, tenant_id=session.tenant_id, limit=limit
+        )
+        if as_json:
+            async for category in found:
+                write_message(category)
+            return
+        write_table(
+            ("CATEGORY", "JOBS", "FIELDS", "MISSING"),
+            [
+                (
+                    each.category,
+                    ", ".join(each.job_ids),
+                    ", ".join(each.matching_fields),
+                    ", ".join(each.missing_fields),
+                )
+                async for each in found
+            ],
         )
 
 

@@ -996,6 +996,120 @@ class ListGroupMembersResponse(_message.Message):
 Global___ListGroupMembersResponse: _TypeAlias = ListGroupMembersResponse  # noqa: Y015
 
 @_typing.final
+class ListCompatibleCategoriesRequest(_message.Message):
+    """Asks for a page of categories."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
+    page_token: _builtins.str
+    """Continues after a page. All else must be as for the first page."""
+    feature_type: _builtins.str
+    """Names the feature."""
+    user_id: _builtins.str
+    """Names the user whose overrides count. Optional; unset means the overrides of
+    the tenant's default and of the feature's first job, by id.
+    """
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        feature_type: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_type", b"feature_type", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCompatibleCategoriesRequest: _TypeAlias = ListCompatibleCategoriesRequest  # noqa: Y015
+
+@_typing.final
+class CompatibleCategory(_message.Message):
+    """Tells why a category suits a feature."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    MATCHING_FIELDS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELDS_FIELD_NUMBER: _builtins.int
+    category: _builtins.str
+    """Names the category."""
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Identifies the jobs that preferences for the feature drive and that select
+        from it; of at most 10 jobs, by id.
+        """
+
+    @_builtins.property
+    def matching_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists the fields that the overrides filter or sort by and that its items
+        have, sorted.
+        """
+
+    @_builtins.property
+    def missing_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists those that its items do not have, sorted; only of a category from
+        which a job selects. Such a filter counts for nothing there.
+        """
+
+    def __init__(
+        self,
+        *,
+        category: _builtins.str = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        matching_fields: _abc.Iterable[_builtins.str] | None = ...,
+        missing_fields: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "job_ids", b"job_ids", "matching_fields", b"matching_fields", "missing_fields", b"missing_fields"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompatibleCategory: _TypeAlias = CompatibleCategory  # noqa: Y015
+
+@_typing.final
+class ListCompatibleCategoriesResponse(_message.Message):
+    """Answers `ListCompatibleCategories`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Continues after this page; empty when it was the last."""
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompatibleCategory]:
+        """Lists the categories by name."""
+
+    def __init__(
+        self,
+        *,
+        categories: _abc.Iterable[Global___CompatibleCategory] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCompatibleCategoriesResponse: _TypeAlias = ListCompatibleCategoriesResponse  # noqa: Y015
+
+@_typing.final
 class ListPreferenceChangesRequest(_message.Message):
     """Asks for changes."""
 

@@ -100,6 +100,11 @@ class PreferenceServiceStub:
                 request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersResponse.FromString,
                 _registered_method=True)
+        self.ListCompatibleCategories = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/ListCompatibleCategories',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListCompatibleCategoriesRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListCompatibleCategoriesResponse.FromString,
+                _registered_method=True)
         self.ListPreferenceChanges = channel.unary_unary(
                 '/batchwork.v1.PreferenceService/ListPreferenceChanges',
                 request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceChangesRequest.SerializeToString,
@@ -272,6 +277,24 @@ class PreferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCompatibleCategories(self, request, context):
+        """Lists the categories that suit a feature, by name, a page at a time.
+
+        A category suits when a job that preferences for the feature drive selects
+        from it, or when its items have every field that the overrides filter or
+        sort by (`tags`, `custom_filters`, `sort_by`) and there is such a field. The
+        first thousand items of a category are looked at. A page may have few
+        categories, or none, while others follow.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad name or page token. Do not retry.
+        UNAVAILABLE       DEPENDENCY_UNAVAILABLE with RetryInfo: the source of
+        categories is away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPreferenceChanges(self, request, context):
         """Lists the changes of the tenant's preferences and defaults in their order,
         from any change on. None is left out.
@@ -368,6 +391,11 @@ def add_PreferenceServiceServicer_to_server(servicer, server):
                     servicer.ListGroupMembers,
                     request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersResponse.SerializeToString,
+            ),
+            'ListCompatibleCategories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCompatibleCategories,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListCompatibleCategoriesRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListCompatibleCategoriesResponse.SerializeToString,
             ),
             'ListPreferenceChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPreferenceChanges,
@@ -710,6 +738,33 @@ class PreferenceService:
             '/batchwork.v1.PreferenceService/ListGroupMembers',
             batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersRequest.SerializeToString,
             batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCompatibleCategories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/ListCompatibleCategories',
+            batchwork_dot_v1_dot_preference__service__pb2.ListCompatibleCategoriesRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.ListCompatibleCategoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -142,6 +142,20 @@ class PreferenceServiceStub:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad key or page token. Do not retry.
       NOT_FOUND         No such group, or not the caller's. Do not retry.
     """
+    ListCompatibleCategories: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ListCompatibleCategoriesRequest, _preference_service_pb2.ListCompatibleCategoriesResponse]
+    """Lists the categories that suit a feature, by name, a page at a time.
+
+    A category suits when a job that preferences for the feature drive selects
+    from it, or when its items have every field that the overrides filter or
+    sort by (`tags`, `custom_filters`, `sort_by`) and there is such a field. The
+    first thousand items of a category are looked at. A page may have few
+    categories, or none, while others follow.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad name or page token. Do not retry.
+      UNAVAILABLE       DEPENDENCY_UNAVAILABLE with RetryInfo: the source of
+                        categories is away.
+    """
     ListPreferenceChanges: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferenceChangesRequest, _preference_service_pb2.ListPreferenceChangesResponse]
     """Lists the changes of the tenant's preferences and defaults in their order,
     from any change on. None is left out.
@@ -282,6 +296,20 @@ class PreferenceServiceAsyncStub(PreferenceServiceStub):
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad key or page token. Do not retry.
       NOT_FOUND         No such group, or not the caller's. Do not retry.
+    """
+    ListCompatibleCategories: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListCompatibleCategoriesRequest, _preference_service_pb2.ListCompatibleCategoriesResponse]  # type: ignore[assignment]
+    """Lists the categories that suit a feature, by name, a page at a time.
+
+    A category suits when a job that preferences for the feature drive selects
+    from it, or when its items have every field that the overrides filter or
+    sort by (`tags`, `custom_filters`, `sort_by`) and there is such a field. The
+    first thousand items of a category are looked at. A page may have few
+    categories, or none, while others follow.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad name or page token. Do not retry.
+      UNAVAILABLE       DEPENDENCY_UNAVAILABLE with RetryInfo: the source of
+                        categories is away.
     """
     ListPreferenceChanges: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferenceChangesRequest, _preference_service_pb2.ListPreferenceChangesResponse]  # type: ignore[assignment]
     """Lists the changes of the tenant's preferences and defaults in their order,
@@ -492,6 +520,26 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad key or page token. Do not retry.
           NOT_FOUND         No such group, or not the caller's. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCompatibleCategories(
+        self,
+        request: _preference_service_pb2.ListCompatibleCategoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.ListCompatibleCategoriesResponse, _abc.Awaitable[_preference_service_pb2.ListCompatibleCategoriesResponse]]:
+        """Lists the categories that suit a feature, by name, a page at a time.
+
+        A category suits when a job that preferences for the feature drive selects
+        from it, or when its items have every field that the overrides filter or
+        sort by (`tags`, `custom_filters`, `sort_by`) and there is such a field. The
+        first thousand items of a category are looked at. A page may have few
+        categories, or none, while others follow.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad name or page token. Do not retry.
+          UNAVAILABLE       DEPENDENCY_UNAVAILABLE with RetryInfo: the source of
+                            categories is away.
         """
 
     @_abc_1.abstractmethod

@@ -90,7 +90,7 @@ class PreferenceViews:
         """Returns the next run of each job for one user; none when they do not want any."""
         if not preference.enabled:
             return []
-        feature = await self._feature(preference.feature_type, tenant_id=tenant_id)
+        feature = await self.feature(preference.feature_type, tenant_id=tenant_id)
         return self._runs(preference.schedule, feature)
 
     async def get_effective_preference(
@@ -104,7 +104,7 @@ class PreferenceViews:
         Raises:
             NotFound: the job does not exist, or preferences for the feature do not drive it.
         """
-        feature = await self._feature(feature_type, tenant_id=tenant_id)
+        feature = await self.feature(feature_type, tenant_id=tenant_id)
         job = feature.first_job
         if job_id:
             job = await self._store.jobs.get(job_id, tenant_id=tenant_id)
@@ -143,7 +143,7 @@ class PreferenceViews:
             after=after,
         )
         features = {
-            name: await self._feature(name, tenant_id=tenant_id)
+            name: await self.feature(name, tenant_id=tenant_id)
             for name in dict.fromkeys(group.feature_type for group in groups)
         }
         found = []
@@ -190,7 +190,7 @@ class PreferenceViews:
         """
         feature = Feature(tenant_id=tenant_id, default=None, jobs=())
         if feature_type:
-            feature = await self._feature(feature_type, tenant_id=tenant_id)
+            feature = await self.feature(feature_type, tenant_id=tenant_id)
         found = self._effective(schedule, feature, feature.first_job)
         assert found is not None  # noqa: S101  a schedule was named
         dues = due_times(
@@ -205,7 +205,8 @@ class PreferenceViews:
         ]
         return runs, found.zone_origin
 
-    async def _feature(self, feature_type: str, *, tenant_id: str) -> Feature:
+    async def feature(self, feature_type: str, *, tenant_id: str) -> Feature:
+        """Returns what lends the wishes for a feature what they leave open."""
         default = await self._store.preferences.get_default(feature_type, tenant_id=tenant_id)
         jobs: list[StoredJob] = []
         wanted = JobFilter(tenant_id=tenant_id, feature_type=feature_type)

@@ -13,6 +13,7 @@ from batchwork.v1.job_service_pb2 import (
     ListUpcomingRunsRequest,
 )
 from batchwork.v1.preference_service_pb2 import (
+    ListCompatibleCategoriesRequest,
     ListGroupMembersRequest,
     ListPreferenceGroupsRequest,
     ListPreferencesRequest,
@@ -24,6 +25,7 @@ from batchwork_server.rpc.opaque import binding_of, read_token, write_token
 
 ListRequest: TypeAlias = (
     ListBatchesRequest
+    | ListCompatibleCategoriesRequest
     | ListGroupMembersRequest
     | ListItemsRequest
     | ListJobsRequest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from batchwork.v1 import preference_pb2 as messages
 from batchwork.v1 import preference_service_pb2 as service
 
+from batchwork_server.application.compatible_categories import CompatibleCategory
 from batchwork_server.application.preference_changes import ToldChange
 from batchwork_server.application.preference_imports import ImportedPreference
 from batchwork_server.application.preference_views import EffectiveView, GroupView
@@ -178,4 +179,13 @@ def imported_to(imported: ImportedPreference) -> service.ImportedPreference:
         feature_type=imported.feature_type,
         kind=service.PreferenceImportKind.Value(f"PREFERENCE_IMPORT_KIND_{imported.kind}"),
         changed_fields=imported.changed_fields,
+    )
+
+
+def category_to(compatible: CompatibleCategory) -> service.CompatibleCategory:
+    return service.CompatibleCategory(
+        category=compatible.category,
+        job_ids=compatible.job_ids,
+        matching_fields=compatible.matching_fields,
+        missing_fields=compatible.missing_fields,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from batchwork.v1 import preference_service_pb2 as messages
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
 
+from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
@@ -34,6 +35,7 @@ from batchwork_server.rpc.page_tokens import (
     token_after_numbered,
 )
 from batchwork_server.rpc.preference_conversion import (
+    category_to,
     change_to,
     default_to,
     effective_to,
@@ -63,12 +65,14 @@ class PreferenceServicer(PreferenceServiceServicer):
         views: PreferenceViews,
         changes: PreferenceChanges,
         imports: PreferenceImports,
+        categories: CompatibleCategories,
     ) -> None:
         self._preferences = preferences
         self._defaults = defaults
         self._views = views
         self._changes = changes
         self._imports = imports
+        self._categories = categories
 
     async def GetPreference(
         self, request: messages.GetPreferenceRequest, context: Any
@@ -285,6 +289,24 @@ class PreferenceServicer(PreferenceServiceServicer):
         )
         return messages.ListGroupMembersResponse(
             preferences=[preference_to(member) for member in members],
+            next_page_token=token_after_name(request, last),
+        )
+
+    async def ListCompatibleCategories(
+        self, request: messages.ListCompatibleCategoriesRequest, context: Any
+    ) -> messages.ListCompatibleCategoriesResponse:
+        checks = Checks()
+        feature_type = checks.name("feature_type", request.feature_type)
+        user_id = checks.line("user_id", request.user_id)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        page_size = checks.page_size(request.page_size)
+        after = name_from(request, checks=checks)
+        checks.done()
+        found, last = await self._categories.list_compatible_categories(
+            feature_type, user_id=user_id, tenant_id=tenant_id, page_size=page_size, after=after
+        )
+        return messages.ListCompatibleCategoriesResponse(
+            categories=[category_to(each) for each in found],
             next_page_token=token_after_name(request, last),
         )
 

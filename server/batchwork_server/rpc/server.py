@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
+from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
@@ -85,6 +86,7 @@ class RpcServer:
         preference_views: Likewise.
         preference_changes: Likewise.
         preference_imports: Likewise.
+        compatible_categories: Likewise.
         validation: Behind ValidationService.
         watching: Behind the watches of BatchService.
         credentials: Who may call; None lets everybody in.
@@ -113,6 +115,7 @@ class RpcServer:
         preference_views: PreferenceViews,
         preference_changes: PreferenceChanges,
         preference_imports: PreferenceImports,
+        compatible_categories: CompatibleCategories,
         validation: Validation,
         watching: Watching,
         statistics: Statistics,
@@ -157,6 +160,7 @@ class RpcServer:
                 views=preference_views,
                 changes=preference_changes,
                 imports=preference_imports,
+                categories=compatible_categories,
             ),
             guarded,
         )
