@@ -24,7 +24,7 @@ _CHANGES = 200
 _WARM_UP = 50
 _PAGE = 10_000
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
-_BEFORE_GROUPS = "0003"
+_BEFORE_GROUPS = "0004"
 _ZONES = ("Europe/Berlin", "America/New_York", "Asia/Tokyo", "Australia/Sydney")
 _INSERT = sa.text(
     "INSERT INTO preferences (tenant_id, feature_type, user_id, enabled, schedule_json,"
