@@ -72,6 +72,9 @@ MAY_SWALLOW_EVERYTHING = {
     SERVER / "processors" / "registry.py",  # a stranger's import; wrapped and passed on
 }
 
+NOT_NEEDED_TO_SERVE = {"alembic", "jinja2", "pygments", "rich"}
+"""Libraries that a server which has nothing to do would only keep in memory."""
+
 NAMES_OF_NOTHING = {"utils", "util", "helpers", "helper", "common", "manager", "base", "enhanced"}
 
 CLOCKS = {
@@ -196,3 +199,15 @@ def _is_clock(imported: str) -> bool:
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
 def test_modules_are_named_after_what_they_hold(module: Path) -> None:
     assert NAMES_OF_NOTHING.isdisjoint(module.relative_to(ROOT).with_suffix("").parts)
+
+
+def test_the_server_imports_no_library_before_it_needs_it() -> None:
+    script = "import sys, batchwork_server.cli; print(*sys.modules)"
+
+    answer = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+
+    imported = {name.partition(".")[0] for name in answer.stdout.split()}
+    assert "batchwork_server" in imported
+    assert imported & NOT_NEEDED_TO_SERVE == set()

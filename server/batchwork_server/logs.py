@@ -8,10 +8,18 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any, ClassVar, TextIO, cast
 
 import orjson
-import structlog
+
+# Where rich is installed, structlog imports it, to print for a terminal what we write as JSON.
+# That takes 3 MiB; None makes the import fail for as long as structlog tries.
+_rich = sys.modules.setdefault("rich", cast("ModuleType", None))
+import structlog  # noqa: E402
+
+if _rich is None:
+    del sys.modules["rich"]
 
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 """Names the call that the current task works for; empty outside of calls."""
