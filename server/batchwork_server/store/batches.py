@@ -48,6 +48,9 @@ LARGEST_CHUNK = 1000
 PAGE_BYTES = 3 * 1024 * 1024
 """A page of items ends when it holds so much, so that it fits into a message of 4 MiB."""
 
+_ROWS_AT_ONCE = 4096
+"""Items become rows in so many steps that the rows of a large batch are never all in memory."""
+
 _ITEM_COLUMNS = (
     Column("batch_key"),
     Column("item_index"),
@@ -252,12 +255,10 @@ async def insert_items(
     connection: AsyncConnection, key: int, new: Sequence[NewItem], *, first: int, now: datetime
 ) -> None:
     """Stores the input of items from the place ``first`` on, and the outcomes of skipped ones."""
-    await insert_rows(
-        connection,
-        "items",
-        _ITEM_COLUMNS,
-        [(key, n, item.item_id, item.user_id, item.data_json) for n, item in enumerate(new, first)],
-    )
+    for start in range(0, len(new), _ROWS_AT_ONCE):
+        part = enumerate(new[start : start + _ROWS_AT_ONCE], first + start)
+        rows = [(key, n, item.item_id, item.user_id, item.data_json) for n, item in part]
+        await insert_rows(connection, "items", _ITEM_COLUMNS, rows)
     moment = to_micros(now)
     skips = [
         (key, n, "SKIPPED", 0, item.skip_reason, moment)
