@@ -25,7 +25,7 @@ LIBRARIES = (
     "aiosqlite",
     "asyncpg",
     "alembic.command",
-    "pydantic_settings",
+    "pydantic",
     "jinja2.sandbox",
     "yaml",
     "structlog",

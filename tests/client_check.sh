@@ -97,7 +97,7 @@ from importlib.metadata import version
 
 SERVER_ONLY = (
     "aiosqlite alembic apscheduler asyncpg grpc_health grpc_reflection grpc_tools jinja2 mako "
-    "orjson pydantic pydantic_settings rich sqlalchemy structlog typer tzdata yaml"
+    "orjson pydantic rich sqlalchemy structlog typer tzdata yaml"
 ).split()
 came_along = [name for name in SERVER_ONLY if importlib.util.find_spec(name)]
 assert not came_along, f"the client brings {', '.join(came_along)}"

@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         *RPC_LIBRARIES,
     },
     "database_url": set(),
-    "config": {"database_url", "domain", "errors", "pydantic", "pydantic_settings"},
+    "config": {"database_url", "domain", "errors", "pydantic"},
 }
 """What a package of the server may import besides itself and the standard library.
 

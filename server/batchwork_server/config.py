@@ -9,8 +9,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from batchwork_server.database_url import postgresql_url
 from batchwork_server.domain.batch import HANDICAPS, BatchOptions, Priority
@@ -39,17 +46,14 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 _MOST_PROCESSES = 64
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """How one server runs. Each field names its environment variable.
 
     Durations are seconds, as a number, or have units (``1h30m``), unless the name says otherwise.
     """
 
-    # By their names fields are filled in code only. Without a prefix that no variable can have, the
-    # environment would fill them so, too, and DATABASE_URL or LISTEN would mean more than is said.
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, env_prefix="="
-    )
+    # By their names fields are filled in code only; see ``load_settings``.
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     database_url: SecretStr = Field(
         default=SecretStr("sqlite:///batchwork.db"), validation_alias="BATCHWORK_DATABASE_URL"
@@ -336,7 +340,8 @@ def load_settings() -> Settings:
             may be a secret.
     """
     try:
-        settings = Settings()
+        # Not by names of fields, else a variable such as ``listen`` would mean more than is said.
+        settings = Settings.model_validate(dict(os.environ), by_alias=True, by_name=False)
     except ValidationError as error:
         raise ConfigurationError(
             "\n".join(f"{_name(problem['loc'])}: {problem['msg']}" for problem in error.errors())

@@ -310,5 +310,6 @@ def test_users_are_separated_by_commas(monkeypatch):
 def test_a_variable_that_is_spelled_like_a_field_means_nothing(monkeypatch):
     monkeypatch.setenv("LISTEN", "127.0.0.1:1")
     monkeypatch.setenv("MODE", "once")
+    monkeypatch.setenv("log_level", "error")
 
     assert load_settings() == Settings()
