@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateIndex
 from sqlalchemy.sql.functions import FunctionElement
 
 metadata = sa.MetaData(
@@ -52,7 +53,18 @@ def _text(name: str) -> sa.Column[str]:
 
 
 def _partial_index(name: str, *columns: str, where: str) -> sa.Index:
-    return sa.Index(name, *columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+    return sa.Index(name, *columns, sqlite_where=sa.text(where), info={_CONDITION: where})
+
+
+_CONDITION = "condition"
+
+
+@compiles(CreateIndex, "postgresql")
+def _with_condition(create: CreateIndex, compiler: Any, **options: Any) -> str:
+    """Does what ``postgresql_where`` does, which loads the dialect: 2 MiB also on SQLite."""
+    text: str = compiler.visit_create_index(create, **options)
+    condition = create.element.info.get(_CONDITION)
+    return text if condition is None else f"{text} WHERE {condition}"
 
 
 def _time(name: str, *, nullable: bool = False) -> sa.Column[int]:
