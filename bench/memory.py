@@ -111,10 +111,16 @@ async def _watched_service(
     place: Workplace, kind: DatabaseKind
 ) -> AsyncIterator[tuple[Service, Child]]:
     database = place.database(kind)
-    async with place.service(kind, database=database):
+    # An installed server has bytecode. Without it each start compiles every module, and does not
+    # give back all the memory which that takes.
+    bytecode = {
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(place.log.with_name("bytecode")),
+    }
+    async with place.service(kind, database=database, **bytecode):
         pass  # its migrations take memory that a server needs once in its life
     async with (
-        place.service(kind, database=database) as service,
+        place.service(kind, database=database, **bytecode) as service,
         child("bench.sampler", str(service.process.pid), log=place.log) as sampler,
     ):
         yield service, sampler

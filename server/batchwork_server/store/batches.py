@@ -48,7 +48,7 @@ LARGEST_CHUNK = 1000
 PAGE_BYTES = 3 * 1024 * 1024
 """A page of items ends when it holds so much, so that it fits into a message of 4 MiB."""
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 2048
 """Items become rows in so many steps that the rows of a large batch are never all in memory."""
 
 _ITEM_COLUMNS = (
