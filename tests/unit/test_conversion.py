@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,8 +22,14 @@ from batchwork_server.domain.job import DataSource, JobShape
 from batchwork_server.domain.retry import RequestedRetry, RetryPolicy
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.submission import RequestedOptions, Submission
+from batchwork_server.domain.waiting import WaitReason
 from batchwork_server.errors import InvalidArgument, PermissionDenied, Violation
-from batchwork_server.rpc.batch_conversion import batch_to, interval_from, submission_from
+from batchwork_server.rpc.batch_conversion import (
+    answer_to,
+    batch_to,
+    interval_from,
+    submission_from,
+)
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.idempotency import idempotency_from
 from batchwork_server.rpc.item_conversion import items_from
@@ -483,3 +490,20 @@ def test_a_batch_tells_its_progress():
     assert message.counts.running == 1
     assert not message.HasField("start_time")
     assert not message.HasField("filters")
+
+
+def test_an_answer_that_was_made_once_is_that_of_its_batch_and_of_no_later_one():
+    first = make_batch()
+    later = replace(first, counts=Counts(total=4, succeeded=4), state=BatchState.SUCCEEDED)
+    wait = WaitReason(reason="CONCURRENCY_LIMIT", message="At most 1.")
+
+    answers = [answer_to(*asked) for asked in ((first, []), (first, [wait]), (first, []))]
+
+    assert [[w.reason for w in answer.batch.wait_reasons] for answer in answers] == [
+        [],
+        ["CONCURRENCY_LIMIT"],
+        [],
+    ]
+    assert [answer.batch.counts.succeeded for answer in answers] == [2, 2, 2]
+    assert answer_to(later, []).batch == batch_to(later)
+    assert answer_to(first, []).batch == batch_to(first)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from batchwork.v1 import batch_pb2 as messages
 from batchwork.v1 import job_pb2
@@ -14,6 +14,7 @@ from batchwork.v1.batch_service_pb2 import (
     BatchEvent,
     BatchEventKind,
     CreateBatchRequest,
+    GetBatchResponse,
     WatchBatchesRequest,
     WatchBatchRequest,
 )
@@ -274,28 +275,29 @@ def _add_wait(message: messages.Batch, wait: WaitReason) -> None:
         set_timestamp(added.until, wait.until)
 
 
-class _RequestMessages:
-    """The messages of the requests that were asked for last.
+_Value = TypeVar("_Value")
+_Message = TypeVar("_Message")
 
-    A request is frozen and its batch holds on to it, so its identity is its key; the request is
+
+class _Made(Generic[_Value, _Message]):
+    """The messages of the values that were asked for last, each made once; nobody changes them.
+
+    A value is frozen, and whoever shows it again holds on to it, so its identity is its key; it is
     kept beside its message, so that the identity stays its own.
     """
 
-    SIZE = 512
+    def __init__(self, make: Callable[[_Value], _Message], *, most: int) -> None:
+        self._make = make
+        self._most = most
+        self._made: OrderedDict[int, tuple[_Value, _Message]] = OrderedDict()
 
-    def __init__(self) -> None:
-        self._made: OrderedDict[int, tuple[BatchRequest, messages.Batch]] = OrderedDict()
-
-    def __call__(self, request: BatchRequest) -> messages.Batch:
-        found = self._made.get(id(request))
+    def __call__(self, value: _Value) -> _Message:
+        found = self._made.get(id(value))
         if found is None:
-            found = self._made[id(request)] = (request, _make_request(request))
-            if len(self._made) > self.SIZE:
+            found = self._made[id(value)] = (value, self._make(value))
+            if len(self._made) > self._most:
                 self._made.popitem(last=False)
         return found[1]
-
-
-_request_to = _RequestMessages()
 
 
 def _make_request(request: BatchRequest) -> messages.Batch:
@@ -320,6 +322,21 @@ def _make_request(request: BatchRequest) -> messages.Batch:
         warnings=warnings_to(request.notices),
         due_time=timestamp_to(request.due_time),
     )
+
+
+_request_to = _Made(_make_request, most=512)
+
+
+def answer_to(batch: Batch, waits: Sequence[WaitReason]) -> GetBatchResponse:
+    """Returns the answer to GetBatch. Callers ask again and again for what has not changed."""
+    return _make_answer(batch, waits) if waits else _answer_without_waits(batch)
+
+
+def _make_answer(batch: Batch, waits: Iterable[WaitReason] = ()) -> GetBatchResponse:
+    return GetBatchResponse(batch=batch_to(batch, waits))
+
+
+_answer_without_waits = _Made(_make_answer, most=64)
 
 
 def counts_to(counts: Counts) -> messages.BatchCounts:

@@ -17,6 +17,7 @@ from batchwork_server.application.statistics import Statistics
 from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.watching import Watching
 from batchwork_server.rpc.batch_conversion import (
+    answer_to,
     batch_to,
     event_to,
     interval_from,
@@ -95,7 +96,7 @@ class BatchServicer(BatchServiceServicer):
         checks.done()
         batch = await self._batches.get_batch(batch_id, tenant_id=tenant_id)
         waits = await self._batches.wait_reasons(batch)
-        return messages.GetBatchResponse(batch=batch_to(batch, waits))
+        return answer_to(batch, waits)
 
     async def ListBatches(
         self, request: messages.ListBatchesRequest, context: Any

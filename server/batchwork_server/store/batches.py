@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -84,7 +85,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant_id, batch_id) DO NOTHING
 RETURNING {BATCH_COLUMNS}
 """
-_GET_BATCH = f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_id = ?"
+_GET_BATCH_OF_ANY = f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_id = ?"
+_GET_BATCH = f"{_GET_BATCH_OF_ANY} AND tenant_id = ?"
+
+
+# A batch that has not changed is the same object again, for which its message is made already.
+_same_batch_from = lru_cache(maxsize=64)(batch_from)
 
 
 class SqlBatches:
@@ -133,12 +139,10 @@ class SqlBatches:
 
     async def get(self, batch_id: str, *, tenant_id: str | None) -> Batch | None:
         if tenant_id is None:
-            row = await self._database.fetch_row(_GET_BATCH, (batch_id,))
+            row = await self._database.fetch_row(_GET_BATCH_OF_ANY, (batch_id,))
         else:
-            row = await self._database.fetch_row(
-                _GET_BATCH + " AND tenant_id = ?", (batch_id, tenant_id)
-            )
-        return None if row is None else batch_from(row)
+            row = await self._database.fetch_row(_GET_BATCH, (batch_id, tenant_id))
+        return None if row is None else _same_batch_from(row)
 
     async def get_by_key(self, batch_key: int) -> Batch | None:
         row = await self._database.fetch_row(
