@@ -48,11 +48,13 @@ PROCESSING_IS_OFF = WaitReason(
     message="The server that answers takes no work (ENABLE_BATCH_PROCESSING=false).",
 )
 
+_GOING_ON = (BatchState.PENDING, BatchState.RUNNING)
+
 
 def is_idle(batch: Batch) -> bool:
     """Tells whether work is left that could go on and that no worker has in hand."""
-    can_go_on = batch.state in (BatchState.PENDING, BatchState.RUNNING)
-    return can_go_on and batch.counts.pending > 0 and batch.counts.running == 0
+    counts = batch.counts
+    return counts.running == 0 and counts.pending > 0 and batch.state in _GOING_ON
 
 
 def wait_reasons(batch: Batch, work: OpenWork | None = None) -> list[WaitReason]:

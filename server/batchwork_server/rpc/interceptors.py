@@ -113,9 +113,9 @@ class Boundary:
     def _around(self, method: str, handler: Handler) -> Handler:
         """Returns a handler that does what ``handler`` does, inside the boundary."""
         behavior = _behavior_of(handler)
-        respond = self._write_answers if handler.response_streaming else _return_answer
+        is_stream = handler.response_streaming
         is_health = method.startswith(_HEALTH)
-        is_health_stream = is_health and handler.response_streaming
+        is_health_stream = is_health and is_stream
         level = "debug" if is_health else "info"
 
         async def call(request: Any, context: Context) -> Any:
@@ -127,7 +127,9 @@ class Boundary:
             try:
                 if not is_health:
                     self._admit(metadata)
-                return await respond(behavior, request, context)
+                if is_stream:
+                    return await self._write_answers(behavior, request, context)
+                return await behavior(request, context)
             except _ReaderTooSlow as error:
                 log.warning("rpc.slow_reader", method=method, seconds=self._write_timeout)
                 await _abort_at_once(context, status_of(error), call_id)
@@ -227,10 +229,6 @@ class Guarded:
 
 # Reflection looks at the class to know that its servicer is to be asynchronous.
 grpc.aio.Server.register(Guarded)
-
-
-async def _return_answer(behavior: Behavior, request: Any, context: Context) -> Any:
-    return await behavior(request, context)
 
 
 class _ReaderTooSlow(QuotaExceeded):
