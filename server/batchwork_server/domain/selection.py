@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
+from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.json_object import is_number, quoted, unsound, whole_number
 from batchwork_server.errors import Violation
 
@@ -111,19 +112,9 @@ class Selection:
     order: Order | None = None
 
 
-# Not frozen: there are fifty thousand of them in a request, and a frozen one takes three times as
-# long to make.
-@dataclass(slots=True, kw_only=True)
-class SelectedItem:
-    """One item of a category, or of a request.
-
-    Attributes:
-        data_json: JSON text of an object.
-    """
-
-    item_id: str
-    user_id: str | None
-    data_json: str
+SelectedItem: TypeAlias = NewItem
+"""One item of a category, or of a request. Where nothing is to be made of it, it becomes an item of
+the batch as it is: there are fifty thousand in a request, which are not to be there twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
