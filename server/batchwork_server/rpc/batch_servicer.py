@@ -76,8 +76,9 @@ class BatchServicer(BatchServiceServicer):
         self, request: messages.CreateBatchRequest, context: Any
     ) -> messages.CreateBatchResponse:
         checks = Checks()
-        submission = submission_from(request, checks=checks)
+        # The hash first: for it the request is in memory once more, and then it is not the third.
         idempotency = idempotency_from(request, checks=checks)
+        submission = submission_from(request, checks=checks)
         checks.done()
         if request.validate_only:
             batch, plan = await self._batches.plan_batch(submission, caller=caller_of())
