@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
 
@@ -247,6 +247,37 @@ class Preferences:
                 tenant_id=tenant_id,
             ),
         )
+
+    async def forecast_load(
+        self,
+        *,
+        feature_type: str = "",
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        bucket: timedelta | None = None,
+        tenant_id: str = "",
+    ) -> messages.ForecastLoadResponse:
+        """Foretells how many users are due when.
+
+        Args:
+            feature_type: Of the users of this feature; empty means all.
+            start_time: The first instant that counts; unset means now.
+            end_time: The first that does not count any more; unset means a day after the start.
+            bucket: How long a stretch is, 1 minute to 1 day; unset means a minute.
+            tenant_id: Another tenant; operators only.
+
+        Raises:
+            ValueError: An instant has no time zone.
+        """
+        request = messages.ForecastLoadRequest(
+            feature_type=feature_type,
+            start_time=timestamp_of("start_time", start_time),
+            end_time=timestamp_of("end_time", end_time),
+            tenant_id=tenant_id,
+        )
+        if bucket is not None:
+            request.bucket.FromTimedelta(bucket)
+        return await self._calls.unary(self._stub.ForecastLoad, request)
 
     def list_preference_groups(
         self,

@@ -16,6 +16,7 @@ from batchwork_server.application.batches import Batches
 from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.firing import Firing
+from batchwork_server.application.forecast import Forecast
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.once import Once
@@ -81,6 +82,7 @@ class Application:
     preference_changes: PreferenceChanges
     preference_imports: PreferenceImports
     compatible_categories: CompatibleCategories
+    forecast: Forecast
     validation: Validation
     watching: Watching
     statistics: Statistics
@@ -260,6 +262,9 @@ def _put_together(
         compatible_categories=CompatibleCategories(
             categories=store.categories, views=preference_views
         ),
+        forecast=Forecast(
+            store=store, views=preference_views, clock=clock, zone=settings.time_zone
+        ),
         preference_changes=preference_changes,
         preference_imports=PreferenceImports(
             store=store, clock=clock, changed=preference_changes.announce
@@ -355,6 +360,7 @@ async def serving(
             preference_changes=app.preference_changes,
             preference_imports=app.preference_imports,
             compatible_categories=app.compatible_categories,
+            forecast=app.forecast,
             validation=app.validation,
             watching=app.watching,
             statistics=app.statistics,

@@ -1060,6 +1060,25 @@ class TestPreferenceGroups:
         assert "tenant default" in result.stdout
         assert '"dry"' in result.stdout
 
+    def test_load_is_foretold_hour_by_hour_with_a_chart(self, batchwork, server):
+        answer = preference_service_pb2.ForecastLoadResponse(user_count=60, run_count=3)
+        for time, users in (("07:00", 30), ("07:30", 10), ("08:00", 20)):
+            bucket = answer.buckets.add(user_count=users, run_count=1)
+            bucket.start_time.FromJsonString(f"2026-03-29T{time}:00Z")
+        server.answers["ForecastLoad"] = answer
+
+        text = batchwork("preferences", "forecast", "--since", "2026-03-29", "--hours", "48")
+        as_json = batchwork("preferences", "forecast", "--feature", "posts", "--json")
+
+        _, seven, eight = text.stdout.splitlines()
+        assert seven.split() == ["2026-03-29", "07:00", "40", "2", "07:00", "(30)", "#" * 40]
+        assert eight.split() == ["2026-03-29", "08:00", "20", "1", "08:00", "(20)", "#" * 20]
+        assert "60 users in 3 runs" in text.stderr
+        assert json.loads(as_json.stdout)["user_count"] == 60
+        bounded, of_feature = server.requests["ForecastLoad"]
+        length = bounded.end_time.ToSeconds() - bounded.start_time.ToSeconds()
+        assert (length, of_feature.feature_type) == (48 * 3600, "posts")
+
     def test_schedule_is_previewed(self, batchwork, server):
         answer = preference_service_pb2.PreviewScheduleResponse()
         answer.runs.add(

@@ -11,6 +11,7 @@ from batchwork_client.cli import (
     backfills,
     batches,
     deletion,
+    forecast,
     jobs,
     occurrences,
     plans,
@@ -91,4 +92,5 @@ statistics.add_to(app)
 backfills.add_to(app)
 validation.add_to(app)
 preference_groups.add_to(preferences.group)
+forecast.add_to(preferences.group)
 app.add_typer(preferences.group, name="preferences")

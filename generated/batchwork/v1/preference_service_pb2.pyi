@@ -8,6 +8,7 @@ from batchwork.v1 import preference_pb2 as _preference_pb2
 from batchwork.v1 import schedule_pb2 as _schedule_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -799,6 +800,119 @@ class PreviewScheduleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewScheduleResponse: _TypeAlias = PreviewScheduleResponse  # noqa: Y015
+
+@_typing.final
+class ForecastLoadRequest(_message.Message):
+    """Asks for the load to come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    feature_type: _builtins.str
+    """Counts the users of this feature. Optional; empty means all features."""
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the first instant that counts. Optional; unset means now."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the first instant that does not count any more, at most 8 days after
+        `start_time`. Optional; unset means a day after it.
+        """
+
+    @_builtins.property
+    def bucket(self) -> _duration_pb2.Duration:
+        """Sets how long a stretch is that is told of, 1 min to 1 day. Optional; unset
+        means a minute. The stretches begin at whole multiples of it since 1970-01-01
+        00:00 UTC.
+        """
+
+    def __init__(
+        self,
+        *,
+        feature_type: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        bucket: _duration_pb2.Duration | None = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "end_time", b"end_time", "feature_type", b"feature_type", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForecastLoadRequest: _TypeAlias = ForecastLoadRequest  # noqa: Y015
+
+@_typing.final
+class LoadBucket(_message.Message):
+    """Tells what is due in a stretch of time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    RUN_COUNT_FIELD_NUMBER: _builtins.int
+    user_count: _builtins.int
+    """Counts the users who are due in it, each once for each run."""
+    run_count: _builtins.int
+    """Counts the runs that begin in it: each is one group with one job."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when it begins."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        user_count: _builtins.int = ...,
+        run_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_count", b"run_count", "start_time", b"start_time", "user_count", b"user_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadBucket: _TypeAlias = LoadBucket  # noqa: Y015
+
+@_typing.final
+class ForecastLoadResponse(_message.Message):
+    """Answers `ForecastLoad`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    RUN_COUNT_FIELD_NUMBER: _builtins.int
+    user_count: _builtins.int
+    """Counts the users who are due in all of them."""
+    run_count: _builtins.int
+    """Counts the runs that begin in all of them."""
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadBucket]:
+        """Lists the stretches in which anybody is due, in their order."""
+
+    def __init__(
+        self,
+        *,
+        buckets: _abc.Iterable[Global___LoadBucket] | None = ...,
+        user_count: _builtins.int = ...,
+        run_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "run_count", b"run_count", "user_count", b"user_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForecastLoadResponse: _TypeAlias = ForecastLoadResponse  # noqa: Y015
 
 @_typing.final
 class PreferenceGroup(_message.Message):

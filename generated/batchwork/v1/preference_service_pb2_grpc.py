@@ -95,6 +95,11 @@ class PreferenceServiceStub:
                 request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsResponse.FromString,
                 _registered_method=True)
+        self.ForecastLoad = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/ForecastLoad',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ForecastLoadRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ForecastLoadResponse.FromString,
+                _registered_method=True)
         self.ListGroupMembers = channel.unary_unary(
                 '/batchwork.v1.PreferenceService/ListGroupMembers',
                 request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListGroupMembersRequest.SerializeToString,
@@ -266,6 +271,17 @@ class PreferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForecastLoad(self, request, context):
+        """Foretells how many users are due when, from the groups as they are now and
+        the jobs that preferences drive: of each feature the first ten by id.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad name, time or length. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListGroupMembers(self, request, context):
         """Lists the members of a group by user, a page at a time.
 
@@ -386,6 +402,11 @@ def add_PreferenceServiceServicer_to_server(servicer, server):
                     servicer.ListPreferenceGroups,
                     request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsResponse.SerializeToString,
+            ),
+            'ForecastLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForecastLoad,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ForecastLoadRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ForecastLoadResponse.SerializeToString,
             ),
             'ListGroupMembers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGroupMembers,
@@ -711,6 +732,33 @@ class PreferenceService:
             '/batchwork.v1.PreferenceService/ListPreferenceGroups',
             batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsRequest.SerializeToString,
             batchwork_dot_v1_dot_preference__service__pb2.ListPreferenceGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForecastLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/ForecastLoad',
+            batchwork_dot_v1_dot_preference__service__pb2.ForecastLoadRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.ForecastLoadResponse.FromString,
             options,
             channel_credentials,
             insecure,

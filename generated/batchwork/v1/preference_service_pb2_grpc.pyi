@@ -135,6 +135,13 @@ class PreferenceServiceStub:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
     """
+    ForecastLoad: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ForecastLoadRequest, _preference_service_pb2.ForecastLoadResponse]
+    """Foretells how many users are due when, from the groups as they are now and
+    the jobs that preferences drive: of each feature the first ten by id.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad name, time or length. Do not retry.
+    """
     ListGroupMembers: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ListGroupMembersRequest, _preference_service_pb2.ListGroupMembersResponse]
     """Lists the members of a group by user, a page at a time.
 
@@ -289,6 +296,13 @@ class PreferenceServiceAsyncStub(PreferenceServiceStub):
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
+    """
+    ForecastLoad: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ForecastLoadRequest, _preference_service_pb2.ForecastLoadResponse]  # type: ignore[assignment]
+    """Foretells how many users are due when, from the groups as they are now and
+    the jobs that preferences drive: of each feature the first ten by id.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad name, time or length. Do not retry.
     """
     ListGroupMembers: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListGroupMembersRequest, _preference_service_pb2.ListGroupMembersResponse]  # type: ignore[assignment]
     """Lists the members of a group by user, a page at a time.
@@ -507,6 +521,19 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                             retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ForecastLoad(
+        self,
+        request: _preference_service_pb2.ForecastLoadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.ForecastLoadResponse, _abc.Awaitable[_preference_service_pb2.ForecastLoadResponse]]:
+        """Foretells how many users are due when, from the groups as they are now and
+        the jobs that preferences drive: of each feature the first ten by id.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad name, time or length. Do not retry.
         """
 
     @_abc_1.abstractmethod

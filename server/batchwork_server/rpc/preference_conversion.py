@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from batchwork.v1 import preference_pb2 as messages
 from batchwork.v1 import preference_service_pb2 as service
 
@@ -10,6 +12,7 @@ from batchwork_server.application.preference_changes import ToldChange
 from batchwork_server.application.preference_imports import ImportedPreference
 from batchwork_server.application.preference_views import EffectiveView, GroupView
 from batchwork_server.application.preferences import SetResult, WishedPreference
+from batchwork_server.domain.forecast import LoadBucket
 from batchwork_server.domain.preference import (
     MAX_OVERRIDES_BYTES,
     DefaultPreference,
@@ -27,7 +30,7 @@ from batchwork_server.domain.preference_groups import (
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.schedule_conversion import schedule_from, schedule_to
 from batchwork_server.rpc.upcoming_conversion import upcoming_run_to
-from batchwork_server.rpc.values import struct_to, timestamp_to
+from batchwork_server.rpc.values import set_timestamp, struct_to, timestamp_to
 
 _ORIGINS = {
     origin: messages.PreferenceOrigin.Value(f"PREFERENCE_ORIGIN_{origin}") for origin in Origin
@@ -189,3 +192,14 @@ def category_to(compatible: CompatibleCategory) -> service.CompatibleCategory:
         matching_fields=compatible.matching_fields,
         missing_fields=compatible.missing_fields,
     )
+
+
+def forecast_to(buckets: Sequence[LoadBucket]) -> service.ForecastLoadResponse:
+    answer = service.ForecastLoadResponse(
+        user_count=sum(bucket.user_count for bucket in buckets),
+        run_count=sum(bucket.run_count for bucket in buckets),
+    )
+    for bucket in buckets:
+        added = answer.buckets.add(user_count=bucket.user_count, run_count=bucket.run_count)
+        set_timestamp(added.start_time, bucket.start_time)
+    return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import datetime, timedelta
 from typing import Any
 
 from batchwork.v1 import preference_service_pb2 as messages
@@ -11,6 +12,7 @@ from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
 
 from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.default_preferences import DefaultPreferences
+from batchwork_server.application.forecast import DEFAULT_LENGTH, Forecast
 from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
 from batchwork_server.application.preference_views import PreferenceViews
@@ -19,6 +21,11 @@ from batchwork_server.application.preferences import (
     WISH_FIELDS,
     Preferences,
     repeated_keys,
+)
+from batchwork_server.domain.forecast import (
+    LONGEST_BUCKET,
+    LONGEST_FORECAST,
+    SHORTEST_BUCKET,
 )
 from batchwork_server.domain.json_object import MAX_INTEGER
 from batchwork_server.domain.preference import check_schedule
@@ -39,6 +46,7 @@ from batchwork_server.rpc.preference_conversion import (
     change_to,
     default_to,
     effective_to,
+    forecast_to,
     group_to,
     imported_to,
     origin_to,
@@ -66,6 +74,7 @@ class PreferenceServicer(PreferenceServiceServicer):
         changes: PreferenceChanges,
         imports: PreferenceImports,
         categories: CompatibleCategories,
+        forecast: Forecast,
     ) -> None:
         self._preferences = preferences
         self._defaults = defaults
@@ -73,6 +82,7 @@ class PreferenceServicer(PreferenceServiceServicer):
         self._changes = changes
         self._imports = imports
         self._categories = categories
+        self._forecast = forecast
 
     async def GetPreference(
         self, request: messages.GetPreferenceRequest, context: Any
@@ -274,6 +284,40 @@ class PreferenceServicer(PreferenceServiceServicer):
             groups=[group_to(view) for view in views],
             next_page_token=token_after_numbered(request, last),
         )
+
+    async def ForecastLoad(
+        self, request: messages.ForecastLoadRequest, context: Any
+    ) -> messages.ForecastLoadResponse:
+        checks = Checks()
+        feature_type = checks.line("feature_type", request.feature_type)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        start, end = self._stretch_of(request, checks=checks)
+        bucket = SHORTEST_BUCKET
+        if request.HasField("bucket"):
+            bucket = checks.duration(
+                "bucket", request.bucket, least=SHORTEST_BUCKET, most=LONGEST_BUCKET
+            )
+        checks.done()
+        buckets = await self._forecast.forecast_load(
+            tenant_id=tenant_id, feature_type=feature_type, start=start, end=end, bucket=bucket
+        )
+        return forecast_to(buckets)
+
+    def _stretch_of(
+        self, request: messages.ForecastLoadRequest, *, checks: Checks
+    ) -> tuple[datetime, datetime]:
+        start = end = None
+        if request.HasField("start_time"):
+            start = checks.moment("start_time", request.start_time)
+        start = start or self._forecast.now()
+        if request.HasField("end_time"):
+            end = checks.moment("end_time", request.end_time)
+        end = end or start + DEFAULT_LENGTH
+        if not timedelta(0) < end - start <= LONGEST_FORECAST:
+            checks.refuse(
+                "end_time", f"It is not after the start, or more than {LONGEST_FORECAST.days} days."
+            )
+        return start, end
 
     async def ListGroupMembers(
         self, request: messages.ListGroupMembersRequest, context: Any

@@ -22,6 +22,7 @@ from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.default_preferences import DefaultPreferences
+from batchwork_server.application.forecast import Forecast
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.preference_changes import PreferenceChanges
@@ -87,6 +88,7 @@ class RpcServer:
         preference_changes: Likewise.
         preference_imports: Likewise.
         compatible_categories: Likewise.
+        forecast: Likewise.
         validation: Behind ValidationService.
         watching: Behind the watches of BatchService.
         credentials: Who may call; None lets everybody in.
@@ -116,6 +118,7 @@ class RpcServer:
         preference_changes: PreferenceChanges,
         preference_imports: PreferenceImports,
         compatible_categories: CompatibleCategories,
+        forecast: Forecast,
         validation: Validation,
         watching: Watching,
         statistics: Statistics,
@@ -161,6 +164,7 @@ class RpcServer:
                 changes=preference_changes,
                 imports=preference_imports,
                 categories=compatible_categories,
+                forecast=forecast,
             ),
             guarded,
         )
