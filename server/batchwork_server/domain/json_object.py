@@ -99,6 +99,16 @@ def parse_json(text: str, *, path: str = "$") -> tuple[Any, list[Violation]]:
         The value, and every violation: no JSON (with line and column), a key that stands twice,
         and what ``unsound`` finds.
     """
+    value, violations = decode_json(text, path=path)
+    return value, violations or list(unsound(value, path=path))
+
+
+def decode_json(text: str, *, path: str = "$") -> tuple[Any, list[Violation]]:
+    """Parses JSON text; whoever takes a part of the value looks whether it is ``unsound``.
+
+    Returns:
+        The value, or none and why this is not JSON, with line and column.
+    """
     try:
         value = json.loads(
             text.removeprefix("\ufeff"),
@@ -112,7 +122,7 @@ def parse_json(text: str, *, path: str = "$") -> tuple[Any, list[Violation]]:
         return None, [_too_deep(path)]
     except ValueError as error:
         return None, [Violation(path, f"This JSON holds a number that is none: {error}")]
-    return value, list(unsound(value, path=path))
+    return value, []
 
 
 def unsound(value: Any, *, path: str, depth: int = 0) -> Iterator[Violation]:
