@@ -18,6 +18,7 @@
     ├── Unavailable              safe to call again
     │   ├── StoreUnavailable     the database is away or locked
     │   │   └── StorageFull      there is no space to write
+    │   ├── SourceUnavailable    an outside source is away, or answers what cannot be read
     │   └── ShuttingDown         this server stops
     └── ConfigurationError       the server cannot start like this
 
@@ -272,6 +273,22 @@ class StorageFull(StoreUnavailable):
     reason = "QUOTA_STORAGE"
     subject = "storage"
     retry_after = timedelta(seconds=10)
+
+
+class SourceUnavailable(Unavailable):
+    """An outside source does not answer, or answers what cannot be read. Nothing was changed.
+
+    Args:
+        message: Names the source, what was asked, what came, and what to do.
+        retry_after: When another try makes sense; None means in a second.
+    """
+
+    reason = "DEPENDENCY_UNAVAILABLE"
+
+    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        if retry_after is not None:
+            self.retry_after = retry_after
 
 
 class ShuttingDown(Unavailable):

@@ -12,6 +12,13 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from batchwork_server.domain.batch import Template
+from batchwork_server.domain.config_source import (
+    Answer,
+    UserWishes,
+    WishChanges,
+    WishGroup,
+    WishPage,
+)
 from batchwork_server.domain.selection import SelectedItem, Selection
 from batchwork_server.domain.user import UserVerdict
 
@@ -81,6 +88,41 @@ class CategoryRepository(Protocol):
         """Returns the names of the fields that the category's items have, sorted.
 
         At most the first thousand items are looked at.
+        """
+        ...
+
+
+class ConfigDatabase(Protocol):
+    """Knows what the users of one tenant wish. Called ConfigDatabaseClient in the documents.
+
+    Every method raises SourceUnavailable when the source is away, or answers what cannot be read.
+    """
+
+    async def all_users(self, *, page_token: str = "") -> WishPage:
+        """Returns a page of all users, as the source has them now.
+
+        Args:
+            page_token: Of the page before; empty asks for the first one.
+        """
+        ...
+
+    async def user(self, user_id: str) -> Answer[UserWishes | None]:
+        """Returns one user, or none who wishes nothing; perhaps as it was a while ago."""
+        ...
+
+    async def groups(self, feature_type: str) -> Answer[Sequence[WishGroup]]:
+        """Returns how many users wish which schedule; perhaps as it was a while ago."""
+        ...
+
+    async def newest_change(self) -> str:
+        """Returns the id after which everything that changes from now on is found."""
+        ...
+
+    async def changes(self, since_id: str) -> WishChanges | None:
+        """Returns who changed after a change, oldest first.
+
+        Returns:
+            The changes, or none when the source does not know the id any more: read all users.
         """
         ...
 

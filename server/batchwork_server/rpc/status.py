@@ -27,6 +27,7 @@ from batchwork_server.errors import (
     RequestIdReused,
     ResumeTokenExpired,
     ShuttingDown,
+    SourceUnavailable,
     StorageFull,
     StoreUnavailable,
     Unauthenticated,
@@ -123,6 +124,7 @@ ROWS: dict[type[BatchworkError], Row] = {
     Unavailable: Row(grpc.StatusCode.UNAVAILABLE, _retry),
     StoreUnavailable: Row(grpc.StatusCode.UNAVAILABLE, _retry),
     StorageFull: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, _quota),
+    SourceUnavailable: Row(grpc.StatusCode.UNAVAILABLE, _retry),
     ShuttingDown: Row(grpc.StatusCode.UNAVAILABLE, _retry),
     ConfigurationError: Row(grpc.StatusCode.INTERNAL),  # raised before there are calls
 }
