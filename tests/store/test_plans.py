@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from batchwork_server.domain.firing import NextRun
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.occurrences import NEXT_START
+from batchwork_server.store.preferences import FETCH_OF_USERS
 from batchwork_server.store.sql_store import SqlStore
 
 from tests.factories import TENANT
@@ -111,3 +113,54 @@ async def test_sqlite_finds_the_next_start_by_its_index(sqlite_url):
     assert [row[-1] for row in plan] == [
         "SEARCH jobs USING COVERING INDEX ix_jobs_next_start_time (next_start_time>?)"
     ]
+
+
+PREFERENCES = 5_000
+
+
+async def put_preferences(database: Database) -> None:
+    await run(
+        database,
+        "INSERT INTO preferences (tenant_id, feature_type, user_id, enabled, overrides_json,"
+        " revision, create_time, update_time)"
+        f" SELECT '{TENANT}', 'posts', 'user_' || n, true, '{{}}', 1, 0, 0"
+        f" FROM generate_series(1, {PREFERENCES}) AS n",
+    )
+
+
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "new"])
+async def test_postgresql_reads_of_some_users_what_they_wish_and_no_more(postgresql_url, analyzed):
+    database = await open_database(postgresql_url)
+    await put_preferences(database)
+    if analyzed:
+        await run(database, "ANALYZE")
+    await database.close()
+    indexes = ("pk_preferences", "ix_preferences_tenant_id_user_id_feature_type")
+    before = sum([await rows_read(postgresql_url, index) for index in indexes])
+
+    database = await open_database(postgresql_url)
+    user_ids = [f"user_{number}" for number in range(1, 501)]
+    found = await SqlStore(database).preferences.of_users(user_ids, tenant_id=TENANT)
+    [(scanned,)] = await run(
+        database, "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'preferences'"
+    )
+    await database.close()
+
+    read = sum([await rows_read(postgresql_url, index) for index in indexes]) - before
+    assert len(found) == 500
+    assert read + scanned <= 2 * PREFERENCES
+
+
+async def test_sqlite_finds_what_some_users_wish_by_an_index(sqlite_url):
+    # The story: it took a tenant for ten preferences, and went through all of them for each user:
+    # reading 5,000 users again took eleven seconds, and a million would have taken days.
+    database = await open_database(sqlite_url)
+    sql = FETCH_OF_USERS["sqlite"].replace("{rows}", "(SELECT 'a' AS member, 'b' AS tenant) AS v")
+
+    plan = await run(database, f"EXPLAIN QUERY PLAN {sql}")
+    await database.close()
+
+    assert plan[-1][-1] == (
+        "SEARCH preferences USING INDEX ix_preferences_tenant_id_user_id_feature_type"
+        " (tenant_id=? AND user_id=?)"
+    )

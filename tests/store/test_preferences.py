@@ -65,6 +65,29 @@ async def test_who_has_said_no_does_not_want_it_and_who_has_said_nothing_may(sto
     assert told == {"user_1": True, "user_2": False, "user_3": False}
 
 
+async def test_for_who_is_not_active_nothing_is_done(store: Store) -> None:
+    await put(store, make_preference(active=False))
+
+    assert await store.preferences.is_disabled(
+        user_id="user_1", feature_type="posts", tenant_id=TENANT
+    )
+
+
+async def test_all_preferences_of_some_users_are_found_at_once(store: Store) -> None:
+    await put(store, make_preference(), make_preference(feature_type="tips"))
+    await put(store, make_preference("user_2"), make_preference("user_3"))
+    await put(store, make_preference("user_2"), tenant_id="other")
+
+    async with store.transaction() as tx:
+        found = await store.preferences.lock_users(
+            tx, ["user_1", "user_2", "stranger"], tenant_id=TENANT
+        )
+
+    read = await store.preferences.of_users(["user_1", "user_2", "stranger"], tenant_id=TENANT)
+    assert sorted(found) == [("posts", "user_1"), ("posts", "user_2"), ("tips", "user_1")]
+    assert read == found
+
+
 async def test_a_preference_that_is_stored_again_takes_the_place_of_the_first(
     store: Store,
 ) -> None:

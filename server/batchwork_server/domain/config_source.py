@@ -52,7 +52,7 @@ class WishGroup:
 
     Attributes:
         schedule: None for the users who name none.
-        user_count: Users who are active and whose wish is enabled.
+        user_count: Users whose wish is enabled, also those who are not active.
     """
 
     feature_type: str
@@ -96,11 +96,11 @@ class SourcePlace:
     """Up to where a source has been read.
 
     Attributes:
-        change_id: The newest change that is stored; empty before everything was read once.
-        read_time: When everything was read last, by the begin of it; None when never.
-        revision: Counts the moves from 1; 0 before the first.
+        change_id: The newest change that is stored.
+        read_time: When the last reading of everything began.
+        revision: Counts the moves from 1.
     """
 
-    change_id: str = ""
-    read_time: datetime | None = None
-    revision: int = 0
+    change_id: str
+    read_time: datetime
+    revision: int

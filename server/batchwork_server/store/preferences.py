@@ -28,7 +28,7 @@ from batchwork_server.domain.preference_groups import (
 from batchwork_server.store.database import Database
 from batchwork_server.store.pages import first_page
 from batchwork_server.store.preference_changes import append_changes, lock_feed
-from batchwork_server.store.statements import Column, insert_rows, update_rows
+from batchwork_server.store.statements import Column, dialect_of, insert_rows, update_rows
 from batchwork_server.store.store import PreferenceKey, Transaction
 from batchwork_server.store.tables import preference_defaults, preferences
 from batchwork_server.store.times import from_micros, to_micros
@@ -47,7 +47,8 @@ _COLUMNS = (
     Column("active", "boolean"),
 )
 _IS_ENABLED = """
-SELECT enabled FROM preferences WHERE tenant_id = ? AND feature_type = ? AND user_id = ?
+SELECT enabled AND active FROM preferences
+WHERE tenant_id = ? AND feature_type = ? AND user_id = ?
 """
 _REPLACE = """
 ON CONFLICT (tenant_id, feature_type, user_id) DO UPDATE SET
@@ -70,6 +71,14 @@ _FETCH_OF_USERS = f"""
 SELECT {", ".join(column.name for column in _COLUMNS)} FROM {{rows}} CROSS JOIN preferences
 WHERE tenant_id = v.tenant AND user_id = v.member
 """
+# Without statistics SQLite takes a tenant for ten rows, and would go through all of it each time.
+FETCH_OF_USERS = {
+    "sqlite": _FETCH_OF_USERS.replace(
+        "JOIN preferences",
+        "JOIN preferences INDEXED BY ix_preferences_tenant_id_user_id_feature_type",
+    ),
+    "postgresql": _FETCH_OF_USERS,
+}
 _DELETE = """
 DELETE FROM preferences WHERE (tenant_id, feature_type, user_id) IN
   (SELECT v.tenant, v.feature, v.member FROM {rows})
@@ -122,8 +131,13 @@ class SqlPreferences:
         self, tx: Transaction, user_ids: Collection[str], *, tenant_id: str
     ) -> dict[PreferenceKey, Preference]:
         await lock_feed(tx.connection, tenant_id)
-        users = [(user_id, tenant_id) for user_id in sorted(set(user_ids))]
-        return _by_key(await update_rows(tx.connection, _FETCH_OF_USERS, _USER_COLUMNS, users))
+        return await _fetch_of_users(tx.connection, user_ids, tenant_id=tenant_id)
+
+    async def of_users(
+        self, user_ids: Collection[str], *, tenant_id: str
+    ) -> dict[PreferenceKey, Preference]:
+        async with self._database.reading() as connection:
+            return await _fetch_of_users(connection, user_ids, tenant_id=tenant_id)
 
     async def put(
         self, tx: Transaction, stored: Sequence[Preference], *, tenant_id: str, now: datetime
@@ -331,6 +345,14 @@ def _change_of(
         group_left=left if moved else None,
         group_joined=joined if moved else None,
     )
+
+
+async def _fetch_of_users(
+    connection: AsyncConnection, user_ids: Collection[str], *, tenant_id: str
+) -> dict[PreferenceKey, Preference]:
+    users = [(user_id, tenant_id) for user_id in sorted(set(user_ids))]
+    statement = FETCH_OF_USERS[dialect_of(connection)]
+    return _by_key(await update_rows(connection, statement, _USER_COLUMNS, users))
 
 
 def _conditions(wanted: PreferenceFilter) -> Iterator[sa.ColumnElement[bool]]:

@@ -8,6 +8,7 @@ from batchwork_server.store.batches import SqlBatches
 from batchwork_server.store.categories import SqlCategories
 from batchwork_server.store.changes import SqlChanges
 from batchwork_server.store.chunks import SqlChunks
+from batchwork_server.store.config_sources import SqlConfigSources
 from batchwork_server.store.database import Database
 from batchwork_server.store.event_reader import SqlEvents
 from batchwork_server.store.jobs import SqlJobs
@@ -43,6 +44,7 @@ class SqlStore:
         self.preferences = SqlPreferences(database)
         self.preference_groups = SqlPreferenceGroups(database)
         self.preference_changes = SqlPreferenceChanges(database)
+        self.config_sources = SqlConfigSources(database)
         self.users = SqlUsers(database)
         self.categories = SqlCategories(database)
 

@@ -21,6 +21,7 @@ from batchwork_server.domain.batch import (
     StateReason,
     UserValidation,
 )
+from batchwork_server.domain.config_source import SourcePlace
 from batchwork_server.domain.feed_place import FeedPlace
 from batchwork_server.domain.filters import (
     BatchFilter,
@@ -731,6 +732,8 @@ class Store(Protocol):
     def preference_groups(self) -> PreferenceGroupStore: ...
     @property
     def preference_changes(self) -> PreferenceChangeStore: ...
+    @property
+    def config_sources(self) -> ConfigSourceStore: ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Opens a write transaction; it commits when the block ends well.
@@ -987,10 +990,16 @@ class PreferenceStore(Protocol):
         """
         ...
 
+    async def of_users(
+        self, user_ids: Collection[str], *, tenant_id: str
+    ) -> dict[PreferenceKey, Preference]:
+        """Returns all preferences of the users."""
+        ...
+
     async def lock_users(
         self, tx: Transaction, user_ids: Collection[str], *, tenant_id: str
     ) -> dict[PreferenceKey, Preference]:
-        """Returns all preferences of the users, and locks like ``lock``."""
+        """Returns all preferences of the users like ``of_users``, and locks like ``lock``."""
         ...
 
     async def put(
@@ -1095,4 +1104,22 @@ class PreferenceChangeStore(Protocol):
 
     async def forget(self, *, before: datetime, limit: int) -> int:
         """Removes the oldest changes that were made before; tells how many."""
+        ...
+
+
+class ConfigSourceStore(Protocol):
+    """Up to where Config Databases have been read. A source is named by where and what it is."""
+
+    async def get(self, source: str, *, tenant_id: str) -> SourcePlace | None:
+        """Returns the place, or none when the source has never been read to the end."""
+        ...
+
+    async def lock(self, tx: Transaction, source: str, *, tenant_id: str) -> SourcePlace | None:
+        """Returns the place like ``get``; nobody else locks it until the transaction ends."""
+        ...
+
+    async def put(
+        self, tx: Transaction, place: SourcePlace, source: str, *, tenant_id: str
+    ) -> None:
+        """Stores a place, in place of the one before. The caller holds its ``lock``."""
         ...

@@ -415,6 +415,18 @@ preference_defaults = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# Up to where a Config Database has been read.
+config_sources = sa.Table(
+    "config_sources",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, primary_key=True),  # where it is, and what is read of it
+    sa.Column("change_id", sa.Text, nullable=False),
+    _time("read_time"),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # The embedded source of users. Another database takes its place by a setting.
 system_users = sa.Table(
     "system_users",
