@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class ConfigService:
         changes_size: So many changes are told at once.
         behaviours: Used up one by one, by the next requests; then it is well.
         always: When set, what every request gets.
+        tls: When set before it starts, it speaks TLS.
         requests: The path and query of each request, in order.
         keys: The authorization of each request.
     """
@@ -56,16 +58,17 @@ class ConfigService:
         self.keys: list[str] = []
         self.asked = asyncio.Event()
         self.port = 0
+        self.tls: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[Any]] = set()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/api/v1"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/api/v1"
 
     async def start(self) -> None:
         """Listens, on the same port as before if it did so already."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -161,7 +164,7 @@ class ConfigService:
         counts: dict[str, int] = {}
         for document in self.documents.values():
             wish = document["features"].get(feature_type)
-            if wish is not None and wish.get("enabled", True) and document["active"]:
+            if wish is not None and wish.get("enabled", True):
                 group = json.dumps({name: wish[name] for name in names if name in wish})
                 counts[group] = counts.get(group, 0) + 1
         return [{**json.loads(group), "tenant_count": count} for group, count in counts.items()]

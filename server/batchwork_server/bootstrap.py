@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.compatible_categories import CompatibleCategories
+from batchwork_server.application.config_sync import ConfigSync
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.firing import Firing
 from batchwork_server.application.forecast import Forecast
@@ -46,9 +48,11 @@ from batchwork_server.engine.executor import Executor
 from batchwork_server.engine.health import EngineHealth
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.job_file import JOB_FILE, JobFile
+from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
 from batchwork_server.logs import flush_logs, get_logger
+from batchwork_server.ports import ConfigDatabase
 from batchwork_server.process import prepare_process
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.rpc.credentials import Credentials, load_credentials
@@ -57,6 +61,9 @@ from batchwork_server.store.database import Database, PostgresLimits, open_datab
 from batchwork_server.store.disk import BALLAST_BYTES, DiskLimits
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.wakeups import Wakeups
+
+if TYPE_CHECKING:
+    from batchwork_server.adapters.config_database import HttpConfigDatabase
 
 log = get_logger(__name__)
 
@@ -88,6 +95,7 @@ class Application:
     statistics: Statistics
     job_file: JobFile | None
     once: Once
+    preference_poller: PreferencePoller | None
     engine: Engine
 
 
@@ -142,9 +150,14 @@ async def application(
             max_idle=settings.max_idle_connections,
         ),
     )
+    source = _config_database(settings, clock)
     try:
-        yield _put_together(settings, database, templates, processors, children, clock, fires)
+        yield _put_together(
+            settings, database, templates, processors, children, source, clock, fires
+        )
     finally:
+        if source is not None:
+            await source.close()
         await database.close()
 
 
@@ -166,6 +179,48 @@ def _job_file(settings: Settings, jobs: Jobs) -> JobFile | None:
     )
 
 
+def _config_database(settings: Settings, clock: Clock) -> HttpConfigDatabase | None:
+    if settings.config_service_url is None:
+        return None
+    # Only who follows a service pays for a client of HTTP, which takes megabytes.
+    from batchwork_server.adapters.config_database import HttpConfigDatabase
+
+    key = settings.config_service_api_key
+    return HttpConfigDatabase(
+        url=settings.config_service_url,
+        api_key=key.get_secret_value() if key is not None else "",
+        config_key=settings.config_preferences_key,
+        timeout=settings.config_service_timeout,
+        cache_ttl=settings.config_cache_ttl,
+        clock=clock,
+    )
+
+
+def _preference_poller(
+    settings: Settings,
+    source: ConfigDatabase | None,
+    store: SqlStore,
+    clock: Clock,
+    changed: Callable[[str], None],
+) -> PreferencePoller | None:
+    if source is None:
+        return None
+    sync = ConfigSync(
+        store=store,
+        clock=clock,
+        tenant_id=settings.config_tenant,
+        source=f"{settings.config_service_url} {settings.config_preferences_key}",
+        changed=changed,
+    )
+    return PreferencePoller(
+        source,
+        sync=sync,
+        interval=settings.config_poll_interval,
+        reread=settings.config_cache_ttl,
+        clock=clock,
+    )
+
+
 def _children(settings: Settings, load: Load | None) -> ChildProcesses | None:
     return ChildProcesses(load=load, workers=settings.child_processes) if load else None
 
@@ -176,6 +231,7 @@ def _put_together(
     templates: FileTemplates,
     processors: ProcessorRegistry,
     children: ChildProcesses | None,
+    source: ConfigDatabase | None,
     clock: Clock,
     fires: bool,
 ) -> Application:
@@ -236,6 +292,7 @@ def _put_together(
     preference_changes = PreferenceChanges(
         store=store, clock=clock, max_watchers=settings.max_watchers
     )
+    poller = _preference_poller(settings, source, store, clock, preference_changes.announce)
     return Application(
         store=store,
         database=database,
@@ -276,6 +333,7 @@ def _put_together(
         statistics=Statistics(store=store),
         job_file=job_file,
         once=Once(store=store, batches=batches, firing=firing, clock=clock, wakeups=wakeups),
+        preference_poller=poller,
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,
@@ -291,6 +349,7 @@ def _put_together(
             job_file=job_file,
             processes=settings.processing,
             fires=settings.processing and fires,
+            preference_poller=poller,
         ),
     )
 
@@ -377,12 +436,15 @@ async def serving(
         health = EngineHealth(
             engine=app.engine,
             job_file=app.job_file,
+            preference_poller=app.preference_poller,
             ping=app.database.ping,
             report=rpc.set_health,
             clock=clock,
         )
         if app.job_file is not None:
             await rpc.set_health(JOB_FILE, app.job_file.is_well)
+        if app.preference_poller is not None:
+            await rpc.set_health(CONFIG_SOURCE, app.preference_poller.is_well)
         try:
             port = await rpc.start()
             health.start()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -25,6 +26,7 @@ from batchwork_server.domain.caller import ALL_TENANTS, LONGEST_TENANT_ID
 from batchwork_server.domain.durations import parse_duration
 from batchwork_server.domain.job import LONGEST_BATCH_TIMEOUT, SHORTEST_BATCH_TIMEOUT
 from batchwork_server.domain.json_object import is_line
+from batchwork_server.domain.preference import LONGEST_NAME
 from batchwork_server.domain.retry import LARGEST_MULTIPLIER, LEAST_MULTIPLIER, RetryPolicy
 from batchwork_server.domain.schedule import is_time_zone
 from batchwork_server.errors import ConfigurationError
@@ -202,6 +204,32 @@ class Settings(BaseModel):
     event_retention_days: int = Field(
         default=7, ge=0, le=36_500, validation_alias="BATCHWORK_EVENT_RETENTION_DAYS"
     )
+    config_service_url: str | None = Field(default=None, validation_alias="CONFIG_SERVICE_URL")
+    config_service_api_key: SecretStr | None = Field(
+        default=None, validation_alias="CONFIG_SERVICE_API_KEY"
+    )
+    config_service_timeout: Seconds = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(seconds=1),
+        le=timedelta(minutes=10),
+        validation_alias="CONFIG_SERVICE_TIMEOUT",
+    )
+    config_preferences_key: str = Field(
+        default="feature_preferences", validation_alias="CONFIG_PREFERENCES_KEY"
+    )
+    config_cache_ttl: Seconds = Field(
+        default=timedelta(hours=1),
+        ge=timedelta(0),
+        le=timedelta(days=30),
+        validation_alias="CONFIG_CACHE_TTL",
+    )
+    config_poll_interval: Seconds = Field(
+        default=timedelta(minutes=1),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        validation_alias="CONFIG_POLL_INTERVAL",
+    )
+    config_tenant: str = Field(default="default", validation_alias="CONFIG_TENANT")
     time_zone: str = Field(default="UTC", validation_alias="BATCHWORK_TIME_ZONE")
     log_level: Literal["debug", "info", "warn", "error"] = Field(
         default="info", validation_alias="LOG_LEVEL"
@@ -218,11 +246,31 @@ class Settings(BaseModel):
             raise ValueError("write host:port, such as 127.0.0.1:50051")
         return value
 
-    @field_validator("jobs_tenant")
+    @field_validator("jobs_tenant", "config_tenant")
     @classmethod
     def _is_tenant(cls, value: str) -> str:
         if not is_line(value, longest=LONGEST_TENANT_ID) or value == ALL_TENANTS:
             raise ValueError(f"write the id of one tenant, at most {LONGEST_TENANT_ID} characters")
+        return value
+
+    @field_validator("config_service_url")
+    @classmethod
+    def _is_web_address(cls, value: str | None) -> str | None:
+        return _web_address(value) if value else None
+
+    @field_validator("config_service_api_key")
+    @classmethod
+    def _fits_into_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        key = value.get_secret_value() if value is not None else ""
+        if not all("!" <= character <= "~" for character in key):
+            raise ValueError("write ASCII characters without spaces")
+        return value
+
+    @field_validator("config_preferences_key")
+    @classmethod
+    def _is_config_key(cls, value: str) -> str:
+        if not is_line(value, longest=LONGEST_NAME):
+            raise ValueError(f"write text of one line with 1 to {LONGEST_NAME} characters")
         return value
 
     @field_validator("time_zone")
@@ -319,6 +367,27 @@ class Settings(BaseModel):
         return self.tls_certificate_file is not None
 
 
+def _web_address(value: str) -> str:
+    """Returns a URL that paths can be added to.
+
+    Raises:
+        ValueError: it is none; the message does not repeat it, because it may hold a secret.
+    """
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("write a URL such as https://config.example.com/api/v1") from error
+    is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
+    if not is_web or not is_line(value, longest=2048):
+        raise ValueError("write a URL such as https://config.example.com/api/v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("write no user and password; CONFIG_SERVICE_API_KEY is the secret")
+    if parts.query or parts.fragment:
+        raise ValueError("write a URL without a query; paths are added to it")
+    return value.rstrip("/")
+
+
 def is_loopback(address: str) -> bool:
     """Tells whether an address, ``host:port`` or ``unix:path``, is this machine's own."""
     if address.startswith("unix:"):
@@ -392,7 +461,12 @@ def _problems(settings: Settings) -> list[str]:
                 "without keys everybody may call. Set BATCHWORK_API_KEYS_FILE, or say "
                 "BATCHWORK_ALLOW_ANONYMOUS=true when something else checks callers."
             )
-    return problems + _database_problems(settings) + _handicap_problems(settings)
+    return [
+        *problems,
+        *_database_problems(settings),
+        *_config_service_problems(settings),
+        *_handicap_problems(settings),
+    ]
 
 
 def _database_problems(settings: Settings) -> list[str]:
@@ -425,6 +499,18 @@ _PARTS = ("db_host", "db_port", "db_user", "db_password", "db_name", "db_sslmode
 
 def _variable(field: str) -> str:
     return str(Settings.model_fields[field].validation_alias)
+
+
+def _config_service_problems(settings: Settings) -> Iterator[str]:
+    if settings.config_service_url is None or settings.allow_clear_text:
+        return
+    parts = urlsplit(settings.config_service_url)
+    if parts.scheme != "https" and not is_loopback(f"{parts.hostname}:{parts.port or 80}"):
+        yield (
+            f"CONFIG_SERVICE_URL: without TLS everybody on the way to {parts.hostname} can read "
+            "the key and the preferences. Write https, or say BATCHWORK_ALLOW_CLEAR_TEXT=true "
+            "when something else encrypts."
+        )
 
 
 def _handicap_problems(settings: Settings) -> list[str]:

@@ -28,16 +28,22 @@ async def service() -> AsyncIterator[ConfigService]:
         yield running
 
 
-@pytest.fixture
-async def source(service: ConfigService, clock: FakeClock) -> AsyncIterator[HttpConfigDatabase]:
-    """Reads from the service."""
-    client = HttpConfigDatabase(
+def client_of(
+    service: ConfigService, clock: FakeClock, *, timeout: timedelta = timedelta(seconds=10)
+) -> HttpConfigDatabase:
+    return HttpConfigDatabase(
         url=service.url,
         api_key=API_KEY,
         config_key=KEY,
-        timeout=timedelta(seconds=10),
+        timeout=timeout,
         cache_ttl=TTL,
         clock=clock,
     )
+
+
+@pytest.fixture
+async def source(service: ConfigService, clock: FakeClock) -> AsyncIterator[HttpConfigDatabase]:
+    """Reads from the service."""
+    client = client_of(service, clock)
     yield client
     await client.close()

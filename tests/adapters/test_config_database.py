@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 import stamina
+import trustme
 from batchwork_server.adapters import http_source
 from batchwork_server.adapters.config_database import HttpConfigDatabase
 from batchwork_server.adapters.http_source import Breaker
 from batchwork_server.domain.config_source import UserWishes
 from batchwork_server.errors import SourceUnavailable
 
-from tests.adapters.conftest import TTL
+from tests.adapters.conftest import TTL, client_of
 from tests.config_service import API_KEY, KEY, ConfigService, Told
 from tests.fakes import FakeClock
 
@@ -41,14 +45,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 @pytest.fixture
 async def impatient(service: ConfigService, clock: FakeClock) -> AsyncIterator[HttpConfigDatabase]:
     """Reads from the service, and does not wait long for it."""
-    client = HttpConfigDatabase(
-        url=service.url,
-        api_key="",
-        config_key=KEY,
-        timeout=timedelta(milliseconds=50),
-        cache_ttl=TTL,
-        clock=clock,
-    )
+    client = client_of(service, clock, timeout=timedelta(milliseconds=50))
     yield client
     await client.close()
 
@@ -205,6 +202,21 @@ async def test_who_is_told_to_come_back_much_later_does_not_wait(
     assert error.retry_after == timedelta(seconds=600)
 
 
+async def test_a_service_that_nobody_vouches_for_does_not_get_the_key(clock: FakeClock):
+    service = ConfigService()
+    service.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(service.tls)
+    await service.start()
+    source = client_of(service, clock)
+
+    error = await refusal(source)
+    await source.close()
+    await service.stop()
+
+    assert "certificate" in error.message
+    assert service.keys == []
+
+
 # The breaker
 
 
@@ -325,15 +337,6 @@ async def test_one_broken_tenant_among_many_does_not_lose_the_others(
 
     assert [user.user_id for user in page.users] == ["ada", "eve"]
     assert [problem.path for problem in page.problems] == ["$[1].features.posts.frequency"]
-
-
-async def test_a_page_that_leads_to_itself_is_no_page(
-    service: ConfigService, source: HttpConfigDatabase
-):
-    service.always = Told(body='{"configs": [], "next_page_token": "x"}')
-
-    with pytest.raises(SourceUnavailable, match=r"\$\.next_page_token"):
-        await source.all_users(page_token="x")
 
 
 async def test_the_document_of_somebody_else_is_no_answer(
@@ -519,3 +522,28 @@ async def test_a_change_is_seen_although_an_older_answer_is_kept(
 
     assert user is not None
     assert list(user.wishes) == ["tips"]
+
+
+def examples() -> list[str]:
+    """Returns the JSON of the page that says what a service answers."""
+    page = Path(__file__).parents[2] / "docs" / "config-service.md"
+    return re.findall(r"```json\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+
+
+async def test_the_answers_of_the_page_are_read(service: ConfigService, source: HttpConfigDatabase):
+    documents, page, groups, changes = examples()
+    service.behaviours = [Told(body=line) for line in documents.splitlines()]
+    service.behaviours += [Told(body=body) for body in (page, groups, changes)]
+    service.set("eve", posts=DAILY)
+
+    users = [(await source.user("ada")).value, await source._read_user("ada")]
+    all_users = await source.all_users()
+    counted = (await source.groups("posts")).value
+    changed = await source.changes("7")
+
+    assert [list(user.wishes) for user in users if user is not None] == [["posts"], ["posts"]]
+    assert (len(all_users.users), all_users.next_page_token) == (1, "2")
+    assert [group.user_count for group in counted] == [12, 3]
+    assert changed is not None
+    assert sorted(user.user_id for user in changed.users) == ["ada", "bob", "eve"]
+    assert changed.last_id == "10"

@@ -313,3 +313,69 @@ def test_a_variable_that_is_spelled_like_a_field_means_nothing(monkeypatch):
     monkeypatch.setenv("log_level", "error")
 
     assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        pytest.param("config-service:8000", "write a URL", id="no scheme"),
+        pytest.param("ftp://config.example.com", "write a URL", id="another scheme"),
+        pytest.param("https://", "write a URL", id="no host"),
+        pytest.param("https://config.example.com:port", "write a URL", id="no port"),
+        pytest.param("https://config.example.com/a\nb", "write a URL", id="two lines"),
+        pytest.param("https://me:secret@config.example.com", "CONFIG_SERVICE_API_KEY", id="user"),
+        pytest.param("https://config.example.com/?tenant=a", "without a query", id="query"),
+    ],
+)
+def test_the_url_of_a_config_service_is_one_that_paths_are_added_to(monkeypatch, url, words):
+    message = refusal(monkeypatch, CONFIG_SERVICE_URL=url)
+
+    assert message.startswith("CONFIG_SERVICE_URL: ")
+    assert words in message
+    assert "secret@" not in message
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        pytest.param("https://config.example.com/api/v1", True, id="TLS"),
+        pytest.param("http://127.0.0.1:8000/api/v1", True, id="this machine"),
+        pytest.param("http://[::1]:8000", True, id="this machine by IPv6"),
+        pytest.param("http://localhost", True, id="this machine by name"),
+        pytest.param("http://config-service:8000/api/v1", False, id="another machine"),
+        pytest.param("http://localhost.example.com", False, id="a name that looks like it"),
+    ],
+)
+def test_clear_text_to_a_config_service_elsewhere_must_be_meant(monkeypatch, url, allowed):
+    if not allowed:
+        assert "BATCHWORK_ALLOW_CLEAR_TEXT" in refusal(monkeypatch, CONFIG_SERVICE_URL=url)
+        monkeypatch.setenv("BATCHWORK_ALLOW_CLEAR_TEXT", "true")
+    monkeypatch.setenv("CONFIG_SERVICE_URL", url)
+
+    assert load_settings().config_service_url == url
+
+
+def test_an_empty_url_of_a_config_service_means_none(monkeypatch):
+    monkeypatch.setenv("CONFIG_SERVICE_URL", "")
+
+    assert load_settings().config_service_url is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CONFIG_SERVICE_API_KEY", "two words"),
+        ("CONFIG_SERVICE_API_KEY", "a\r\nx-other: b"),
+        ("CONFIG_PREFERENCES_KEY", ""),
+        ("CONFIG_TENANT", "-"),
+        ("CONFIG_CACHE_TTL", "-1"),
+        ("CONFIG_POLL_INTERVAL", "0"),
+        ("CONFIG_SERVICE_TIMEOUT", "0"),
+    ],
+)
+def test_a_wrong_setting_of_a_config_service_is_named_without_its_value(monkeypatch, name, value):
+    message = refusal(monkeypatch, **{name: value})
+
+    assert message.startswith(f"{name}: ")
+    assert "two words" not in message
+    assert "x-other" not in message

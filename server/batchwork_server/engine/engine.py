@@ -15,6 +15,7 @@ from batchwork_server.engine.deadlines import Deadlines
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.job_file import JobFile
 from batchwork_server.engine.loop import supervise, tick
+from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
 from batchwork_server.logs import get_logger
@@ -40,6 +41,7 @@ class Engine:
         processes: Whether chunks are taken. Without, what is there waits, and what ends otherwise,
             by a cancellation or its time, ends nevertheless.
         fires: Whether jobs fire when they are due.
+        preference_poller: None when no Config Database is followed.
     """
 
     WATCH_INTERVAL: ClassVar = timedelta(seconds=1)
@@ -61,6 +63,7 @@ class Engine:
         job_file: JobFile | None = None,
         processes: bool = True,
         fires: bool = True,
+        preference_poller: PreferencePoller | None = None,
     ) -> None:
         self._processor = processor
         self._dispatcher = dispatcher
@@ -76,6 +79,7 @@ class Engine:
         self._job_file = job_file
         self._processes = processes
         self._fires = fires
+        self._preference_poller = preference_poller
         self._stop_claims = asyncio.Event()
         self._stop_all = asyncio.Event()
         self._claims: list[asyncio.Task[None]] = []
@@ -106,6 +110,9 @@ class Engine:
             self._tick("deadlines", self._deadlines.run_once, Deadlines.INTERVAL),
             self._tick("workers", self._replace_workers, self.WATCH_INTERVAL),
         ]
+        poller = self._preference_poller
+        if poller is not None:
+            self._loops.append(self._tick(CONFIG_SOURCE, poller.run_once, poller.interval))
         if self._fires:
             self._scheduler.start()
             self._loops.append(

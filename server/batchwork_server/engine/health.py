@@ -1,4 +1,4 @@
-"""Keeps the health of the engine, the database and the job file up to date."""
+"""Keeps the health of the engine, and of what it needs, up to date."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from batchwork_server.clock import Clock
 from batchwork_server.engine.engine import Engine
 from batchwork_server.engine.job_file import JOB_FILE, JobFile
 from batchwork_server.engine.loop import tick
+from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
 from batchwork_server.errors import Unavailable
 
 Report = Callable[[str, bool], Awaitable[None]]
@@ -21,6 +22,7 @@ class EngineHealth:
 
     Args:
         job_file: If there is one, it is reported under ``job-file``.
+        preference_poller: If there is one, it is reported under ``config-source``.
         ping: Asks the database for an answer.
         report: Takes a name and whether it is well.
     """
@@ -32,12 +34,14 @@ class EngineHealth:
         *,
         engine: Engine,
         job_file: JobFile | None = None,
+        preference_poller: PreferencePoller | None = None,
         ping: Callable[[], Awaitable[None]],
         report: Report,
         clock: Clock,
     ) -> None:
         self._engine = engine
         self._job_file = job_file
+        self._preference_poller = preference_poller
         self._ping = ping
         self._report = report
         self._clock = clock
@@ -58,6 +62,8 @@ class EngineHealth:
     async def run_once(self) -> None:
         if self._job_file is not None:
             await self._report(JOB_FILE, self._job_file.is_well)
+        if self._preference_poller is not None:
+            await self._report(CONFIG_SOURCE, self._preference_poller.is_well)
         await self._report("engine", self._engine.is_running)
         await self._report("database", await self._database_answers())
 

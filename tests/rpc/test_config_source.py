@@ -1,0 +1,150 @@
+"""A server that follows a Config Database shows what is wished there, and tells how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+import stamina
+from batchwork.v1.preference_service_pb2 import GetPreferenceRequest
+from batchwork_server.bootstrap import Serving, serving
+from batchwork_server.config import Settings
+from batchwork_server.engine.preference_poller import PreferencePoller
+from batchwork_server.processors.registry import ProcessorRegistry
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from pydantic import SecretStr
+
+from tests.config_service import API_KEY, ConfigService, config_service
+from tests.rpc.api import Api
+
+NINE = {"frequency": "daily", "preferred_time": "09:00"}
+TEN = {"frequency": "daily", "preferred_time": "10:00", "template_overrides": {"tone": "casual"}}
+
+
+@pytest.fixture(autouse=True)
+def no_pauses() -> Iterator[None]:
+    """Retries without waiting."""
+    with stamina.set_testing(True, attempts=10, cap=True):
+        yield
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[ConfigService]:
+    async with config_service() as running:
+        yield running
+
+
+@pytest.fixture
+def following(settings: Settings, service: ConfigService) -> Settings:
+    """The settings of a server that follows the service."""
+    return settings.model_copy(
+        update={"config_service_url": service.url, "config_service_api_key": SecretStr(API_KEY)}
+    )
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, processors: ProcessorRegistry
+) -> AsyncIterator[tuple[Serving, Api]]:
+    async with (
+        serving(settings, processors=processors) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        yield server, Api(channel)
+
+
+def poller_of(server: Serving) -> PreferencePoller:
+    poller = server.application.preference_poller
+    assert poller is not None
+    return poller
+
+
+async def found(api: Api, user_id: str) -> Any:
+    request = GetPreferenceRequest(user_id=user_id, feature_type="posts")
+    return (await api.preferences.GetPreference(request)).preference
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(30):
+        while not await holds():
+            await asyncio.sleep(0)
+
+
+async def names_of(api: Api) -> dict[str, Any]:
+    return dict((await HealthStub(api.channel).List(HealthListRequest())).statuses)
+
+
+async def test_what_changes_in_the_service_is_seen_by_get_preference(
+    following: Settings, processors: ProcessorRegistry, service: ConfigService
+):
+    service.set("ada", posts=NINE)
+
+    async with running(following, processors) as (server, api):
+        poller = poller_of(server)
+
+        async def is_well() -> bool:
+            return poller.is_well
+
+        await eventually(is_well)
+        first = await found(api, "ada")
+        service.set("ada", posts=TEN)
+        await poller.run_once()
+        second = await found(api, "ada")
+
+    assert (first.schedule.daily.at, second.schedule.daily.at) == ("09:00", "10:00")
+    assert dict(second.template_overrides) == {"tone": "casual"}
+    assert set(service.keys) == {f"bearer {API_KEY}"}
+
+
+async def test_health_says_whether_the_service_answers(
+    following: Settings, processors: ProcessorRegistry, service: ConfigService
+):
+    await service.stop()
+
+    async with running(following, processors) as (server, api):
+        before = (await names_of(api))["config-source"].status
+        await service.start()
+        poller = poller_of(server)
+
+        async def answers() -> bool:
+            await poller.run_once()
+            return poller.is_well
+
+        await eventually(answers)
+        overall = (await HealthStub(api.channel).Check(HealthCheckRequest())).status
+
+    assert (before, overall) == (HealthCheckResponse.NOT_SERVING, HealthCheckResponse.SERVING)
+
+
+async def test_a_server_that_follows_no_service_has_no_such_health(api: Api):
+    assert "config-source" not in await names_of(api)
+
+
+async def test_without_a_service_there_is_no_client_of_http_in_memory(
+    settings: Settings, tmp_path: Any
+):
+    code = (
+        "import asyncio, sys\n"
+        "from batchwork_server.bootstrap import application\n"
+        "from batchwork_server.config import load_settings\n"
+        "async def main():\n"
+        "    async with application(load_settings()):\n"
+        "        print([name for name in ('httpx2', 'stamina') if name in sys.modules])\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {"BATCHWORK_DATABASE_URL": f"sqlite:///{tmp_path / 'other.db'}"}
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code),
+        env={"PYTHONPATH": ":".join(sys.path), **environment},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+
+    assert out.decode().splitlines()[-1] == "[]"
