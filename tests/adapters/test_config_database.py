@@ -416,6 +416,21 @@ async def test_a_change_of_another_key_counts_and_tells_nothing(
     assert (changes.users, changes.problems, changes.last_id) == ([], [], "9")
 
 
+async def test_users_of_one_account_are_told_apart_by_their_own_ids(
+    service: ConfigService, source: HttpConfigDatabase
+):
+    changes = [
+        {"id": number, "tenant_id": "acme", "user_id": user_id, "features": {"posts": DAILY}}
+        for number, user_id in enumerate(("ada", "bob"), start=1)
+    ]
+    service.behaviours = [Told(body=json.dumps({"changes": changes}))]
+
+    told = await source.changes("0")
+
+    assert told is not None
+    assert [user.user_id for user in told.users] == ["ada", "bob"]
+
+
 async def test_a_change_that_says_only_who_changed_is_looked_up(
     service: ConfigService, source: HttpConfigDatabase
 ):
@@ -480,7 +495,7 @@ async def test_who_gives_up_does_not_end_the_flight_for_the_others(
     service: ConfigService, source: HttpConfigDatabase
 ):
     hold = asyncio.Event()
-    service.behaviours = [Told(body='{"tenant_id": "ada", "features": {}}', hold=hold)]
+    service.behaviours = [Told(body='{"active": true, "features": {}}', hold=hold)]
     first = asyncio.create_task(source.user("ada"))
     second = asyncio.create_task(source.user("ada"))
     await service.asked.wait()

@@ -66,9 +66,7 @@ def read_page(text: str, *, config_key: str) -> WishPage:
         documents, path = _list_of(fields, "configs"), "$.configs"
         token = fields.line("next_page_token", longest=_LONGEST_TOKEN)
         _refuse(violations)
-    users, problems = parse_preference_documents(
-        documents, path=path, config_key=config_key, ignore_unknown=True
-    )
+    users, problems = parse_preference_documents(documents, path=path, service_key=config_key)
     return WishPage(users=users, problems=problems, next_page_token=token)
 
 
@@ -81,9 +79,7 @@ def read_user(text: str, *, user_id: str, config_key: str) -> UserWishes:
     value = _decoded(text)
     if isinstance(value, Mapping) and value.get("tenant_id", value.get("user_id")) is None:
         value = {**value, "tenant_id": user_id}
-    user, violations = parse_preference_document(
-        value, path="$", config_key=config_key, ignore_unknown=True
-    )
+    user, violations = parse_preference_document(value, path="$", service_key=config_key)
     if user is not None and user.user_id != user_id:
         message = f"This is the document of {quoted(user.user_id)}, not of {quoted(user_id)}."
         violations = [Violation("$.tenant_id", message)]
@@ -150,8 +146,10 @@ def read_changes(text: str, *, since_id: str, config_key: str) -> ToldChanges:
         path = f"$.changes[{index}]"
         change = FieldReader(value, path=path, violations=violations)
         change_id = _id_of(change, "id", required=True)
-        user_id = change.line("tenant_id", longest=LONGEST_NAME)
-        change.require("tenant_id")
+        tenant_id = change.line("tenant_id", longest=LONGEST_NAME)
+        user_id = change.line("user_id", longest=LONGEST_NAME) or tenant_id
+        if not user_id:
+            change.refuse("tenant_id", "This field is required; it names the user.")
         if violations:
             continue
         last_id = last_id if fields.has("last_id") else change_id
@@ -177,7 +175,7 @@ def _changed(
         return UserWishes(user_id=user_id), []
     if value.get("features") is None and value.get("config_value") is None:
         return None, []
-    return parse_preference_document(value, path=path, config_key=config_key, ignore_unknown=True)
+    return parse_preference_document(value, path=path, service_key=config_key)
 
 
 def _decoded(text: str) -> Any:

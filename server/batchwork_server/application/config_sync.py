@@ -158,7 +158,8 @@ def _preference(
     before: Preference | None, user: UserWishes, feature_type: str, wish: Wish, *, now: datetime
 ) -> Preference:
     """Returns what is to be stored; the stored one itself when it is so already."""
-    if before is not None and _is_so(before, wish, active=user.active):
+    active = user.active is not False
+    if before is not None and _is_so(before, wish, active=active):
         return before
     return Preference(
         user_id=user.user_id,
@@ -166,7 +167,7 @@ def _preference(
         enabled=wish.enabled,
         schedule=wish.schedule,
         template_overrides=wish.template_overrides,
-        active=user.active,
+        active=active,
         revision=1 if before is None else before.revision + 1,
         create_time=now if before is None else before.create_time,
         update_time=now,

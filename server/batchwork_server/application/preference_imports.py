@@ -17,9 +17,10 @@ from batchwork_server.application.preferences import (
     unset_preference,
 )
 from batchwork_server.clock import Clock
+from batchwork_server.domain.config_source import UserWishes
 from batchwork_server.domain.json_object import comparable
 from batchwork_server.domain.preference import Preference
-from batchwork_server.domain.preference_file import UserPreferences, parse_preference_file
+from batchwork_server.domain.preference_file import parse_preference_file
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.logs import get_logger
 from batchwork_server.store.store import PreferenceKey, Store
@@ -127,7 +128,7 @@ class PreferenceImports:
 
 
 def _after(
-    users: Sequence[UserPreferences],
+    users: Sequence[UserWishes],
     stored: Mapping[PreferenceKey, Preference],
     *,
     now: datetime,

@@ -24,12 +24,13 @@ class UserWishes:
 
     Attributes:
         wishes: By feature; for every other feature the user has no wish.
-        active: False while nothing is to be done for the user, whatever is wished.
+        active: False while nothing is to be done for the user, whatever is wished. None where
+            nobody says: then a user of a Config Database is active.
     """
 
     user_id: str
     wishes: Mapping[str, Wish] = field(default_factory=dict)
-    active: bool = True
+    active: bool | None = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
