@@ -165,6 +165,14 @@ def test_fields_of_a_service_may_stand_around_the_features_but_not_in_a_wish() -
     assert list(problems(misspelt, service_key=KEY)) == ["$.features.posts.prefered_time"]
 
 
+def test_what_is_wrong_in_the_answer_of_a_service_says_whose_it_is() -> None:
+    broken = {"tenant_id": "bob", "features": {"posts": {"enabled": 1}}}
+
+    [message] = problems(broken, service_key=KEY).values()
+
+    assert message == '1 is neither true nor false. It is what "bob" wishes.'
+
+
 def test_one_broken_document_among_many_does_not_lose_the_others() -> None:
     documents = [
         {"tenant_id": "ada", "features": {}},

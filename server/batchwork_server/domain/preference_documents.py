@@ -7,6 +7,7 @@ preference document ``{"tenant_id": …, "config_key": …, "config_value": {fea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from batchwork_server.domain.config_source import UserWishes
@@ -74,7 +75,16 @@ def parse_preference_document(
     if violations:
         return None, violations
     user = _Document(fields, violations, service_key=service_key).read()
-    return (None, violations) if violations else (user, [])
+    if not violations:
+        return user, []
+    if service_key is not None and user.user_id:
+        violations = [_naming(user.user_id, found) for found in violations]
+    return None, violations
+
+
+def _naming(user_id: str, violation: Violation) -> Violation:
+    """Says whose document it is: nobody can count to the place in the answer of a service."""
+    return replace(violation, message=f"{violation.message} It is what {quoted(user_id)} wishes.")
 
 
 class _Document:
