@@ -186,6 +186,36 @@ class Batches:
             self._stub.ListBatches, request_for, lambda page: page.batches, limit=limit
         )
 
+    def list_references(
+        self,
+        *,
+        user_id: str = "",
+        batch_id: str = "",
+        tenant_id: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[messages.Reference]:
+        """Yields what users were given of the results of batches, newest batch first.
+
+        Args:
+            user_id: Only what this user was given.
+            batch_id: Only to this batch.
+            tenant_id: Another tenant, or ``-`` for all; operators only.
+            limit: Yields at most so many; None means all.
+        """
+
+        def request_for(size: int, token: str) -> messages.ListReferencesRequest:
+            return messages.ListReferencesRequest(
+                page_size=size,
+                page_token=token,
+                user_id=user_id,
+                batch_id=batch_id,
+                tenant_id=tenant_id,
+            )
+
+        return self._calls.paged(
+            self._stub.ListReferences, request_for, lambda page: page.references, limit=limit
+        )
+
     async def get_batch_statistics(
         self,
         *,

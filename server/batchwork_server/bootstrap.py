@@ -27,6 +27,7 @@ from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
 from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.preferences import Preferences
+from batchwork_server.application.references import References
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
 from batchwork_server.application.statistics import Statistics
@@ -93,6 +94,7 @@ class Application:
     validation: Validation
     watching: Watching
     statistics: Statistics
+    references: References
     job_file: JobFile | None
     once: Once
     preference_poller: PreferencePoller | None
@@ -331,6 +333,7 @@ def _put_together(
             store=store, clock=clock, wakeups=wakeups, max_watchers=settings.max_watchers
         ),
         statistics=Statistics(store=store),
+        references=References(store=store),
         job_file=job_file,
         once=Once(store=store, batches=batches, firing=firing, clock=clock, wakeups=wakeups),
         preference_poller=poller,
@@ -423,6 +426,7 @@ async def serving(
             validation=app.validation,
             watching=app.watching,
             statistics=app.statistics,
+            references=app.references,
             credentials=credentials,
             clock=clock,
             listen=settings.listen,

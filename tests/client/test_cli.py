@@ -711,6 +711,26 @@ class TestJobs:
         assert (bounded.HasField("start_time"), bounded.HasField("end_time")) == (True, True)
         assert not everything.HasField("start_time")
 
+    def test_references_are_listed_with_their_state(self, batchwork, server):
+        answer = batch_service_pb2.ListReferencesResponse()
+        answer.references.add(
+            user_id="ada",
+            batch_id="bat_job_1",
+            job_id="daily",
+            state=batch_service_pb2.REFERENCE_STATE_FAILED,
+            reason="NO_RESULTS",
+        )
+        server.answers["ListReferences"] = answer
+
+        text = batchwork("references", "--user", "ada", "--batch", "bat_job_1")
+        as_json = batchwork("references", "--json")
+
+        assert "ada   bat_job_1  daily  FAILED  NO_RESULTS" in text.stdout
+        assert json.loads(as_json.stdout)["reason"] == "NO_RESULTS"
+        asked, everything = server.requests["ListReferences"]
+        assert (asked.user_id, asked.batch_id) == ("ada", "bat_job_1")
+        assert (everything.user_id, everything.batch_id) == ("", "")
+
     def test_batches_are_counted_in_a_table(self, batchwork, server):
         some = batch_service_pb2.BatchStatistics(
             name="annotate",

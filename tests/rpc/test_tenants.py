@@ -84,7 +84,7 @@ OF_THE_CALLER_ONLY = {
 
 TRIED_ELSEWHERE = {
     *("CancelBackfill", "GetBatchStatistics", "PurgeBatches", "UploadItems", "WatchBatches"),
-    *("ForecastLoad", "WatchPreferenceChanges"),
+    *("ForecastLoad", "ListReferences", "WatchPreferenceChanges"),
 }
 """What takes a stream, never ends by itself, has nothing to name, or a name that the server makes;
 their own tests try them."""

@@ -93,7 +93,16 @@ async def purge(store: SqlStore, *, limit: int = 100, after=None, **changes: Any
 
 async def rows_of(database: Database, batch: Batch) -> dict[str, int]:
     """Counts the rows that hang on a batch, and the batch's own."""
-    names = ("outcomes", "attempts", "items", "chunks", "events", "batch_labels", "batches")
+    names = (
+        "outcomes",
+        "attempts",
+        "items",
+        "chunks",
+        "events",
+        "batch_labels",
+        "batch_references",
+        "batches",
+    )
     async with database.reading() as connection:
         return {
             name: await connection.scalar(

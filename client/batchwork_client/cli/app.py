@@ -17,6 +17,7 @@ from batchwork_client.cli import (
     plans,
     preference_groups,
     preferences,
+    references,
     statistics,
     upcoming,
     uploads,
@@ -88,6 +89,7 @@ jobs.add_to(app)
 plans.add_to(app)
 upcoming.add_to(app)
 occurrences.add_to(app)
+references.add_to(app)
 statistics.add_to(app)
 backfills.add_to(app)
 validation.add_to(app)

@@ -24,6 +24,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ReferenceState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReferenceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReferenceState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFERENCE_STATE_UNSPECIFIED: _ReferenceState.ValueType  # 0
+    """Never sent."""
+    REFERENCE_STATE_PENDING: _ReferenceState.ValueType  # 1
+    """The batch is not over."""
+    REFERENCE_STATE_DELIVERED: _ReferenceState.ValueType  # 2
+    """The user has them: `StreamResults` and `ListItems` of the batch show them."""
+    REFERENCE_STATE_FAILED: _ReferenceState.ValueType  # 3
+    """There is nothing to have, or nobody to have it; `reason` says why."""
+
+class ReferenceState(_ReferenceState, metaclass=_ReferenceStateEnumTypeWrapper):
+    """Tells whether a user has the results."""
+
+REFERENCE_STATE_UNSPECIFIED: ReferenceState.ValueType  # 0
+"""Never sent."""
+REFERENCE_STATE_PENDING: ReferenceState.ValueType  # 1
+"""The batch is not over."""
+REFERENCE_STATE_DELIVERED: ReferenceState.ValueType  # 2
+"""The user has them: `StreamResults` and `ListItems` of the batch show them."""
+REFERENCE_STATE_FAILED: ReferenceState.ValueType  # 3
+"""There is nothing to have, or nobody to have it; `reason` says why."""
+Global___ReferenceState: _TypeAlias = ReferenceState  # noqa: Y015
+
 class _StatisticsGroup:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -472,6 +500,137 @@ class ListBatchesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListBatchesResponse: _TypeAlias = ListBatchesResponse  # noqa: Y015
+
+@_typing.final
+class Reference(_message.Message):
+    """Points a user to the results of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    PURPOSE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DELIVER_TIME_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Names the user."""
+    batch_id: _builtins.str
+    """Identifies the batch."""
+    job_id: _builtins.str
+    """Identifies the job of the batch."""
+    display_name: _builtins.str
+    """Names the batch for people."""
+    purpose_id: _builtins.str
+    """Labels the business purpose."""
+    state: Global___ReferenceState.ValueType
+    """Tells whether the user has the results."""
+    reason: _builtins.str
+    """Names why it failed: USER_NOT_FOUND, USER_INACTIVE, USER_WRONG_TENANT,
+    USER_MALFORMED, or NO_RESULTS of a batch that was not completed; empty
+    otherwise.
+    """
+    tenant_id: _builtins.str
+    """Names the tenant."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the batch was created."""
+
+    @_builtins.property
+    def deliver_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the user got it; unset unless DELIVERED."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        purpose_id: _builtins.str = ...,
+        state: Global___ReferenceState.ValueType = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        deliver_time: _timestamp_pb2.Timestamp | None = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deliver_time", b"deliver_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "create_time", b"create_time", "deliver_time", b"deliver_time", "display_name", b"display_name", "job_id", b"job_id", "purpose_id", b"purpose_id", "reason", b"reason", "state", b"state", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reference: _TypeAlias = Reference  # noqa: Y015
+
+@_typing.final
+class ListReferencesRequest(_message.Message):
+    """Asks for a page of references. All filters that are set must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
+    page_token: _builtins.str
+    """Continues after a page. The filters must be those of the first page."""
+    user_id: _builtins.str
+    """Keeps those of this user."""
+    batch_id: _builtins.str
+    """Keeps those to this batch."""
+    tenant_id: _builtins.str
+    """Names another tenant, or `-` for all; operators only."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReferencesRequest: _TypeAlias = ListReferencesRequest  # noqa: Y015
+
+@_typing.final
+class ListReferencesResponse(_message.Message):
+    """Answers `ListReferences`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Continues after this page; empty when it was the last."""
+    @_builtins.property
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reference]:
+        """Lists the references."""
+
+    def __init__(
+        self,
+        *,
+        references: _abc.Iterable[Global___Reference] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "references", b"references"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReferencesResponse: _TypeAlias = ListReferencesResponse  # noqa: Y015
 
 @_typing.final
 class GetBatchStatisticsRequest(_message.Message):

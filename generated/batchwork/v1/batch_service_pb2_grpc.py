@@ -55,6 +55,11 @@ class BatchServiceStub:
                 request_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListBatchesRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListBatchesResponse.FromString,
                 _registered_method=True)
+        self.ListReferences = channel.unary_unary(
+                '/batchwork.v1.BatchService/ListReferences',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesResponse.FromString,
+                _registered_method=True)
         self.GetBatchStatistics = channel.unary_unary(
                 '/batchwork.v1.BatchService/GetBatchStatistics',
                 request_serializer=batchwork_dot_v1_dot_batch__service__pb2.GetBatchStatisticsRequest.SerializeToString,
@@ -170,6 +175,21 @@ class BatchServiceServicer:
 
     def ListBatches(self, request, context):
         """Lists batches, newest first, a page at a time.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+        retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReferences(self, request, context):
+        """Lists the references that users were given to the results of batches: by
+        newest batch and user, a page at a time.
+
+        A job with `distribute_results` gives one to each of its
+        `distribution_user_ids`, in the transaction that makes the batch.
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -428,6 +448,11 @@ def add_BatchServiceServicer_to_server(servicer, server):
                     request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListBatchesRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListBatchesResponse.SerializeToString,
             ),
+            'ListReferences': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReferences,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesResponse.SerializeToString,
+            ),
             'GetBatchStatistics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBatchStatistics,
                     request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.GetBatchStatisticsRequest.FromString,
@@ -586,6 +611,33 @@ class BatchService:
             '/batchwork.v1.BatchService/ListBatches',
             batchwork_dot_v1_dot_batch__service__pb2.ListBatchesRequest.SerializeToString,
             batchwork_dot_v1_dot_batch__service__pb2.ListBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReferences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.BatchService/ListReferences',
+            batchwork_dot_v1_dot_batch__service__pb2.ListReferencesRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.ListReferencesResponse.FromString,
             options,
             channel_credentials,
             insecure,

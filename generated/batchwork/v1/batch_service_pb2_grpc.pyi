@@ -70,6 +70,17 @@ class BatchServiceStub:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
     """
+    ListReferences: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.ListReferencesRequest, _batch_service_pb2.ListReferencesResponse]
+    """Lists the references that users were given to the results of batches: by
+    newest batch and user, a page at a time.
+
+    A job with `distribute_results` gives one to each of its
+    `distribution_user_ids`, in the transaction that makes the batch.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+                        retry.
+    """
     GetBatchStatistics: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.GetBatchStatisticsRequest, _batch_service_pb2.GetBatchStatisticsResponse]
     """Counts batches and their items, all together and by what `group_by` names.
 
@@ -283,6 +294,17 @@ class BatchServiceAsyncStub(BatchServiceStub):
     """
     ListBatches: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.ListBatchesRequest, _batch_service_pb2.ListBatchesResponse]  # type: ignore[assignment]
     """Lists batches, newest first, a page at a time.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+                        retry.
+    """
+    ListReferences: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.ListReferencesRequest, _batch_service_pb2.ListReferencesResponse]  # type: ignore[assignment]
+    """Lists the references that users were given to the results of batches: by
+    newest batch and user, a page at a time.
+
+    A job with `distribute_results` gives one to each of its
+    `distribution_user_ids`, in the transaction that makes the batch.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -516,6 +538,23 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_batch_service_pb2.ListBatchesResponse, _abc.Awaitable[_batch_service_pb2.ListBatchesResponse]]:
         """Lists batches, newest first, a page at a time.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+                            retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListReferences(
+        self,
+        request: _batch_service_pb2.ListReferencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.ListReferencesResponse, _abc.Awaitable[_batch_service_pb2.ListReferencesResponse]]:
+        """Lists the references that users were given to the results of batches: by
+        newest batch and user, a page at a time.
+
+        A job with `distribute_results` gives one to each of its
+        `distribution_user_ids`, in the transaction that makes the batch.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not

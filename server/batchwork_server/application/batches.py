@@ -241,6 +241,7 @@ class Batches:
             expire_time=prepared.expire_time,
             is_draft=prepared.submission.is_draft,
         )
+        await self._store.references.add(tx, batch, prepared.plan.recipients)
         await self._dispatcher.enqueue(tx, len(prepared.chunks))
         return batch
 
@@ -515,5 +516,6 @@ def submission_of(
         job_id=definition.job_id,
         job_revision=job.revision,
         user_ids=user_ids,
+        recipient_ids=definition.distribution_user_ids if definition.distribute_results else (),
         due_time=due_time,
     )

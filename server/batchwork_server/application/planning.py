@@ -23,6 +23,7 @@ from batchwork_server.domain.batch import (
 from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.job import DataSource, PreferenceSource
+from batchwork_server.domain.reference import Recipient
 from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.domain.selection import SelectedItem, Selection, parse_filters
 from batchwork_server.domain.submission import RequestedOptions, Submission
@@ -41,10 +42,15 @@ _PREFERENCES_PAGE = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a batch would be."""
+    """What a batch would be.
+
+    Attributes:
+        recipients: Who gets a reference to its results.
+    """
 
     request: BatchRequest
     items: Sequence[NewItem]
+    recipients: Sequence[Recipient] = ()
 
     @property
     def skips(self) -> Mapping[str, int]:
@@ -103,7 +109,20 @@ class Planning:
             user_validation=users,
             notices=notices,
         )
-        return Plan(request=request, items=items)
+        recipients = await self._recipients(submission, tenant_id=tenant_id)
+        return Plan(request=request, items=items, recipients=recipients)
+
+    async def _recipients(self, submission: Submission, *, tenant_id: str) -> list[Recipient]:
+        if not submission.recipient_ids:
+            return []
+        verdicts = await self._validation.verdicts(submission.recipient_ids, tenant_id=tenant_id)
+        return [
+            Recipient(
+                user_id=user_id,
+                problem="" if verdict is UserVerdict.VALID else f"USER_{verdict}",
+            )
+            for user_id, verdict in verdicts.items()
+        ]
 
     async def _template(self, submission: Submission) -> tuple[Template | None, list[Violation]]:
         known = await self._templates.all()

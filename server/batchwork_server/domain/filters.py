@@ -72,6 +72,19 @@ class PurgeFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceFilter:
+    """Which references to list; everything that is set must hold.
+
+    Attributes:
+        tenant_id: None means all tenants, for operators.
+    """
+
+    tenant_id: str | None
+    user_id: str = ""
+    batch_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
     """Which jobs to list; everything that is set must hold.
 

@@ -56,6 +56,7 @@ class Submission:
         items: Inline items; None means that ``categories`` are selected from.
         filters: JSON values; for COMBINED one object of filters a category.
         user_ids: Restricts the items to those of these users; empty means no restriction.
+        recipient_ids: Users who get a reference to the results.
         due_time: When a run was due; filters that are relative to now count from it.
         is_draft: More items are uploaded later; nothing runs before the draft is sealed.
     """
@@ -81,6 +82,7 @@ class Submission:
     job_id: str = ""
     job_revision: int = 0
     user_ids: frozenset[str] = frozenset()
+    recipient_ids: tuple[str, ...] = ()
     due_time: datetime | None = None
     is_draft: bool = False
 

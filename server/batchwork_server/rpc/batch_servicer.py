@@ -11,6 +11,7 @@ from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
+from batchwork_server.application.references import References
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
 from batchwork_server.application.statistics import Statistics
@@ -42,7 +43,13 @@ from batchwork_server.rpc.filters import (
 from batchwork_server.rpc.idempotency import idempotency_from
 from batchwork_server.rpc.interceptors import caller_of
 from batchwork_server.rpc.item_conversion import item_to
-from batchwork_server.rpc.page_tokens import place_from, token_after_place
+from batchwork_server.rpc.page_tokens import (
+    numbered_from,
+    place_from,
+    token_after_numbered,
+    token_after_place,
+)
+from batchwork_server.rpc.reference_conversion import reference_filter_from, reference_to
 from batchwork_server.rpc.result_conversion import page_to, wanted_from
 from batchwork_server.rpc.result_tokens import ResultTokens
 from batchwork_server.rpc.resume_tokens import FeedTokens, ResumeTokens
@@ -63,6 +70,7 @@ class BatchServicer(BatchServiceServicer):
         results: Results,
         watching: Watching,
         statistics: Statistics,
+        references: References,
     ) -> None:
         self._batches = batches
         self._changes = changes
@@ -71,6 +79,7 @@ class BatchServicer(BatchServiceServicer):
         self._results = results
         self._watching = watching
         self._statistics = statistics
+        self._references = references
 
     async def CreateBatch(
         self, request: messages.CreateBatchRequest, context: Any
@@ -114,6 +123,22 @@ class BatchServicer(BatchServiceServicer):
         return messages.ListBatchesResponse(
             batches=[batch_to(batch) for batch in batches],
             next_page_token=token_after_place(request, last),
+        )
+
+    async def ListReferences(
+        self, request: messages.ListReferencesRequest, context: Any
+    ) -> messages.ListReferencesResponse:
+        checks = Checks()
+        matching = reference_filter_from(request, caller=caller_of(), checks=checks)
+        page_size = checks.page_size(request.page_size)
+        after = numbered_from(request, checks=checks)
+        checks.done()
+        found, last = await self._references.list_references(
+            matching, page_size=page_size, after=after
+        )
+        return messages.ListReferencesResponse(
+            references=[reference_to(reference) for reference in found],
+            next_page_token=token_after_numbered(request, last),
         )
 
     async def GetBatchStatistics(

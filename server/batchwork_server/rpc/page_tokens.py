@@ -6,7 +6,11 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
-from batchwork.v1.batch_service_pb2 import ListBatchesRequest, ListItemsRequest
+from batchwork.v1.batch_service_pb2 import (
+    ListBatchesRequest,
+    ListItemsRequest,
+    ListReferencesRequest,
+)
 from batchwork.v1.job_service_pb2 import (
     ListJobsRequest,
     ListOccurrencesRequest,
@@ -32,6 +36,7 @@ ListRequest: TypeAlias = (
     | ListOccurrencesRequest
     | ListPreferenceGroupsRequest
     | ListPreferencesRequest
+    | ListReferencesRequest
     | ListUpcomingRunsRequest
 )
 

@@ -29,6 +29,7 @@ from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
 from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.preferences import Preferences
+from batchwork_server.application.references import References
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
 from batchwork_server.application.statistics import Statistics
@@ -122,6 +123,7 @@ class RpcServer:
         validation: Validation,
         watching: Watching,
         statistics: Statistics,
+        references: References,
         credentials: Credentials | None,
         clock: Clock,
         listen: str,
@@ -150,6 +152,7 @@ class RpcServer:
                 results=results,
                 watching=watching,
                 statistics=statistics,
+                references=references,
             ),
             guarded,
         )

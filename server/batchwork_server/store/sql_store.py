@@ -16,6 +16,7 @@ from batchwork_server.store.occurrences import SqlOccurrences
 from batchwork_server.store.preference_changes import SqlPreferenceChanges
 from batchwork_server.store.preference_groups import SqlPreferenceGroups
 from batchwork_server.store.preferences import SqlPreferences
+from batchwork_server.store.references import SqlReferences
 from batchwork_server.store.requests import SqlRequests
 from batchwork_server.store.results import SqlResults
 from batchwork_server.store.retention import SqlRetention
@@ -38,6 +39,7 @@ class SqlStore:
         self.uploads = SqlUploads()
         self.results = SqlResults(database)
         self.statistics = SqlStatistics(database)
+        self.references = SqlReferences(database)
         self.requests = SqlRequests(database)
         self.jobs = SqlJobs(database)
         self.occurrences = SqlOccurrences(database)

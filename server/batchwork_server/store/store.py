@@ -30,6 +30,7 @@ from batchwork_server.domain.filters import (
     OccurrenceFilter,
     PreferenceFilter,
     PurgeFilter,
+    ReferenceFilter,
     RetryFilter,
 )
 from batchwork_server.domain.firing import Decided, NextRun, Occurrence
@@ -37,6 +38,7 @@ from batchwork_server.domain.item import Item, ItemState, NewItem, Outcome, Pend
 from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.preference import DefaultPreference, Preference
 from batchwork_server.domain.preference_groups import PreferenceChange, PreferenceGroup
+from batchwork_server.domain.reference import Recipient, Reference
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.statistics import BatchesAlike, StatisticsGroup
 from batchwork_server.domain.waiting import OpenWork
@@ -652,6 +654,20 @@ class StatisticsStore(Protocol):
         ...
 
 
+class ReferenceStore(Protocol):
+    """Who is given a reference to the results of a batch."""
+
+    async def add(self, tx: Transaction, batch: Batch, recipients: Sequence[Recipient]) -> None:
+        """Stores who is to have the results of a batch that the transaction has made."""
+        ...
+
+    async def list(
+        self, matching: ReferenceFilter, *, page_size: int, after: tuple[str, int] | None
+    ) -> tuple[list[Reference], tuple[str, int] | None]:
+        """Returns a page by newest batch and user, and where the next one starts."""
+        ...
+
+
 class RequestStore(Protocol):
     """The first answer to each request id."""
 
@@ -720,6 +736,8 @@ class Store(Protocol):
     def results(self) -> ResultStore: ...
     @property
     def statistics(self) -> StatisticsStore: ...
+    @property
+    def references(self) -> ReferenceStore: ...
     @property
     def requests(self) -> RequestStore: ...
     @property

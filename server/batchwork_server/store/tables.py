@@ -130,6 +130,19 @@ batches = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# Who gets a reference to the results. Whether they have it follows from the state of the batch.
+batch_references = sa.Table(
+    "batch_references",
+    metadata,
+    sa.Column("batch_key", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    _text("problem"),  # why nothing can be delivered; empty for most
+    # What one user was given, newest first.
+    sa.Index(None, "tenant_id", "user_id", "batch_key"),
+    sqlite_with_rowid=False,
+)
+
 batch_labels = sa.Table(
     "batch_labels",
     metadata,
