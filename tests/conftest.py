@@ -17,6 +17,7 @@ from batchwork_server.store.database import Database, open_database
 
 from tests.fakes import FakeClock
 from tests.postgres import PostgresServer
+from tests.sqlite import create_database
 
 _TEMPLATE = "template_batchwork"
 _numbers = itertools.count(1)
@@ -63,8 +64,8 @@ async def _migrate(url: str) -> None:
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
-    """Where a SQLite database of the test's own may be."""
-    return f"sqlite:///{tmp_path / 'batchwork.db'}"
+    """A SQLite database of the test's own, with our schema."""
+    return create_database(tmp_path / "batchwork.db")
 
 
 @pytest.fixture

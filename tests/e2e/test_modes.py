@@ -429,6 +429,8 @@ async def test_health_passes_on_postgresql(tmp_path: Path, postgresql_url: str):
 
 
 async def test_health_names_a_database_that_is_not_there_and_does_not_make_one(place: Place):
+    (place.folder / "batchwork.db").unlink()
+
     assert await health(place) == (1, "")
 
     assert "There is no database file" in place.log.read_text()
@@ -449,6 +451,7 @@ async def test_health_tells_every_problem_at_once(place: Place):
     keys = place.folder / "keys.json"
     keys.write_text("no")
     (place.templates / "broken.json").write_text("no")
+    (place.folder / "batchwork.db").unlink()
 
     assert await health(place, BATCHWORK_API_KEYS_FILE=str(keys)) == (1, "")
 

@@ -32,6 +32,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from pydantic import SecretStr
 
+from tests.sqlite import create_database
+
 KEYS = {
     "ada-key": ("blue", "ada", "member"),
     "bob-key": ("green", "bob", "member"),
@@ -69,7 +71,7 @@ def settings_in(folder: Path) -> Settings:
     echo = {"template_id": "echo", "processor": "fake", "operations": ["echo"]}
     (templates / "echo.json").write_text(json.dumps(echo))
     return Settings(
-        database_url=SecretStr(f"sqlite:///{folder / 'batchwork.db'}"),
+        database_url=SecretStr(create_database(folder / "batchwork.db")),
         sqlite_synchronous="NORMAL",
         listen="127.0.0.1:0",
         templates_dir=templates,

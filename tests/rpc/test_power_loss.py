@@ -36,9 +36,8 @@ class Remains:
 
 
 @pytest.fixture
-async def settings(settings: Settings) -> Settings:
-    """Those of a server that survives a power cut, with the schema in its file already."""
-    await (await open_database(settings.database_url.get_secret_value())).close()
+def settings(settings: Settings) -> Settings:
+    """Those of a server that survives a power cut."""
     return settings.model_copy(update={"sqlite_synchronous": "FULL", "chunk_size": 10})
 
 

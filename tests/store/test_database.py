@@ -244,16 +244,15 @@ def write_newer_schema(path: Path) -> None:
         pytest.param(write_newer_schema, "newer than this server.*'9999'", id="newer"),
     ],
 )
-async def test_file_that_is_not_ours_is_refused_and_left_as_it_is(
-    sqlite_url, tmp_path, write, message
-):
-    write(file_of(sqlite_url))
+async def test_file_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path, write, message):
+    file = tmp_path / "theirs.db"
+    write(file)
     before = contents(tmp_path)
 
     with pytest.raises(ConfigurationError, match=message) as refusal:
-        await open_database(sqlite_url)
+        await open_database(f"sqlite:///{file}")
 
-    assert str(file_of(sqlite_url)) in str(refusal.value)
+    assert str(file) in str(refusal.value)
     assert contents(tmp_path) == before
 
 

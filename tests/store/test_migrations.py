@@ -34,7 +34,7 @@ def old_request() -> str:
 
 def fill(connection: sa.Connection) -> None:
     """Makes the first schema, with a batch that waits and one that is being cancelled."""
-    # The PostgreSQL of the tests hands out databases that have a schema already.
+    # The databases of the tests have a schema already.
     tables.metadata.drop_all(connection)
     connection.execute(sa.text(f"DROP TABLE IF EXISTS {schema.VERSION_TABLE}"))
     config = Config()
