@@ -119,6 +119,12 @@ StartServer = Callable[..., Awaitable[ServerProcess]]
 
 
 @pytest.fixture
+def postgresql_url(new_postgresql_url: str) -> str:
+    """A database that goes with the test: a server that is about to end may still write."""
+    return new_postgresql_url
+
+
+@pytest.fixture
 async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
     """Starts servers; whatever still runs at the end is killed."""
     templates = tmp_path / "templates"

@@ -51,10 +51,10 @@ async def rows_read(database_url: str, index: str = "pk_outcomes") -> int:
     return int(count)
 
 
-async def test_a_claim_reads_no_more_of_a_batch_than_its_chunks(postgresql_url):
+async def test_a_claim_reads_no_more_of_a_batch_than_its_chunks(new_postgresql_url):
     # The story: 60,000 items a second became 800 as soon as PostgreSQL had analyzed its tables.
     # It took each newer batch for empty and read all of its outcomes for each item.
-    database = await open_database(postgresql_url)
+    database = await open_database(new_postgresql_url)
     store = SqlStore(database)
     for number in range(6):
         old = await insert(store, ITEMS, chunk_size=250, batch_id=f"old-{number}")
@@ -63,14 +63,14 @@ async def test_a_claim_reads_no_more_of_a_batch_than_its_chunks(postgresql_url):
     new = await insert(store, ITEMS, chunk_size=250, batch_id="new-batch")
     await do_first_items(database, new.key, ITEMS // 2)
     await database.close()
-    before = await rows_read(postgresql_url)
+    before = await rows_read(new_postgresql_url)
 
-    database = await open_database(postgresql_url)
+    database = await open_database(new_postgresql_url)
     claimed = await claim(SqlStore(database), now=START)
     await database.close()
 
     assert sum(len(chunk.items) for chunk in claimed) == ITEMS // 2
-    assert await rows_read(postgresql_url) - before <= 2 * ITEMS
+    assert await rows_read(new_postgresql_url) - before <= 2 * ITEMS
 
 
 JOBS = 2_000
@@ -89,19 +89,19 @@ async def put_scheduled_jobs(store: SqlStore) -> None:
         await store.jobs.schedule(tx, next_runs, tenant_id=TENANT)
 
 
-async def test_postgresql_reads_one_job_to_know_when_the_next_one_starts(postgresql_url):
-    database = await open_database(postgresql_url)
+async def test_postgresql_reads_one_job_to_know_when_the_next_one_starts(new_postgresql_url):
+    database = await open_database(new_postgresql_url)
     await put_scheduled_jobs(SqlStore(database))
     await run(database, "ANALYZE")
     await database.close()
-    before = await rows_read(postgresql_url, "ix_jobs_next_start_time")
+    before = await rows_read(new_postgresql_url, "ix_jobs_next_start_time")
 
-    database = await open_database(postgresql_url)
+    database = await open_database(new_postgresql_url)
     start = await SqlStore(database).occurrences.next_start_time(after=START)
     await database.close()
 
     assert start == START + timedelta(minutes=1)
-    assert await rows_read(postgresql_url, "ix_jobs_next_start_time") - before == 1
+    assert await rows_read(new_postgresql_url, "ix_jobs_next_start_time") - before == 1
 
 
 async def test_sqlite_finds_the_next_start_by_its_index(sqlite_url):
@@ -129,16 +129,18 @@ async def put_preferences(database: Database) -> None:
 
 
 @pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "new"])
-async def test_postgresql_reads_of_some_users_what_they_wish_and_no_more(postgresql_url, analyzed):
-    database = await open_database(postgresql_url)
+async def test_postgresql_reads_of_some_users_what_they_wish_and_no_more(
+    new_postgresql_url, analyzed
+):
+    database = await open_database(new_postgresql_url)
     await put_preferences(database)
     if analyzed:
         await run(database, "ANALYZE")
     await database.close()
     indexes = ("pk_preferences", "ix_preferences_tenant_id_user_id_feature_type")
-    before = sum([await rows_read(postgresql_url, index) for index in indexes])
+    before = sum([await rows_read(new_postgresql_url, index) for index in indexes])
 
-    database = await open_database(postgresql_url)
+    database = await open_database(new_postgresql_url)
     user_ids = [f"user_{number}" for number in range(1, 501)]
     found = await SqlStore(database).preferences.of_users(user_ids, tenant_id=TENANT)
     [(scanned,)] = await run(
@@ -146,7 +148,7 @@ async def test_postgresql_reads_of_some_users_what_they_wish_and_no_more(postgre
     )
     await database.close()
 
-    read = sum([await rows_read(postgresql_url, index) for index in indexes]) - before
+    read = sum([await rows_read(new_postgresql_url, index) for index in indexes]) - before
     assert len(found) == 500
     assert read + scanned <= 2 * PREFERENCES
 
