@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRA ?=
 
+# The tests start some two hundred processes, and each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test serve check lint types contract proto proto-check client-check bench bench-full soak clean
 
