@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from batchwork_server.logs import configure_logs, flush_logs
 from batchwork_server.store.database import Database, open_database
 
+from tests.console import log_to_console
 from tests.fakes import FakeClock
 from tests.postgres import PostgresServer
 from tests.sqlite import create_database
 
 _TEMPLATE = "template_batchwork"
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def console() -> None:
+    log_to_console()
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def logged() -> Iterator[Callable[[], list[dict[str, Any]]]]:
 
     yield lines
     configure_logs(level="error", stream=io.StringIO())
-    structlog.reset_defaults()
+    log_to_console()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ import pytest
 import structlog
 from batchwork_server.logs import configure_logs, correlation_id
 
+from tests.console import log_to_console
+
 
 @pytest.fixture
 def out() -> Iterator[io.StringIO]:
@@ -18,7 +20,7 @@ def out() -> Iterator[io.StringIO]:
     configure_logs(level="info", stream=stream)
     yield stream
     configure_logs(level="error", stream=io.StringIO())
-    structlog.reset_defaults()
+    log_to_console()
 
 
 def lines(out: io.StringIO) -> list[dict[str, object]]:
