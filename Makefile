@@ -54,7 +54,7 @@ serve: $(VENV)/.runtime  ## run the server with batchwork.db in this folder, the
 	$(BIN)/batchwork-server serve
 
 test: $(VENV)/.dev  ## run the tests on SQLite and on a real PostgreSQL
-	$(BIN)/pytest -n auto $(EXTRA)
+	$(BIN)/pytest -n auto --dist worksteal $(EXTRA)
 
 lint: $(VENV)/.dev  ## check style and format
 	$(BIN)/ruff check .
