@@ -161,6 +161,10 @@ class Retention:
         forgotten = await self._store.occurrences.forget(
             before=now - self._batches_are_kept, limit=self._slice_rows
         )
+        if not forgotten:
+            forgotten = await self._store.group_runs.forget(
+                before=now - self._batches_are_kept, limit=self._slice_rows
+            )
         done.occurrences += forgotten
         return forgotten > 0
 

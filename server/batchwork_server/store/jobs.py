@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.firing import NextRun
-from batchwork_server.domain.job import StoredJob, parse_job, render_job
+from batchwork_server.domain.job import PreferenceSource, StoredJob, parse_job, render_job
 from batchwork_server.store.database import Database
 from batchwork_server.store.locks import lock_until_commit
 from batchwork_server.store.pages import first_page
@@ -39,12 +39,14 @@ _COLUMNS = (
     Column("definition_json", "text"),
     Column("create_time"),
     Column("update_time"),
+    Column("preference_based", "boolean"),
 )
 _REPLACE = """
 ON CONFLICT (tenant_id, job_id) DO UPDATE SET
   revision = excluded.revision, shape = excluded.shape, feature_type = excluded.feature_type,
   purpose_id = excluded.purpose_id, source = excluded.source,
-  definition_json = excluded.definition_json, update_time = excluded.update_time
+  definition_json = excluded.definition_json, update_time = excluded.update_time,
+  preference_based = excluded.preference_based
 """
 _NEXT_COLUMNS = (
     Column("tenant_id", "text"),
@@ -206,6 +208,7 @@ def _row_of(job: StoredJob) -> tuple[Any, ...]:
         *(definition.feature_type, definition.purpose_id, job.source),
         json.dumps(render_job(definition)),
         *(to_micros(job.create_time), to_micros(job.update_time)),
+        definition.preference_source is PreferenceSource.DYNAMIC,
     )
 
 

@@ -27,7 +27,7 @@ class SqlPreferenceGroups:
         )
         async with self._database.reading() as connection:
             row = (await connection.execute(query)).first()
-        return None if row is None else _group_from(row)
+        return None if row is None else group_from(row)
 
     async def list(
         self,
@@ -52,11 +52,11 @@ class SqlPreferenceGroups:
         page, more_follow = first_page(
             rows, page_size=page_size, weight=lambda row: len(row.schedule_json)
         )
-        found = [_group_from(row) for row in page]
+        found = [group_from(row) for row in page]
         return found, (page[-1].feature_type, page[-1].group_key) if more_follow else None
 
 
-def _group_from(row: Any) -> PreferenceGroup:
+def group_from(row: Any) -> PreferenceGroup:
     return PreferenceGroup(
         group_key=row.group_key,
         tenant_id=row.tenant_id,

@@ -186,7 +186,7 @@ class SqlPreferences:
         )
         async with self._database.reading() as connection:
             row = (await connection.execute(query)).first()
-        return None if row is None else _preference_from(row)
+        return None if row is None else preference_from(row)
 
     async def list_members(
         self, group_key: int, *, tenant_id: str, page_size: int, after: str | None
@@ -202,7 +202,7 @@ class SqlPreferences:
         page, more_follow = first_page(
             rows, page_size=page_size, weight=lambda row: len(row.overrides_json)
         )
-        return [_preference_from(row) for row in page], page[-1].user_id if more_follow else None
+        return [preference_from(row) for row in page], page[-1].user_id if more_follow else None
 
     async def get_default(self, feature_type: str, *, tenant_id: str) -> DefaultPreference | None:
         async with self._database.reading() as connection:
@@ -258,7 +258,7 @@ class SqlPreferences:
         page, more_follow = first_page(
             rows, page_size=page_size, weight=lambda row: len(row.overrides_json)
         )
-        found = [_preference_from(row) for row in page]
+        found = [preference_from(row) for row in page]
         return found, (page[-1].feature_type, page[-1].user_id) if more_follow else None
 
 
@@ -280,7 +280,7 @@ class _Row:
 
 
 def _by_key(rows: Sequence[tuple[Any, ...]]) -> dict[PreferenceKey, Preference]:
-    found = [_preference_from(_Row(*row)) for row in rows]
+    found = [preference_from(_Row(*row)) for row in rows]
     return {(each.feature_type, each.user_id): each for each in found}
 
 
@@ -400,7 +400,7 @@ def _row_of(preference: Preference, *, tenant_id: str, group_key: int | None) ->
     )
 
 
-def _preference_from(row: Any) -> Preference:
+def preference_from(row: Any) -> Preference:
     return Preference(
         user_id=row.user_id,
         feature_type=row.feature_type,

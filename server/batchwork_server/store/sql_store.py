@@ -11,6 +11,9 @@ from batchwork_server.store.chunks import SqlChunks
 from batchwork_server.store.config_sources import SqlConfigSources
 from batchwork_server.store.database import Database
 from batchwork_server.store.event_reader import SqlEvents
+from batchwork_server.store.group_members import SqlGroupMembers
+from batchwork_server.store.group_runs import SqlGroupRuns
+from batchwork_server.store.group_schedules import SqlGroupSchedules
 from batchwork_server.store.jobs import SqlJobs
 from batchwork_server.store.occurrences import SqlOccurrences
 from batchwork_server.store.preference_changes import SqlPreferenceChanges
@@ -47,6 +50,9 @@ class SqlStore:
         self.preference_groups = SqlPreferenceGroups(database)
         self.preference_changes = SqlPreferenceChanges(database)
         self.config_sources = SqlConfigSources(database)
+        self.group_schedules = SqlGroupSchedules(database)
+        self.group_runs = SqlGroupRuns(database)
+        self.group_members = SqlGroupMembers(database)
         self.users = SqlUsers(database)
         self.categories = SqlCategories(database)
 

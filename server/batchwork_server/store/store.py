@@ -34,6 +34,12 @@ from batchwork_server.domain.filters import (
     RetryFilter,
 )
 from batchwork_server.domain.firing import Decided, NextRun, Occurrence
+from batchwork_server.domain.group_schedules import (
+    Filling,
+    GroupOccurrence,
+    GroupSchedule,
+    UserRun,
+)
 from batchwork_server.domain.item import Item, ItemState, NewItem, Outcome, PendingItem
 from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.preference import DefaultPreference, Preference
@@ -752,6 +758,12 @@ class Store(Protocol):
     def preference_changes(self) -> PreferenceChangeStore: ...
     @property
     def config_sources(self) -> ConfigSourceStore: ...
+    @property
+    def group_schedules(self) -> GroupScheduleStore: ...
+    @property
+    def group_runs(self) -> GroupRunStore: ...
+    @property
+    def group_members(self) -> GroupMemberStore: ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Opens a write transaction; it commits when the block ends well.
@@ -1140,4 +1152,200 @@ class ConfigSourceStore(Protocol):
         self, tx: Transaction, place: SourcePlace, source: str, *, tenant_id: str
     ) -> None:
         """Stores a place, in place of the one before. The caller holds its ``lock``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedJob:
+    """What tells whether the schedules of a job's groups may have to be worked out anew.
+
+    Attributes:
+        sequence: Of the newest change of a preference or default of the tenant.
+    """
+
+    tenant_id: str
+    job_id: str
+    revision: int
+    create_time: datetime
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueGroup:
+    """A group that somebody is to look at: it is due, or nobody fills its batch any more.
+
+    Attributes:
+        job: None when it is gone.
+        is_running: Whether the group's newest batch still goes on.
+        look_time: Since when it is to be looked at.
+    """
+
+    row: GroupSchedule
+    job: StoredJob | None
+    is_running: bool
+    look_time: datetime
+
+
+class GroupScheduleStore(Protocol):
+    """When the groups of preference-based jobs run. What loses a race changes nothing."""
+
+    async def grouped_jobs(self) -> list[GroupedJob]:
+        """Returns the preference-based jobs of every tenant that are not paused."""
+        ...
+
+    async def ensure_group(
+        self, tx: Transaction, feature_type: str, *, tenant_id: str, now: datetime
+    ) -> None:
+        """Makes the group of the users who name no schedule, unless it is there."""
+        ...
+
+    async def outdated(
+        self, job: StoredJob, *, default_revision: int, limit: int
+    ) -> list[tuple[PreferenceGroup, GroupSchedule | None]]:
+        """Returns groups of the job's feature whose schedule is missing or out of date."""
+        ...
+
+    async def insert(self, tx: Transaction, new: Sequence[GroupSchedule]) -> int:
+        """Stores schedules that are missing; tells how many were."""
+        ...
+
+    async def renew(
+        self, tx: Transaction, changed: Sequence[tuple[GroupSchedule, GroupSchedule]]
+    ) -> int:
+        """Puts schedules in place of those that were read; tells of how many that was so."""
+        ...
+
+    async def reset(self, tx: Transaction, job_id: str, *, tenant_id: str, now: datetime) -> None:
+        """Lets the groups of a job count anew from now on; what is being filled goes on."""
+        ...
+
+    async def due(self, *, now: datetime, limit: int) -> list[DueGroup]:
+        """Returns what is to be looked at, of every tenant, the longest due first."""
+        ...
+
+    async def get(self, job_id: str, group_key: int, *, tenant_id: str) -> GroupSchedule | None: ...
+
+    async def move(
+        self,
+        tx: Transaction,
+        before: GroupSchedule,
+        after: GroupSchedule,
+        *,
+        look_time: datetime | None,
+    ) -> bool:
+        """Says when a group runs next, and what it is being filled into.
+
+        Returns:
+            False, and nothing was written, when the row or its job is not as it was read.
+        """
+        ...
+
+    async def take_filling(self, tx: Transaction, due: DueGroup, *, until: datetime) -> bool:
+        """Takes over a batch that nobody fills any more; tells whether nobody else did."""
+        ...
+
+    async def go_on_filling(
+        self,
+        tx: Transaction,
+        row: GroupSchedule,
+        filling: Filling,
+        *,
+        after: str | None,
+        until: datetime,
+    ) -> bool:
+        """Moves the place up to which a batch is filled.
+
+        Args:
+            after: None ends the filling.
+            until: Until when nobody else looks at it.
+
+        Returns:
+            False, and nothing was written, when somebody else has moved it.
+        """
+        ...
+
+    async def drop(self, tx: Transaction, row: GroupSchedule) -> None:
+        """Removes a row that is not being filled."""
+        ...
+
+
+class GroupRunStore(Protocol):
+    """What was decided about the due times of groups, and the last run of each user."""
+
+    async def record(
+        self, tx: Transaction, row: GroupSchedule, decided: Sequence[Decided], *, now: datetime
+    ) -> int:
+        """Writes down what was decided; due times that are there stay as they are.
+
+        Returns:
+            How many due times are written down by this call.
+        """
+        ...
+
+    async def runs_of(
+        self, user_ids: Sequence[str], *, job_id: str, tenant_id: str
+    ) -> dict[str, UserRun]:
+        """Returns what a job did last for those of the users for whom it ever looked."""
+        ...
+
+    async def of_user(self, user_id: str, *, tenant_id: str) -> dict[str, UserRun]:
+        """Returns what each job did last for a user, by job."""
+        ...
+
+    async def claim(
+        self, tx: Transaction, runs: Sequence[UserRun], *, job_id: str, tenant_id: str
+    ) -> int:
+        """Writes down runs of users who had none in the period; tells how many had none."""
+        ...
+
+    async def note(
+        self, tx: Transaction, runs: Sequence[UserRun], *, job_id: str, tenant_id: str
+    ) -> None:
+        """Writes down why nothing was done for users; their last run stays as it is."""
+        ...
+
+    async def list(
+        self, wanted: OccurrenceFilter, *, page_size: int, before: tuple[datetime, int] | None
+    ) -> tuple[list[GroupOccurrence], tuple[datetime, int] | None]:
+        """Returns a page of the occurrences of a job's groups, newest first."""
+        ...
+
+    async def of_group(
+        self,
+        job_id: str,
+        group_key: int,
+        *,
+        tenant_id: str,
+        start: datetime,
+        end: datetime,
+        limit: int,
+    ) -> Sequence[GroupOccurrence]:
+        """Returns the newest occurrences of a group in a time, newest first."""
+        ...
+
+    async def forget(self, *, before: datetime, limit: int) -> int:
+        """Removes the oldest occurrences that were decided before; tells how many."""
+        ...
+
+
+class GroupMemberStore(Protocol):
+    """Whom a run of a group is for, besides its members."""
+
+    async def moved_from(
+        self,
+        group_key: int,
+        *,
+        tenant_id: str,
+        feature_type: str,
+        since: datetime,
+        page_size: int,
+        after: str,
+    ) -> tuple[list[Preference], str | None]:
+        """Returns a page, by user, of those who left a group for another one since a time."""
+        ...
+
+    async def without_preference(
+        self, feature_type: str, *, tenant_id: str, page_size: int, after: str
+    ) -> tuple[list[str], str | None]:
+        """Returns a page of the active users of the embedded table who have set nothing."""
         ...

@@ -306,6 +306,9 @@ jobs = sa.Table(
     _time("next_start_time", nullable=True),  # when that run begins: due, and spread by its jitter
     _time("pause_time", nullable=True),
     _text("pause_note"),
+    sa.Column("preference_based", sa.Boolean, nullable=False, server_default=sa.false()),
+    # The jobs that groups of preferences drive.
+    _partial_index("ix_jobs_preference_based", "tenant_id", "job_id", where="preference_based"),
     # What starts next; jobs that a schedule does not drive cost nothing.
     _partial_index(
         "ix_jobs_next_start_time", "next_start_time", where="next_start_time IS NOT NULL"
@@ -410,6 +413,12 @@ preference_changes = sa.Table(
     sa.Column("group_joined", sa.BigInteger),
     # The oldest, to forget them.
     sa.Index(None, "change_time"),
+    # Who has left a group, and not opted out.
+    _partial_index(
+        "ix_preference_changes_group_left",
+        *("group_left", "change_time"),
+        where="group_left IS NOT NULL AND enabled",
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -437,6 +446,76 @@ config_sources = sa.Table(
     sa.Column("change_id", sa.Text, nullable=False),
     _time("read_time"),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# When each group of a preference-based job runs next, and the batch that it is being filled into. A
+# row is worked out anew when its revisions are not those of the job and the default any more.
+group_schedules = sa.Table(
+    "group_schedules",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("group_key", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("job_revision", sa.Integer, nullable=False),  # 0: to be worked out anew
+    _time("job_create_time"),  # another job of the same id began at another time
+    sa.Column("default_revision", sa.Integer, nullable=False),
+    _text("schedule_json"),  # the effective one; empty when nobody names one
+    _time("next_due_time", nullable=True),  # the first on which nothing is decided yet
+    _time("next_start_time", nullable=True),  # when somebody is to look at the row
+    _time("last_due_time"),  # the last on which something is decided
+    _text("last_batch_id"),
+    _text("queued_as"),  # of a due time that waits: the decision when it starts
+    _text("filling_batch_id"),
+    _time("filling_due_time", nullable=True),
+    _text("filled_after"),  # where the next page of members starts
+    # What is to be looked at next: what is due, and what nobody fills any more.
+    _partial_index(
+        "ix_group_schedules_next_start_time",
+        "next_start_time",
+        where="next_start_time IS NOT NULL",
+    ),
+    sqlite_with_rowid=False,
+)
+
+# What was decided on each due time of a job's group: one row at most, like ``occurrences``.
+group_occurrences = sa.Table(
+    "group_occurrences",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("group_key", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("due_time", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("decision", sa.Text, nullable=False),  # FIRED, CAUGHT_UP, SKIPPED
+    _text("reason"),
+    _text("message"),
+    _text("batch_id"),
+    _text("schedule_json"),  # the effective one at that time
+    _time("decide_time"),
+    # Of all groups of a job, newest first.
+    sa.Index(None, "tenant_id", "job_id", "due_time", "group_key"),
+    # The oldest, to forget them.
+    sa.Index(None, "decide_time"),
+    sqlite_with_rowid=False,
+)
+
+# The last run of a job for each user; it keeps them from a second one in a period, whatever group
+# they are in by then.
+user_runs = sa.Table(
+    "user_runs",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text, primary_key=True),
+    _time("due_time", nullable=True),  # of the last run with work for the user
+    _time("period_start", nullable=True),
+    _count("group_key"),
+    _text("batch_id"),
+    _text("item_id"),
+    _time("look_due_time"),  # of the last run that looked at the user
+    _count("look_group_key"),
+    _text("look_batch_id"),
+    _text("look_reason"),  # why nothing was done then
     sqlite_with_rowid=False,
 )
 
