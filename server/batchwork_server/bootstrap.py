@@ -19,6 +19,10 @@ from batchwork_server.application.config_sync import ConfigSync
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.firing import Firing
 from batchwork_server.application.forecast import Forecast
+from batchwork_server.application.group_filling import GroupFilling
+from batchwork_server.application.group_firing import GroupFiring
+from batchwork_server.application.group_pages import GroupPages
+from batchwork_server.application.group_schedules import GroupSchedules
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.once import Once
@@ -291,6 +295,21 @@ def _put_together(
     job_file = _job_file(settings, jobs)
     firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
     preference_views = PreferenceViews(store=store, clock=clock, zone=settings.time_zone)
+    groups = GroupFiring(
+        store=store,
+        batches=batches,
+        schedules=GroupSchedules(store=store, clock=clock, zone=settings.time_zone),
+        filling=GroupFilling(
+            store=store,
+            planning=planning,
+            batches=batches,
+            pages=GroupPages(store=store, zone=settings.time_zone),
+            dispatcher=dispatcher,
+            clock=clock,
+            wakeups=wakeups,
+        ),
+        clock=clock,
+    )
     preference_changes = PreferenceChanges(
         store=store, clock=clock, max_watchers=settings.max_watchers
     )
@@ -344,7 +363,7 @@ def _put_together(
             retention=retention,
             closing=Closing(store=store, clock=clock, wakeups=wakeups),
             deadlines=Deadlines(store=store, clock=clock, wakeups=wakeups),
-            scheduler=BatchScheduler(firing, clock=clock, wakeups=wakeups),
+            scheduler=BatchScheduler(firing, groups, clock=clock, wakeups=wakeups),
             clock=clock,
             slots=settings.max_concurrent_items,
             lease=settings.lease,

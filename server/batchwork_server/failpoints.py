@@ -29,6 +29,7 @@ POINTS = frozenset(
         "retry.committed",
         "retention.committed",
         "fire.committed",
+        "fill.committed",
     }
 )
 

@@ -213,6 +213,10 @@ class Batches:
         """
         self._store.refuse_when_full()
         plan = await self._planning.plan(submission, tenant_id=tenant_id)
+        return self.planned(submission, plan, tenant_id=tenant_id)
+
+    def planned(self, submission: Submission, plan: Plan, *, tenant_id: str) -> PreparedBatch:
+        """Returns the batch of a plan, which nobody has stored yet."""
         now = self._clock.now()
         return PreparedBatch(
             submission=submission,
@@ -250,8 +254,16 @@ class Batches:
     ) -> list[Batch]:
         """Cancels the runs of a job that go on, for a newer one; whoever commits announces them."""
         changes, job_id = self._store.changes, newer.submission.job_id
+        runs = await changes.open_runs(tx, job_id, tenant_id=newer.tenant_id)
+        return await self.cancel_for(tx, runs, newer, now=now)
+
+    async def cancel_for(
+        self, tx: Transaction, runs: Sequence[Batch], newer: PreparedBatch, *, now: datetime
+    ) -> list[Batch]:
+        """Cancels batches that go on, for a newer one; whoever commits announces them."""
+        changes = self._store.changes
         cancelled: list[Batch] = []
-        for batch in await changes.open_runs(tx, job_id, tenant_id=newer.tenant_id):
+        for batch in runs:
             closed = await changes.close(
                 tx,
                 batch.key,

@@ -414,6 +414,7 @@ class Jobs:
                 await self._store.jobs.set_pause(tx, job)
                 next_run = next_run_after(job, now, zone=self._zone)
                 await self._store.jobs.schedule(tx, {job_id: next_run}, tenant_id=tenant_id)
+                await self._store.group_schedules.reset(tx, job_id, tenant_id=tenant_id, now=now)
             await self._remember(tx, request, _checked_to(CheckedJob(job=job, notices=())))
         if job is not before:
             self._wakeups.schedules_changed()

@@ -65,6 +65,12 @@ class PersonalItems:
         self._fields: dict[str, frozenset[str]] = {}
         self._selected = _Remembered()
         self._total = self._valid = 0
+        self._without: dict[str, str] = {}
+
+    @property
+    def without(self) -> Mapping[str, str]:
+        """The users of the last page for whom nothing is to be done, and why."""
+        return self._without
 
     @property
     def users(self) -> UserValidation:
@@ -103,6 +109,9 @@ class PersonalItems:
             if reason is None:
                 member = await self._provided(member, own)
             members.append(member)
+        self._without = {
+            member.user_id: member.skip_reason for member in members if member.skip_reason
+        }
         return plan_members(
             members, shape=self._submission.shape, data_source=self._submission.data_source
         )

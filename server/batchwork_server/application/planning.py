@@ -41,6 +41,14 @@ _PREFERENCES_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PersonalRun:
+    """A preference-based run to be: what its batch is, and what makes the items of its users."""
+
+    request: BatchRequest
+    items: PersonalItems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a batch would be.
 
@@ -92,11 +100,7 @@ class Planning:
             InvalidArgument: with every violation at once.
             Unavailable: a source is away.
         """
-        template, violations = await self._template(submission)
-        selections, notices, more = await self._selections(submission, tenant_id=tenant_id)
-        violations += more
-        if template is None or violations:
-            raise InvalidArgument(violations)
+        template, selections, notices = await self._looked_up(submission, tenant_id=tenant_id)
         if submission.preference_source is PreferenceSource.DYNAMIC:
             items, users = await self._personal(submission, selections, tenant_id=tenant_id)
         else:
@@ -123,6 +127,35 @@ class Planning:
             )
             for user_id, verdict in verdicts.items()
         ]
+
+    async def plan_personal(self, submission: Submission, *, tenant_id: str) -> PersonalRun:
+        """Returns a preference-based run without its users, who come page by page.
+
+        Raises:
+            InvalidArgument: with every violation at once.
+            Unavailable: a source is away.
+        """
+        template, selections, notices = await self._looked_up(submission, tenant_id=tenant_id)
+        request = _request(
+            submission,
+            template=template,
+            options=_options(submission.options, self._defaults, self._handicaps),
+            user_validation=UserValidation(total=0, valid=0, invalid=0),
+            notices=notices,
+        )
+        items = self._personal_items(submission, selections, tenant_id=tenant_id)
+        return PersonalRun(request=request, items=items)
+
+    async def _looked_up(
+        self, submission: Submission, *, tenant_id: str
+    ) -> tuple[Template, list[Selection], list[Notice]]:
+        """Returns the template and what is selected, with what is odd."""
+        template, violations = await self._template(submission)
+        selections, notices, more = await self._selections(submission, tenant_id=tenant_id)
+        violations += more
+        if template is None or violations:
+            raise InvalidArgument(violations)
+        return template, selections, notices
 
     async def _template(self, submission: Submission) -> tuple[Template | None, list[Violation]]:
         known = await self._templates.all()
@@ -207,14 +240,7 @@ class Planning:
         self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str
     ) -> tuple[list[NewItem], UserValidation]:
         """Returns the items for every user who wants the feature."""
-        personal = PersonalItems(
-            submission,
-            selections,
-            tenant_id=tenant_id,
-            categories=self._categories,
-            validation=self._validation,
-            now=submission.due_time or self._clock.now(),
-        )
+        personal = self._personal_items(submission, selections, tenant_id=tenant_id)
         wanting = PreferenceFilter(
             tenant_id=tenant_id, feature_type=submission.feature_type, enabled=True
         )
@@ -228,6 +254,18 @@ class Planning:
             items += [each.item for each in await personal.plan(wished)]
             if after is None:
                 return items, personal.users
+
+    def _personal_items(
+        self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str
+    ) -> PersonalItems:
+        return PersonalItems(
+            submission,
+            selections,
+            tenant_id=tenant_id,
+            categories=self._categories,
+            validation=self._validation,
+            now=submission.due_time or self._clock.now(),
+        )
 
 
 def _is_asked_for(user_id: str, submission: Submission) -> bool:

@@ -101,6 +101,8 @@ class JobDefinition:
         catch_up_window: How long after it should have begun a missed run is worth making up for;
             None means until the next one is due.
         default_preferences: The wish of users who have none, as ``parse_wish`` reads it.
+        include_all_users: Whether it also runs for active users without a preference for the
+            feature, as ``default_preferences`` and the tenant's default say.
     """
 
     job_id: str
@@ -128,6 +130,7 @@ class JobDefinition:
     purpose_id: str = ""
     feature_type: str = ""
     default_preferences: Mapping[str, Any] = field(default_factory=dict)
+    include_all_users: bool = False
 
     @property
     def batch_type(self) -> str:
@@ -245,6 +248,8 @@ def _rendered_fields(job: JobDefinition) -> Iterator[tuple[str, Any]]:
         yield "distribution", {"users": list(job.distribution_user_ids)}
     if job.default_preferences:
         yield "default_preferences", job.default_preferences
+    if job.include_all_users:
+        yield "include_all_users", True
 
 
 def _rendered_policies(job: JobDefinition) -> Iterator[tuple[str, Any]]:
@@ -395,6 +400,7 @@ def _read_job(reader: FieldReader) -> JobDefinition:
         distribution_user_ids=reader.nested("distribution", _parse_distribution) or (),
         purpose_id=reader.line("purpose_id", longest=LONGEST_NAME),
         default_preferences=reader.nested("default_preferences", _parse_default_preferences) or {},
+        include_all_users=_read_include_all_users(reader, preference_source=preference_source),
     )
 
 
@@ -476,6 +482,13 @@ def _read_feature_type(reader: FieldReader, *, preference_source: PreferenceSour
     if preference_source is PreferenceSource.DYNAMIC:
         reader.require("feature_type")
     return reader.line("feature_type", longest=LONGEST_NAME)
+
+
+def _read_include_all_users(reader: FieldReader, *, preference_source: PreferenceSource) -> bool:
+    include = reader.flag("include_all_users") or False
+    if include and preference_source is not PreferenceSource.DYNAMIC:
+        reader.refuse("include_all_users", "Only a preference-based job can include all users.")
+    return include
 
 
 def _read_template_id(reader: FieldReader) -> str:

@@ -27,6 +27,22 @@ class Fires(Protocol):
         ...
 
 
+class FiresGroups(Protocol):
+    """What the scheduler drives for groups of preferences."""
+
+    async def reconcile(self) -> None:
+        """Gives every group of every preference-based job its schedule."""
+        ...
+
+    async def fire_due(self) -> int:
+        """Decides about groups that are due, fills batches, and tells for how many."""
+        ...
+
+    async def next_start_time(self, *, after: datetime) -> datetime | None:
+        """Returns when a group is to be looked at first after a moment."""
+        ...
+
+
 class BatchScheduler:
     """Fires what is due, when it is due; two of these fire each due time once.
 
@@ -35,6 +51,9 @@ class BatchScheduler:
     also looks by itself: for what other servers do, after a jump of the clock or a sleep of the
     machine, neither of which the alarm notices, and for jobs that rest.
 
+    Args:
+        groups: None leaves preference-based jobs alone.
+
     Attributes:
         wake: Set when there may be something to decide before the interval is over.
     """
@@ -42,8 +61,16 @@ class BatchScheduler:
     INTERVAL: ClassVar = timedelta(seconds=5)
     PAUSE: ClassVar = timedelta(seconds=1)
 
-    def __init__(self, firing: Fires, *, clock: Clock, wakeups: Wakeups) -> None:
+    def __init__(
+        self,
+        firing: Fires,
+        groups: FiresGroups | None = None,
+        *,
+        clock: Clock,
+        wakeups: Wakeups,
+    ) -> None:
         self._firing = firing
+        self._groups = groups
         self._clock = clock
         self._all_scheduled = False
         self._alarm: Alarm | None = None
@@ -87,11 +114,23 @@ class BatchScheduler:
         if not self._all_scheduled:
             await self._firing.schedule_all()
             self._all_scheduled = True
+        if self._groups is not None:
+            await self._groups.reconcile()
         looked = self._clock.now()
-        while await self._firing.fire_due():
+        while await self._fire_due():
             looked = self._clock.now()
         # What was up at the last look and is still there rests; it must not ring on and on.
-        return await self._firing.next_start_time(after=looked)
+        return await self._next_start_time(after=looked)
+
+    async def _fire_due(self) -> int:
+        fired = await self._firing.fire_due()
+        return fired + (await self._groups.fire_due() if self._groups is not None else 0)
+
+    async def _next_start_time(self, *, after: datetime) -> datetime | None:
+        found = [await self._firing.next_start_time(after=after)]
+        if self._groups is not None:
+            found.append(await self._groups.next_start_time(after=after))
+        return min((moment for moment in found if moment is not None), default=None)
 
 
 class Alarm:

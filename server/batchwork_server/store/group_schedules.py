@@ -109,6 +109,7 @@ _DROP = """
 DELETE FROM group_schedules WHERE tenant_id = ? AND job_id = ? AND group_key = ?
   AND filling_batch_id = ''
 """
+_NEXT_START = "SELECT MIN(next_start_time) FROM group_schedules WHERE next_start_time > ?"
 _IS_RUNNING = """
 EXISTS (SELECT 1 FROM batches b WHERE b.tenant_id = group_schedules.tenant_id
   AND b.batch_id = group_schedules.last_batch_id AND b.end_time IS NULL AND b.state <> 'DELETED')
@@ -220,6 +221,10 @@ class SqlGroupSchedules:
             )
             for row in found
         ]
+
+    async def next_start_time(self, *, after: datetime) -> datetime | None:
+        row = await self._database.fetch_row(_NEXT_START, (to_micros(after),))
+        return None if row is None else from_micros(row[0])
 
     async def get(self, job_id: str, group_key: int, *, tenant_id: str) -> GroupSchedule | None:
         query = sa.select(group_schedules).where(

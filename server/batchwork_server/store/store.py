@@ -1223,6 +1223,10 @@ class GroupScheduleStore(Protocol):
         """Returns what is to be looked at, of every tenant, the longest due first."""
         ...
 
+    async def next_start_time(self, *, after: datetime) -> datetime | None:
+        """Returns when something is to be looked at first after a moment."""
+        ...
+
     async def get(self, job_id: str, group_key: int, *, tenant_id: str) -> GroupSchedule | None: ...
 
     async def move(
