@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from batchwork.v1.batch_pb2 import Batch, BatchOptions, BatchState
+from batchwork.v1.preference_pb2 import Preference
+from batchwork.v1.schedule_pb2 import HourlyCadence, Schedule
 from batchwork_client import Batchwork, BatchworkError, Patience, connect
 from batchwork_server.failpoints import POINTS
 
@@ -34,6 +36,7 @@ IN_THE_WORK = [
     "record.committed=exit:2",
 ]
 IN_THE_SCHEDULER = "fire.committed"
+IN_A_GROUP = "fill.committed"
 IN_AN_UPLOAD = ["upload.committed", "seal.committed"]
 CHANGES: dict[str, Change] = {
     "pause.committed": lambda client, batch_id: client.batches.pause_batch(batch_id),
@@ -261,6 +264,65 @@ async def test_a_death_after_a_job_fired_fires_it_once(start_server: StartServer
     assert _occurrences(sqlite_url) == [(round(due.timestamp() * 1e6), "CAUGHT_UP", batch.batch_id)]
 
 
+async def test_a_death_between_pages_of_a_group_serves_everybody_once(
+    start_server: StartServer, sqlite_url: str
+):
+    users = [f"user-{n:04}" for n in range(2500)]  # three pages
+    job = {
+        "id": "job-digest",
+        "type": "preference",
+        "feature_type": "digest",
+        "template_id": "telling",
+    }
+    server = await start_server(sqlite_url, TEST_FAILPOINT=f"{IN_A_GROUP}=kill")
+    async with connect(server.target) as client:
+        await client.jobs.import_jobs(json.dumps({"batch_processing_jobs": [job]}))
+        _execute(
+            sqlite_url,
+            "INSERT INTO system_users (tenant_id, user_id, active, create_time)"
+            " SELECT 'default', value, true, 0 FROM json_each(?)",
+            json.dumps(users),
+        )
+        schedule = Schedule(hourly=HourlyCadence(minute=(datetime.now(UTC).minute + 30) % 60))
+        wishes = [
+            Preference(user_id=user, feature_type="digest", enabled=True, schedule=schedule)
+            for user in users
+        ]
+        for first in range(0, len(wishes), 1000):
+            await client.preferences.batch_set_preferences(wishes[first : first + 1000])
+    await _until_scheduled(sqlite_url)
+    _execute(
+        sqlite_url,
+        "UPDATE group_schedules SET next_due_time = ?",
+        round((datetime.now(UTC) - timedelta(seconds=5)).timestamp() * 1e6),
+    )
+    _execute(sqlite_url, "UPDATE group_schedules SET next_start_time = next_due_time")
+    assert await server.ended() == -9
+
+    _execute(sqlite_url, "UPDATE group_schedules SET next_start_time = 1")  # its lease is over
+    server = await start_server(sqlite_url)
+    async with connect(server.target) as client:
+        [batch] = [each async for each in client.batches.list_batches(job_id="job-digest")]
+        done = await client.batches.wait_for_batch(batch.batch_id)
+    await server.terminate()
+
+    assert done.counts.succeeded == done.counts.total == len(users)
+    await assert_counts_are_true(sqlite_url, batch.batch_id)
+
+
+async def _until_scheduled(sqlite_url: str) -> None:
+    """Waits for the server's own look at what has changed."""
+    async with asyncio.timeout(60):
+        while not _execute(sqlite_url, "SELECT 1 FROM group_schedules"):
+            await asyncio.sleep(0.1)
+
+
+def _execute(sqlite_url: str, sql: str, *values: object) -> list[tuple[object, ...]]:
+    path = sqlite_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+        return connection.execute(sql, values).fetchall()
+
+
 def _make_due(sqlite_url: str, due: datetime) -> None:
     """Gives the job something to do, and makes it due, as if no server had run since."""
     moment = round(due.timestamp() * 1e6)
@@ -281,7 +343,7 @@ def _occurrences(sqlite_url: str) -> list[tuple[int, str, str]]:
 
 def test_every_point_is_reached_by_the_server_and_used_by_a_test():
     in_the_work = {text.partition("=")[0] for text in IN_THE_WORK}
-    used = in_the_work | CHANGES.keys() | {*IN_AN_UPLOAD, IN_THE_SCHEDULER}
+    used = in_the_work | CHANGES.keys() | {*IN_AN_UPLOAD, IN_THE_SCHEDULER, IN_A_GROUP}
     source = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
     reached = set(re.findall(r"reach\(\"([a-z.]+)\"\)", source))
 

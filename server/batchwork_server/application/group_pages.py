@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
 
+from batchwork_server.domain.effective_preference import default_wish_of
 from batchwork_server.domain.group_schedules import (
     GroupSchedule,
     MemberSkip,
@@ -218,7 +219,8 @@ def serves_silent(
     job: StoredJob, group: PreferenceGroup, default: DefaultPreference | None
 ) -> bool:
     """Tells whether a group also has the users who have set nothing."""
-    is_wanted = default is None or default.enabled
+    wish = default or default_wish_of(job)
+    is_wanted = wish is None or wish.enabled
     return job.definition.include_all_users and group.schedule is None and is_wanted
 
 

@@ -6,7 +6,7 @@ the ledger of users (``UserRun``) keeps each of them from running twice in a per
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,12 +14,12 @@ from itertools import chain
 from typing import Any
 
 from batchwork_server.domain.due_times import due_times, start_time
+from batchwork_server.domain.effective_preference import default_wish_of, job_times_of
 from batchwork_server.domain.firing import Decision, NextRun, SkipReason
 from batchwork_server.domain.job import StoredJob
-from batchwork_server.domain.preference import DefaultPreference, Preference, parse_wish
+from batchwork_server.domain.preference import DefaultPreference, Preference
 from batchwork_server.domain.preference_groups import (
     EffectiveSchedule,
-    JobTimes,
     Period,
     effective_schedule,
     period_of,
@@ -131,23 +131,6 @@ class UserRun:
         return self.due_time is not None and self.due_time >= period.start
 
 
-def job_times(job: StoredJob) -> JobTimes:
-    """Returns what a job says about the schedules of its users."""
-    definition = job.definition
-    return JobTimes(
-        create_time=job.create_time,
-        schedule=_default_wish(job)[0],
-        time_zone=definition.schedule.time_zone if definition.schedule is not None else None,
-    )
-
-
-def _default_wish(job: StoredJob) -> tuple[Schedule | None, Mapping[str, Any]]:
-    if not job.definition.default_preferences:
-        return None, {}
-    wish, _ = parse_wish(job.definition.default_preferences, path="default_preferences")
-    return (None, {}) if wish is None else (wish.schedule, wish.template_overrides)
-
-
 def schedule_of_group(
     job: StoredJob, wished: Schedule | None, default: DefaultPreference | None, *, zone: str
 ) -> EffectiveSchedule | None:
@@ -155,7 +138,7 @@ def schedule_of_group(
     return effective_schedule(
         wished,
         default=default.schedule if default is not None else None,
-        job=job_times(job),
+        job=job_times_of(job),
         server_zone=zone,
     )
 
@@ -164,8 +147,9 @@ def overrides_of(
     job: StoredJob, default: DefaultPreference | None, preference: Preference
 ) -> dict[str, Any]:
     """Returns what counts for a user: theirs over the tenant's default over the job's, by key."""
+    of_job = default_wish_of(job)
     return {
-        **_default_wish(job)[1],
+        **(of_job.template_overrides if of_job is not None else {}),
         **(default.template_overrides if default is not None else {}),
         **preference.template_overrides,
     }
@@ -243,5 +227,5 @@ def start_of_run(row: GroupSchedule, due: datetime) -> datetime:
     """Returns when the run of a due time begins: then, or later by the schedule's jitter."""
     if row.schedule is None:
         return due
-    key = f"{row.tenant_id}/{row.job_id}/{row.group_key}"
+    key = f"{row.tenant_id}/{row.job_id}"
     return start_time(due, key=key, jitter=row.schedule.jitter)
