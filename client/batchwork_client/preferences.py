@@ -216,6 +216,41 @@ class Preferences:
             ),
         )
 
+    async def explain_user(
+        self,
+        user_id: str,
+        *,
+        feature_type: str,
+        job_id: str = "",
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        tenant_id: str = "",
+    ) -> messages.ExplainUserResponse:
+        """Tells for each period what became of a user, why, and when they are due next.
+
+        Args:
+            user_id: The user.
+            feature_type: The feature.
+            job_id: Only this job; empty means all that preferences for the feature drive.
+            start_time: From when on; unset means seven days before the end.
+            end_time: Until when, at most 31 days after the start; unset means now.
+            tenant_id: Another tenant; operators only.
+
+        Raises:
+            ValueError: a time knows no zone.
+        """
+        return await self._calls.unary(
+            self._stub.ExplainUser,
+            messages.ExplainUserRequest(
+                user_id=user_id,
+                feature_type=feature_type,
+                job_id=job_id,
+                start_time=timestamp_of("start_time", start_time),
+                end_time=timestamp_of("end_time", end_time),
+                tenant_id=tenant_id,
+            ),
+        )
+
     async def preview_schedule(
         self,
         schedule: Schedule,

@@ -17,6 +17,7 @@ from batchwork_server.application.batches import Batches
 from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.config_sync import ConfigSync
 from batchwork_server.application.default_preferences import DefaultPreferences
+from batchwork_server.application.explaining import Explaining
 from batchwork_server.application.firing import Firing
 from batchwork_server.application.forecast import Forecast
 from batchwork_server.application.group_filling import GroupFilling
@@ -95,6 +96,7 @@ class Application:
     preference_imports: PreferenceImports
     compatible_categories: CompatibleCategories
     forecast: Forecast
+    explaining: Explaining
     validation: Validation
     watching: Watching
     statistics: Statistics
@@ -295,20 +297,8 @@ def _put_together(
     job_file = _job_file(settings, jobs)
     firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
     preference_views = PreferenceViews(store=store, clock=clock, zone=settings.time_zone)
-    groups = GroupFiring(
-        store=store,
-        batches=batches,
-        schedules=GroupSchedules(store=store, clock=clock, zone=settings.time_zone),
-        filling=GroupFilling(
-            store=store,
-            planning=planning,
-            batches=batches,
-            pages=GroupPages(store=store, zone=settings.time_zone),
-            dispatcher=dispatcher,
-            clock=clock,
-            wakeups=wakeups,
-        ),
-        clock=clock,
+    groups = _groups(
+        settings, store, planning, batches, dispatcher=dispatcher, clock=clock, wakeups=wakeups
     )
     preference_changes = PreferenceChanges(
         store=store, clock=clock, max_watchers=settings.max_watchers
@@ -343,6 +333,7 @@ def _put_together(
         forecast=Forecast(
             store=store, views=preference_views, clock=clock, zone=settings.time_zone
         ),
+        explaining=Explaining(store=store, views=preference_views, clock=clock),
         preference_changes=preference_changes,
         preference_imports=PreferenceImports(
             store=store, clock=clock, changed=preference_changes.announce
@@ -407,6 +398,34 @@ async def working(
             flush_logs()
 
 
+def _groups(
+    settings: Settings,
+    store: SqlStore,
+    planning: Planning,
+    batches: Batches,
+    *,
+    dispatcher: LocalDispatcher,
+    clock: Clock,
+    wakeups: Wakeups,
+) -> GroupFiring:
+    """Returns what fires the groups of preferences."""
+    return GroupFiring(
+        store=store,
+        batches=batches,
+        schedules=GroupSchedules(store=store, clock=clock, zone=settings.time_zone),
+        filling=GroupFilling(
+            store=store,
+            planning=planning,
+            batches=batches,
+            pages=GroupPages(store=store, zone=settings.time_zone),
+            dispatcher=dispatcher,
+            clock=clock,
+            wakeups=wakeups,
+        ),
+        clock=clock,
+    )
+
+
 @asynccontextmanager
 async def serving(
     settings: Settings,
@@ -442,6 +461,7 @@ async def serving(
             preference_imports=app.preference_imports,
             compatible_categories=app.compatible_categories,
             forecast=app.forecast,
+            explaining=app.explaining,
             validation=app.validation,
             watching=app.watching,
             statistics=app.statistics,

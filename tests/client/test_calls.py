@@ -396,6 +396,7 @@ async def test_preferences_are_set_together_deleted_and_explained(client_of):
     delete = Unary(preference_service_pb2.DeletePreferenceResponse(group_left=3))
     effective = Unary(preference_service_pb2.GetEffectivePreferenceResponse(enabled=True))
     preview = Unary(preference_service_pb2.PreviewScheduleResponse())
+    explained = Unary(preference_service_pb2.ExplainUserResponse())
     default = DefaultPreference(feature_type="posts", enabled=True)
     set_default = Unary(
         preference_service_pb2.SetDefaultPreferenceResponse(default_preference=default)
@@ -410,6 +411,7 @@ async def test_preferences_are_set_together_deleted_and_explained(client_of):
             DeletePreference=delete,
             GetEffectivePreference=effective,
             PreviewSchedule=preview,
+            ExplainUser=explained,
             SetDefaultPreference=set_default,
             GetDefaultPreference=get_default,
         )
@@ -421,6 +423,7 @@ async def test_preferences_are_set_together_deleted_and_explained(client_of):
     deleted = await preferences.delete_preference("u1", feature_type="posts", etag="r1")
     found = await preferences.get_effective_preference("u1", feature_type="posts", job_id="daily")
     await preferences.preview_schedule(Schedule(), start_time=start, count=3)
+    await preferences.explain_user("u1", feature_type="posts", job_id="daily", end_time=start)
     written = await preferences.set_default_preference(default, update_mask=["enabled"])
     read = await preferences.get_default_preference("posts")
 
@@ -429,7 +432,8 @@ async def test_preferences_are_set_together_deleted_and_explained(client_of):
     assert all(call.requests[0].request_id for call in (batch_set, delete, set_default))
     assert list(batch_set.requests[0].update_mask.paths) == ["enabled"]
     assert delete.requests[0].etag == "r1"
-    assert effective.requests[0].job_id == "daily"
+    assert effective.requests[0].job_id == explained.requests[0].job_id == "daily"
+    assert explained.requests[0].end_time.ToDatetime(tzinfo=UTC) == start
     assert preview.requests[0].start_time.ToDatetime(tzinfo=UTC) == start
 
 

@@ -757,6 +757,19 @@ class TestJobs:
         assert (bounded.user_id, bounded.HasField("created_after")) == ("ada", True)
         assert not everything.ListFields()
 
+    def test_occurrences_of_groups_name_the_group(self, batchwork, server):
+        fired = Occurrence(
+            decision=OccurrenceDecision.OCCURRENCE_DECISION_FIRED, batch_id="bat-1", group_key=4711
+        )
+        server.answers["ListOccurrences"] = job_service_pb2.ListOccurrencesResponse(
+            occurrences=[fired]
+        )
+
+        result = batchwork("occurrences", "daily")
+
+        assert "GROUP" in result.stdout
+        assert "4711" in result.stdout
+
     def test_occurrences_tell_what_waits_and_what_a_backfill_made(self, batchwork, server):
         decisions = OccurrenceDecision
         server.answers["ListOccurrences"] = job_service_pb2.ListOccurrencesResponse(
@@ -1098,6 +1111,24 @@ class TestPreferenceGroups:
         bounded, of_feature = server.requests["ForecastLoad"]
         length = bounded.end_time.ToSeconds() - bounded.start_time.ToSeconds()
         assert (length, of_feature.feature_type) == (48 * 3600, "posts")
+
+    def test_why_a_user_got_nothing_is_told(self, batchwork, server):
+        answer = preference_service_pb2.ExplainUserResponse()
+        answer.periods.add(
+            job_id="daily",
+            period="2026-03-29",
+            decision="USER_DECISION_SKIPPED",
+            reason="ALREADY_DONE",
+            message="They were skipped.",
+        )
+        server.answers["ExplainUser"] = answer
+
+        result = batchwork("preferences", "explain", "u1", "--feature", "posts")
+
+        assert "2026-03-29" in result.stdout
+        assert "ALREADY_DONE" in result.stdout
+        request = server.sent("ExplainUser")
+        assert (request.user_id, request.feature_type) == ("u1", "posts")
 
     def test_schedule_is_previewed(self, batchwork, server):
         answer = preference_service_pb2.PreviewScheduleResponse()

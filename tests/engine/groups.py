@@ -20,7 +20,7 @@ from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.validation import Validation
 from batchwork_server.domain.batch import Batch, BatchOptions, BatchState, StateReason
 from batchwork_server.domain.filters import BatchFilter, ItemFilter, OccurrenceFilter
-from batchwork_server.domain.group_schedules import GroupOccurrence
+from batchwork_server.domain.firing import Occurrence
 from batchwork_server.domain.item import Item
 from batchwork_server.domain.preference import DefaultPreference, parse_wish
 from batchwork_server.engine.batch_scheduler import BatchScheduler
@@ -181,7 +181,7 @@ class GroupServer:
             for b in await self.batches_of(job_id)
         ]
 
-    async def occurrences_of(self, job_id: str = JOB) -> list[GroupOccurrence]:
+    async def occurrences_of(self, job_id: str = JOB) -> list[Occurrence]:
         """Returns what was decided about the groups of a job, oldest first."""
         wanted = OccurrenceFilter(tenant_id=TENANT, job_id=job_id)
         found, _ = await self.store.group_runs.list(wanted, page_size=10_000, before=None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
 
 import grpc
 import pytest
@@ -14,6 +15,8 @@ from batchwork.v1.job_service_pb2 import (
     Occurrence,
 )
 from batchwork_server.domain.firing import Decided, Decision, NextRun, SkipReason
+from batchwork_server.domain.group_schedules import GroupSchedule
+from batchwork_server.domain.schedule import Daily, Schedule
 from batchwork_server.rpc.values import timestamp_to
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.store.store import DueJob
@@ -146,3 +149,47 @@ async def test_what_is_wrong_is_refused_where_it_stands(api, fields, path):
 
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert list(refusal.violations) == [path]
+
+
+async def test_due_times_of_groups_stand_with_those_of_the_job(api, server):
+    """A job that was made preference-based keeps what it did before."""
+    store = server.application.store
+    await api.import_jobs(make_job("job-1", preference_based=True, feature_type="posts"))
+    row = GroupSchedule(
+        tenant_id="default",
+        job_id="job-1",
+        group_key=7,
+        job_revision=1,
+        job_create_time=START,
+        default_revision=0,
+        schedule=Schedule(cadence=Daily(at=time(9)), time_zone="UTC"),
+        next_due_time=None,
+        last_due_time=START,
+    )
+    moments = [START + n * HOUR for n in range(3)]
+    await decide(store, "job-1", count=3)
+    for group_key in (7, 8):
+        decided = [
+            Decided(
+                run=NextRun(due_time=moment, start_time=moment),
+                decision=Decision.FIRED,
+                batch_id=f"bat-{group_key}",
+            )
+            for moment in moments
+        ]
+        async with store.transaction() as tx:
+            await store.group_runs.record(tx, replace(row, group_key=group_key), decided, now=NOW)
+
+    found, token = [], ""
+    while True:
+        request = ListOccurrencesRequest(job_id="job-1", page_size=2, page_token=token)
+        answer = await api.jobs.ListOccurrences(request)
+        found += answer.occurrences
+        token = answer.next_page_token
+        if not token:
+            break
+
+    days = [(each.due_time.ToDatetime(tzinfo=UTC), each.group_key) for each in found]
+    assert days == [(moment, key) for moment in reversed(moments) for key in (8, 7, 0)]
+    assert {each.schedule.daily.at for each in found if each.group_key} == {"09:00"}
+    assert not any(each.HasField("schedule") for each in found if not each.group_key)

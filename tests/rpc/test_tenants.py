@@ -78,7 +78,7 @@ CHANGES: dict[str, Message] = {
 OF_THE_CALLER_ONLY = {
     *("CreateBatch", "CreateJob", "ImportJobs", "ValidateUsers"),
     *("SetPreference", "BatchSetPreferences", "SetDefaultPreference", "ImportPreferences"),
-    *("GetEffectivePreference", "PreviewSchedule", "ListCompatibleCategories"),
+    *("GetEffectivePreference", "PreviewSchedule", "ListCompatibleCategories", "ExplainUser"),
 }
 """What names nobody's things; each has a test of its own below."""
 
@@ -302,6 +302,21 @@ async def test_what_counts_for_a_user_is_what_the_own_tenant_says(guarded):
     olga = await answer_of(guarded, "GetEffectivePreference", as_operator_of(request, "blue"), OLGA)
 
     assert (ada.enabled, bob.enabled, olga.enabled) == (True, False, True)
+
+
+@pytest.mark.usefixtures("things_of_ada")
+async def test_a_user_is_explained_within_the_own_tenant(guarded):
+    driven = make_job("job-driven", preference_based=True, feature_type=FEATURE)
+    await guarded.import_jobs(driven, metadata=as_caller(ADA))
+    request = preference_service_pb2.ExplainUserRequest(user_id=USER, feature_type=FEATURE)
+
+    ada = await answer_of(guarded, "ExplainUser", request, ADA)
+    bob = await answer_of(guarded, "ExplainUser", request, BOB)
+    olga = await answer_of(guarded, "ExplainUser", as_operator_of(request, "blue"), OLGA)
+
+    assert [told.job_id for told in ada.periods] == ["job-driven"]
+    assert olga == ada
+    assert [told.decision for told in bob.periods] == [preference_service_pb2.USER_DECISION_NO_JOB]
 
 
 async def test_users_are_validated_within_the_own_tenant(guarded, guarded_server):

@@ -458,6 +458,7 @@ def test_a_file_may_start_with_a_byte_order_mark() -> None:
             {"distribution": {"groups": ["a"]}}, "$.distribution.groups", id="unknown distribution"
         ),
         pytest.param({"preference_based": True}, "$.feature_type", id="preferences of no feature"),
+        pytest.param({"include_all_users": True}, "$.include_all_users", id="all users of nothing"),
         pytest.param(
             {"type": "preference", "preference_based": False, "feature_type": "posts"},
             "$.preference_based",

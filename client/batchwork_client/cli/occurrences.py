@@ -12,6 +12,8 @@ from batchwork_client.cli.output import time_in_words, write_message, write_tabl
 from batchwork_client.cli.parameters import AsJson, Limit
 from batchwork_client.cli.session import command, session_of
 
+_COLUMNS = ("DUE", "DECIDED", "DECISION", "BATCH OR REASON", "MESSAGE")
+
 
 def add_to(app: typer.Typer) -> None:
     """Adds the command to the application."""
@@ -44,10 +46,15 @@ async def list_occurrences(
             async for occurrence in found:
                 write_message(occurrence)
             return
-        write_table(
-            ("DUE", "DECIDED", "DECISION", "BATCH OR REASON", "MESSAGE"),
-            [_row(occurrence) async for occurrence in found],
-        )
+        occurrences = [occurrence async for occurrence in found]
+    with_groups = any(occurrence.group_key for occurrence in occurrences)
+    write_table(
+        (*(("GROUP",) if with_groups else ()), *_COLUMNS),
+        [
+            (*((str(each.group_key or ""),) if with_groups else ()), *_row(each))
+            for each in occurrences
+        ],
+    )
 
 
 def _row(occurrence: Occurrence) -> tuple[str, ...]:

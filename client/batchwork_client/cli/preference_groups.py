@@ -12,7 +12,7 @@ from batchwork.v1.preference_pb2 import (
     PreferenceChange,
     PreferenceChangeKind,
 )
-from batchwork.v1.preference_service_pb2 import PreferenceGroup
+from batchwork.v1.preference_service_pb2 import PreferenceGroup, UserDecision
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.struct_pb2 import Struct
 
@@ -50,6 +50,7 @@ After = Annotated[int | None, typer.Option(min=0, help="Begins after this change
 def add_to(group: typer.Typer) -> None:
     """Adds the commands to those about preferences."""
     command(group, "effective")(get_effective_preference)
+    command(group, "explain")(explain_user)
     command(group, "preview")(preview_schedule)
     command(group, "groups")(list_preference_groups)
     command(group, "members")(list_group_members)
@@ -92,6 +93,49 @@ async def get_effective_preference(
         *((name, run, "") for name, run in run_facts(found.next_runs)),
     ]
     write_table(("FIELD", "VALUE", "SAID BY"), rows)
+
+
+async def explain_user(
+    context: typer.Context,
+    user: Annotated[str, typer.Argument(help="The id of the user.")],
+    feature: Annotated[str, typer.Option(help="The feature, such as instagram_posts.")],
+    job: Annotated[str, typer.Option(help="Only this job.")] = "",
+    since: Annotated[
+        datetime | None, typer.Option(help="From when on; local time if it names no zone.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Until when.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tells why a user got something, or nothing: period by period, newest first."""
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        found = await batchwork.preferences.explain_user(
+            user,
+            feature_type=feature,
+            job_id=job,
+            start_time=since.astimezone() if since else None,
+            end_time=until.astimezone() if until else None,
+            tenant_id=session.tenant_id,
+        )
+    if as_json:
+        write_message(found)
+        return
+    write_table(
+        ("JOB", "PERIOD", "DUE", "DECISION", "REASON", "BATCH", "MESSAGE"),
+        [
+            (
+                told.job_id,
+                told.period,
+                time_in_words(told, "due_time"),
+                UserDecision.Name(told.decision).removeprefix("USER_DECISION_"),
+                told.reason,
+                told.batch_id,
+                told.message,
+            )
+            for told in found.periods
+        ],
+    )
+    write_facts(run_facts(found.next_runs))
 
 
 async def preview_schedule(

@@ -172,6 +172,7 @@ class Job(_message.Message):
     OVERLAP_FIELD_NUMBER: _builtins.int
     PAUSE_TIME_FIELD_NUMBER: _builtins.int
     PAUSE_NOTE_FIELD_NUMBER: _builtins.int
+    INCLUDE_ALL_USERS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Identifies the job."""
     tenant_id: _builtins.str
@@ -228,6 +229,12 @@ class Job(_message.Message):
     """Says what becomes of a due time while another run of the job goes on."""
     pause_note: _builtins.str
     """Tells why it rests, for people. Set by the server."""
+    include_all_users: _builtins.bool
+    """Tells that the job also runs for the active users of the tenant who have set
+    nothing for the feature, at the time that `default_preferences` or the
+    tenant's default names; only when DYNAMIC. It needs the embedded table of
+    users.
+    """
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the categories to select from: one, or several when COMBINED."""
@@ -317,10 +324,11 @@ class Job(_message.Message):
         overlap: _policy_pb2.Overlap.ValueType = ...,
         pause_time: _timestamp_pb2.Timestamp | None = ...,
         pause_note: _builtins.str = ...,
+        include_all_users: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "catch_up_window", b"catch_up_window", "create_time", b"create_time", "default_preferences", b"default_preferences", "failure_policy", b"failure_policy", "filters", b"filters", "pause_time", b"pause_time", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "schedule", b"schedule", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "batch_type", b"batch_type", "catch_up", b"catch_up", "catch_up_window", b"catch_up_window", "categories", b"categories", "create_time", b"create_time", "data_source", b"data_source", "default_preferences", b"default_preferences", "description", b"description", "display_name", b"display_name", "distribute_results", b"distribute_results", "distribution_user_ids", b"distribution_user_ids", "etag", b"etag", "failure_policy", b"failure_policy", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "limit", b"limit", "operation", b"operation", "overlap", b"overlap", "pause_note", b"pause_note", "pause_time", b"pause_time", "preference_source", b"preference_source", "priority", b"priority", "purpose_id", b"purpose_id", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "shape", b"shape", "source", b"source", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "batch_type", b"batch_type", "catch_up", b"catch_up", "catch_up_window", b"catch_up_window", "categories", b"categories", "create_time", b"create_time", "data_source", b"data_source", "default_preferences", b"default_preferences", "description", b"description", "display_name", b"display_name", "distribute_results", b"distribute_results", "distribution_user_ids", b"distribution_user_ids", "etag", b"etag", "failure_policy", b"failure_policy", "feature_type", b"feature_type", "filters", b"filters", "include_all_users", b"include_all_users", "job_id", b"job_id", "limit", b"limit", "operation", b"operation", "overlap", b"overlap", "pause_note", b"pause_note", "pause_time", b"pause_time", "preference_source", b"preference_source", "priority", b"priority", "purpose_id", b"purpose_id", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "shape", b"shape", "source", b"source", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_limit: _TypeAlias = _typing.Literal["retry_limit"]  # noqa: Y015
     _WhichOneofArgType__retry_limit: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit"]  # noqa: Y015

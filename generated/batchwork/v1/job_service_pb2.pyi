@@ -975,6 +975,8 @@ class Occurrence(_message.Message):
     BATCH_ID_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
     BACKFILL_ID_FIELD_NUMBER: _builtins.int
+    GROUP_KEY_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Identifies the job."""
     decision: Global___OccurrenceDecision.ValueType
@@ -991,6 +993,10 @@ class Occurrence(_message.Message):
     """
     backfill_id: _builtins.str
     """Identifies the newest backfill that queued it; empty when none did."""
+    group_key: _builtins.int
+    """Identifies the preference group that was due, of a preference-based job; 0
+    for the job's own schedule. Each group has due times of its own.
+    """
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
         """Tells when the job was due."""
@@ -998,6 +1004,10 @@ class Occurrence(_message.Message):
     @_builtins.property
     def decide_time(self) -> _timestamp_pb2.Timestamp:
         """Tells when it was decided; of one that waited, when its batch began."""
+
+    @_builtins.property
+    def schedule(self) -> _schedule_pb2.Schedule:
+        """Holds the schedule of the group as it was then; unset for the job's own."""
 
     def __init__(
         self,
@@ -1010,10 +1020,12 @@ class Occurrence(_message.Message):
         batch_id: _builtins.str = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
         backfill_id: _builtins.str = ...,
+        group_key: _builtins.int = ...,
+        schedule: _schedule_pb2.Schedule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "due_time", b"due_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "due_time", b"due_time", "schedule", b"schedule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill_id", b"backfill_id", "batch_id", b"batch_id", "decide_time", b"decide_time", "decision", b"decision", "due_time", b"due_time", "job_id", b"job_id", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill_id", b"backfill_id", "batch_id", b"batch_id", "decide_time", b"decide_time", "decision", b"decision", "due_time", b"due_time", "group_key", b"group_key", "job_id", b"job_id", "message", b"message", "reason", b"reason", "schedule", b"schedule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,6 +54,50 @@ PREFERENCE_IMPORT_KIND_UNCHANGED: PreferenceImportKind.ValueType  # 3
 """The preference is as it was."""
 Global___PreferenceImportKind: _TypeAlias = PreferenceImportKind  # noqa: Y015
 
+class _UserDecision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UserDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserDecision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USER_DECISION_UNSPECIFIED: _UserDecision.ValueType  # 0
+    """Never told."""
+    USER_DECISION_DONE: _UserDecision.ValueType  # 1
+    """There was work for the user; the item says how it went."""
+    USER_DECISION_SKIPPED: _UserDecision.ValueType  # 2
+    """They were looked at, or would have been, and there is a reason."""
+    USER_DECISION_OPTED_OUT: _UserDecision.ValueType  # 3
+    """They do not want the feature."""
+    USER_DECISION_NOT_YET: _UserDecision.ValueType  # 4
+    """They are due later in the period."""
+    USER_DECISION_NO_PREFERENCE: _UserDecision.ValueType  # 5
+    """They have set nothing, and the job is not for those who have not."""
+    USER_DECISION_NO_SCHEDULE: _UserDecision.ValueType  # 6
+    """Neither they nor the tenant's default nor the job names a schedule."""
+    USER_DECISION_NO_JOB: _UserDecision.ValueType  # 7
+    """Preferences for the feature drive no job."""
+
+class UserDecision(_UserDecision, metaclass=_UserDecisionEnumTypeWrapper):
+    """Says what became of a user in a period."""
+
+USER_DECISION_UNSPECIFIED: UserDecision.ValueType  # 0
+"""Never told."""
+USER_DECISION_DONE: UserDecision.ValueType  # 1
+"""There was work for the user; the item says how it went."""
+USER_DECISION_SKIPPED: UserDecision.ValueType  # 2
+"""They were looked at, or would have been, and there is a reason."""
+USER_DECISION_OPTED_OUT: UserDecision.ValueType  # 3
+"""They do not want the feature."""
+USER_DECISION_NOT_YET: UserDecision.ValueType  # 4
+"""They are due later in the period."""
+USER_DECISION_NO_PREFERENCE: UserDecision.ValueType  # 5
+"""They have set nothing, and the job is not for those who have not."""
+USER_DECISION_NO_SCHEDULE: UserDecision.ValueType  # 6
+"""Neither they nor the tenant's default nor the job names a schedule."""
+USER_DECISION_NO_JOB: UserDecision.ValueType  # 7
+"""Preferences for the feature drive no job."""
+Global___UserDecision: _TypeAlias = UserDecision  # noqa: Y015
+
 class _PreferenceWatchKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -728,6 +772,164 @@ class GetEffectivePreferenceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetEffectivePreferenceResponse: _TypeAlias = GetEffectivePreferenceResponse  # noqa: Y015
+
+@_typing.final
+class ExplainUserRequest(_message.Message):
+    """Asks what became of a user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Names the user."""
+    feature_type: _builtins.str
+    """Names the feature."""
+    job_id: _builtins.str
+    """Identifies the job. Optional; unset means the first 10, by id, that
+    preferences for this feature drive.
+    """
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the first instant to tell about. Optional; unset means seven days
+        before `end_time`.
+        """
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Sets the first instant not to tell about, at most 31 days after
+        `start_time`. Optional; unset means now.
+        """
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        feature_type: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "feature_type", b"feature_type", "job_id", b"job_id", "start_time", b"start_time", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainUserRequest: _TypeAlias = ExplainUserRequest  # noqa: Y015
+
+@_typing.final
+class ExplainUserResponse(_message.Message):
+    """Answers `ExplainUser`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIODS_FIELD_NUMBER: _builtins.int
+    NEXT_RUNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserPeriod]:
+        """Lists the periods of each job, job after job, newest first; at most 200 of
+        each. What holds whatever the period has none.
+        """
+
+    @_builtins.property
+    def next_runs(self) -> _containers.RepeatedCompositeFieldContainer[_job_service_pb2.UpcomingRun]:
+        """Tells when the user is due next, in each job at most once."""
+
+    def __init__(
+        self,
+        *,
+        periods: _abc.Iterable[Global___UserPeriod] | None = ...,
+        next_runs: _abc.Iterable[_job_service_pb2.UpcomingRun] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_runs", b"next_runs", "periods", b"periods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainUserResponse: _TypeAlias = ExplainUserResponse  # noqa: Y015
+
+@_typing.final
+class UserPeriod(_message.Message):
+    """Tells what became of a user in one period of a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    GROUP_KEY_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Identifies the job; empty with NO_JOB."""
+    period: _builtins.str
+    """Names the period by the user's schedule as it is now, such as `2026-03-29`
+    or `2026-W13`.
+    """
+    decision: Global___UserDecision.ValueType
+    """Says what became of the user."""
+    reason: _builtins.str
+    """Names why: of a skip the reason of the item, such as ALREADY_DONE,
+    TENANT_INACTIVE or USER_NOT_FOUND, or of the group's due time, such as
+    OVERLAP; JOB_PAUSED, CHANGED_LATER or NOT_FIRED where there was none. Empty
+    otherwise.
+    """
+    batch_id: _builtins.str
+    """Identifies the batch; empty when there was none."""
+    item_id: _builtins.str
+    """Identifies the user's item in it; empty when they have none of their own."""
+    group_key: _builtins.int
+    """Identifies the group that was due; 0 when there was none."""
+    message: _builtins.str
+    """Tells all that in a sentence for people."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells its first instant."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells the first instant after it."""
+
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when the user's group was due, or is."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        period: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        decision: Global___UserDecision.ValueType = ...,
+        reason: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        batch_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        group_key: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "decision", b"decision", "due_time", b"due_time", "end_time", b"end_time", "group_key", b"group_key", "item_id", b"item_id", "job_id", b"job_id", "message", b"message", "period", b"period", "reason", b"reason", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserPeriod: _TypeAlias = UserPeriod  # noqa: Y015
 
 @_typing.final
 class PreviewScheduleRequest(_message.Message):

@@ -85,6 +85,11 @@ class PreferenceServiceStub:
                 request_serializer=batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceResponse.FromString,
                 _registered_method=True)
+        self.ExplainUser = channel.unary_unary(
+                '/batchwork.v1.PreferenceService/ExplainUser',
+                request_serializer=batchwork_dot_v1_dot_preference__service__pb2.ExplainUserRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ExplainUserResponse.FromString,
+                _registered_method=True)
         self.PreviewSchedule = channel.unary_unary(
                 '/batchwork.v1.PreferenceService/PreviewSchedule',
                 request_serializer=batchwork_dot_v1_dot_preference__service__pb2.PreviewScheduleRequest.SerializeToString,
@@ -248,6 +253,22 @@ class PreferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainUser(self, request, context):
+        """Tells for each period what became of a user in the jobs that preferences for
+        a feature drive, why, and when they are due next.
+
+        It answers why somebody got nothing: also when there is no such job, no such
+        preference, or no schedule.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        NOT_FOUND         The job that is named does not exist, or preferences for
+        this feature do not drive it. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PreviewSchedule(self, request, context):
         """Tells when a schedule that is not stored would be due, with what is done on
         days on which clocks change.
@@ -392,6 +413,11 @@ def add_PreferenceServiceServicer_to_server(servicer, server):
                     servicer.GetEffectivePreference,
                     request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceResponse.SerializeToString,
+            ),
+            'ExplainUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainUser,
+                    request_deserializer=batchwork_dot_v1_dot_preference__service__pb2.ExplainUserRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_preference__service__pb2.ExplainUserResponse.SerializeToString,
             ),
             'PreviewSchedule': grpc.unary_unary_rpc_method_handler(
                     servicer.PreviewSchedule,
@@ -678,6 +704,33 @@ class PreferenceService:
             '/batchwork.v1.PreferenceService/GetEffectivePreference',
             batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceRequest.SerializeToString,
             batchwork_dot_v1_dot_preference__service__pb2.GetEffectivePreferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.PreferenceService/ExplainUser',
+            batchwork_dot_v1_dot_preference__service__pb2.ExplainUserRequest.SerializeToString,
+            batchwork_dot_v1_dot_preference__service__pb2.ExplainUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

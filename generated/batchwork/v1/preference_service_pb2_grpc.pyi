@@ -120,6 +120,18 @@ class PreferenceServiceStub:
       NOT_FOUND         The job that is named does not exist, or preferences for
                         this feature do not drive it. Do not retry.
     """
+    ExplainUser: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ExplainUserRequest, _preference_service_pb2.ExplainUserResponse]
+    """Tells for each period what became of a user in the jobs that preferences for
+    a feature drive, why, and when they are due next.
+
+    It answers why somebody got nothing: also when there is no such job, no such
+    preference, or no schedule.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         The job that is named does not exist, or preferences for
+                        this feature do not drive it. Do not retry.
+    """
     PreviewSchedule: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.PreviewScheduleRequest, _preference_service_pb2.PreviewScheduleResponse]
     """Tells when a schedule that is not stored would be due, with what is done on
     days on which clocks change.
@@ -276,6 +288,18 @@ class PreferenceServiceAsyncStub(PreferenceServiceStub):
     GetEffectivePreference: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetEffectivePreferenceRequest, _preference_service_pb2.GetEffectivePreferenceResponse]  # type: ignore[assignment]
     """Returns what counts for one user and one feature, and who said each part of
     it. There is an answer for every user, also for one who has set nothing.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      NOT_FOUND         The job that is named does not exist, or preferences for
+                        this feature do not drive it. Do not retry.
+    """
+    ExplainUser: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ExplainUserRequest, _preference_service_pb2.ExplainUserResponse]  # type: ignore[assignment]
+    """Tells for each period what became of a user in the jobs that preferences for
+    a feature drive, why, and when they are due next.
+
+    It answers why somebody got nothing: also when there is no such job, no such
+    preference, or no schedule.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
@@ -489,6 +513,24 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_preference_service_pb2.GetEffectivePreferenceResponse, _abc.Awaitable[_preference_service_pb2.GetEffectivePreferenceResponse]]:
         """Returns what counts for one user and one feature, and who said each part of
         it. There is an answer for every user, also for one who has set nothing.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          NOT_FOUND         The job that is named does not exist, or preferences for
+                            this feature do not drive it. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainUser(
+        self,
+        request: _preference_service_pb2.ExplainUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preference_service_pb2.ExplainUserResponse, _abc.Awaitable[_preference_service_pb2.ExplainUserResponse]]:
+        """Tells for each period what became of a user in the jobs that preferences for
+        a feature drive, why, and when they are due next.
+
+        It answers why somebody got nothing: also when there is no such job, no such
+        preference, or no schedule.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.

@@ -14,6 +14,7 @@ from typing import assert_never
 from batchwork_server.domain.due_times import due_times, start_time
 from batchwork_server.domain.job import PreferenceSource, StoredJob
 from batchwork_server.domain.job_policies import CatchUp, Overlap
+from batchwork_server.domain.schedule import Schedule
 
 PROMPT = timedelta(minutes=1)
 """A run that begins so much later than it should, or more, was missed."""
@@ -89,6 +90,8 @@ class Occurrence:
         decide_time: Of one that was queued and has started: when it started.
         queued_as: What it becomes when it starts; only of one that is QUEUED.
         backfill_id: The newest backfill that queued it, if one did.
+        group_key: Of a preference-based job the group that was due; 0 for the job's own schedule.
+        schedule: That of the group, as it was then.
     """
 
     tenant_id: str
@@ -101,6 +104,8 @@ class Occurrence:
     decide_time: datetime
     queued_as: Decision | None = None
     backfill_id: str = ""
+    group_key: int = 0
+    schedule: Schedule | None = None
 
 
 def runs_from(job: StoredJob, start: datetime, *, zone: str) -> Iterator[NextRun]:

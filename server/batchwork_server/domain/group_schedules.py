@@ -15,7 +15,7 @@ from typing import Any
 
 from batchwork_server.domain.due_times import due_times, start_time
 from batchwork_server.domain.effective_preference import default_wish_of, job_times_of
-from batchwork_server.domain.firing import Decision, NextRun, SkipReason
+from batchwork_server.domain.firing import Decision, NextRun
 from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.preference import DefaultPreference, Preference
 from batchwork_server.domain.preference_groups import (
@@ -79,26 +79,6 @@ class GroupSchedule:
     @property
     def key(self) -> tuple[str, str, int]:
         return self.tenant_id, self.job_id, self.group_key
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupOccurrence:
-    """What was decided about a due time of a job's group, as it is kept.
-
-    Attributes:
-        schedule: The group's effective schedule at that time.
-    """
-
-    tenant_id: str
-    job_id: str
-    group_key: int
-    due_time: datetime
-    decision: Decision
-    reason: SkipReason | None
-    message: str
-    batch_id: str
-    decide_time: datetime
-    schedule: Schedule | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

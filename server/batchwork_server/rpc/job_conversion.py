@@ -276,6 +276,7 @@ def job_to(stored: StoredJob) -> messages.Job:
         etag=etag_of(stored),
         pause_time=timestamp_to(stored.pause_time),
         pause_note=stored.pause_note,
+        include_all_users=job.include_all_users,
     )
 
 

@@ -28,7 +28,11 @@ from batchwork_server.rpc.job_conversion import (
     masked_fields,
     overlap_of_run,
 )
-from batchwork_server.rpc.occurrence_conversion import occurrence_filter_from, occurrence_to
+from batchwork_server.rpc.occurrence_conversion import (
+    occurrence_filter_from,
+    occurrence_place_from,
+    occurrence_to,
+)
 from batchwork_server.rpc.page_tokens import (
     moment_from,
     names_from,
@@ -222,12 +226,12 @@ class JobServicer(JobServiceServicer):
         after = moment_from(request, checks=checks)
         checks.done()
         found, last = await self._occurrences.list_occurrences(
-            wanted, page_size=page_size, before=None if after is None else after[0]
+            wanted, page_size=page_size, before=occurrence_place_from(after)
         )
         return messages.ListOccurrencesResponse(
             occurrences=[occurrence_to(occurrence) for occurrence in found],
             next_page_token=token_after_moment(
-                request, None if last is None else (last, wanted.job_id)
+                request, None if last is None else (last[0], str(last[1]))
             ),
         )
 

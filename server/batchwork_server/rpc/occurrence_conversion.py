@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from batchwork.v1 import job_service_pb2 as messages
 
 from batchwork_server.domain.caller import Caller
 from batchwork_server.domain.filters import OccurrenceFilter
 from batchwork_server.domain.firing import Decision, Occurrence
 from batchwork_server.rpc.checks import Checks
+from batchwork_server.rpc.schedule_conversion import schedule_to
 from batchwork_server.rpc.values import timestamp_to
 
 _DECISIONS = {
@@ -34,6 +37,14 @@ def occurrence_filter_from(
     )
 
 
+def occurrence_place_from(after: tuple[datetime, str] | None) -> tuple[datetime, int] | None:
+    """Reads the place of a page token; one of an older release names the job, and no group."""
+    if after is None:
+        return None
+    due_time, name = after
+    return due_time, int(name) if name.isascii() and name.isdigit() else 0
+
+
 def occurrence_to(occurrence: Occurrence) -> messages.Occurrence:
     return messages.Occurrence(
         job_id=occurrence.job_id,
@@ -44,4 +55,6 @@ def occurrence_to(occurrence: Occurrence) -> messages.Occurrence:
         batch_id=occurrence.batch_id,
         decide_time=timestamp_to(occurrence.decide_time),
         backfill_id=occurrence.backfill_id,
+        group_key=occurrence.group_key,
+        schedule=None if occurrence.schedule is None else schedule_to(occurrence.schedule),
     )

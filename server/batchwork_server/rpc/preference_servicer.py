@@ -12,6 +12,7 @@ from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
 
 from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.default_preferences import DefaultPreferences
+from batchwork_server.application.explaining import Explaining
 from batchwork_server.application.forecast import DEFAULT_LENGTH, Forecast
 from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
@@ -30,6 +31,7 @@ from batchwork_server.domain.forecast import (
 from batchwork_server.domain.json_object import MAX_INTEGER
 from batchwork_server.domain.preference import check_schedule
 from batchwork_server.rpc.checks import MAX_PAGE_SIZE, Checks
+from batchwork_server.rpc.explaining_conversion import explained_span, user_period_to
 from batchwork_server.rpc.filters import preference_filter_from
 from batchwork_server.rpc.idempotency import idempotency_from
 from batchwork_server.rpc.interceptors import caller_of
@@ -75,6 +77,7 @@ class PreferenceServicer(PreferenceServiceServicer):
         imports: PreferenceImports,
         categories: CompatibleCategories,
         forecast: Forecast,
+        explaining: Explaining,
     ) -> None:
         self._preferences = preferences
         self._defaults = defaults
@@ -83,6 +86,7 @@ class PreferenceServicer(PreferenceServiceServicer):
         self._imports = imports
         self._categories = categories
         self._forecast = forecast
+        self._explaining = explaining
 
     async def GetPreference(
         self, request: messages.GetPreferenceRequest, context: Any
@@ -237,6 +241,29 @@ class PreferenceServicer(PreferenceServiceServicer):
             user_id=user_id, feature_type=feature_type, tenant_id=tenant_id, job_id=job_id
         )
         return effective_to(view)
+
+    async def ExplainUser(
+        self, request: messages.ExplainUserRequest, context: Any
+    ) -> messages.ExplainUserResponse:
+        checks = Checks()
+        user_id = checks.name("user_id", request.user_id)
+        feature_type = checks.name("feature_type", request.feature_type)
+        job_id = checks.optional_id("job_id", request.job_id)
+        start, end = explained_span(request, checks=checks)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        checks.done()
+        periods, next_runs = await self._explaining.explain_user(
+            user_id=user_id,
+            feature_type=feature_type,
+            tenant_id=tenant_id,
+            job_id=job_id,
+            start=start,
+            end=end,
+        )
+        return messages.ExplainUserResponse(
+            periods=[user_period_to(period) for period in periods],
+            next_runs=[upcoming_run_to(run) for run in next_runs],
+        )
 
     async def PreviewSchedule(
         self, request: messages.PreviewScheduleRequest, context: Any

@@ -22,6 +22,7 @@ from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.default_preferences import DefaultPreferences
+from batchwork_server.application.explaining import Explaining
 from batchwork_server.application.forecast import Forecast
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
@@ -85,6 +86,7 @@ class RpcServer:
         backfills: Behind the backfills of JobService.
         preferences: Behind PreferenceService.
         default_preferences: Likewise.
+        explaining: Likewise.
         preference_views: Likewise.
         preference_changes: Likewise.
         preference_imports: Likewise.
@@ -115,6 +117,7 @@ class RpcServer:
         backfills: Backfills,
         preferences: Preferences,
         default_preferences: DefaultPreferences,
+        explaining: Explaining,
         preference_views: PreferenceViews,
         preference_changes: PreferenceChanges,
         preference_imports: PreferenceImports,
@@ -168,6 +171,7 @@ class RpcServer:
                 imports=preference_imports,
                 categories=compatible_categories,
                 forecast=forecast,
+                explaining=explaining,
             ),
             guarded,
         )

@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from batchwork_server.domain.filters import OccurrenceFilter
-from batchwork_server.domain.firing import Decided, Decision, SkipReason
-from batchwork_server.domain.group_schedules import GroupOccurrence, GroupSchedule, UserRun
+from batchwork_server.domain.firing import Decided, Decision, Occurrence, SkipReason
+from batchwork_server.domain.group_schedules import GroupSchedule, UserRun
 from batchwork_server.domain.preference_groups import schedule_of_text, schedule_text
 from batchwork_server.store.database import Database
 from batchwork_server.store.pages import first_page
@@ -129,7 +129,7 @@ class SqlGroupRuns:
 
     async def list(
         self, wanted: OccurrenceFilter, *, page_size: int, before: tuple[datetime, int] | None
-    ) -> tuple[list[GroupOccurrence], tuple[datetime, int] | None]:
+    ) -> tuple[list[Occurrence], tuple[datetime, int] | None]:
         c = group_occurrences.c
         query = sa.select(group_occurrences).where(
             c.tenant_id == wanted.tenant_id, c.job_id == wanted.job_id
@@ -160,7 +160,7 @@ class SqlGroupRuns:
         start: datetime,
         end: datetime,
         limit: int,
-    ) -> Sequence[GroupOccurrence]:
+    ) -> Sequence[Occurrence]:
         c = group_occurrences.c
         query = (
             sa.select(group_occurrences)
@@ -222,8 +222,8 @@ def _run_from(row: Sequence[Any]) -> UserRun:
     )
 
 
-def _occurrence_from(row: Any) -> GroupOccurrence:
-    return GroupOccurrence(
+def _occurrence_from(row: Any) -> Occurrence:
+    return Occurrence(
         tenant_id=row.tenant_id,
         job_id=row.job_id,
         group_key=row.group_key,

@@ -6,12 +6,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from batchwork_server.domain.preference_groups import PreferenceGroup, schedule_of_text
+from batchwork_server.domain.preference_groups import (
+    PreferenceGroup,
+    schedule_of_text,
+    schedule_text,
+)
+from batchwork_server.domain.schedule import Schedule
 from batchwork_server.store.database import Database
 from batchwork_server.store.pages import first_page
 from batchwork_server.store.tables import preference_groups
 from batchwork_server.store.times import from_micros
 
+_KEY_OF = """
+SELECT group_key FROM preference_groups
+WHERE tenant_id = ? AND feature_type = ? AND schedule_json = ?
+"""
 _columns = preference_groups.c
 
 
@@ -28,6 +37,14 @@ class SqlPreferenceGroups:
         async with self._database.reading() as connection:
             row = (await connection.execute(query)).first()
         return None if row is None else group_from(row)
+
+    async def key_of(
+        self, feature_type: str, schedule: Schedule | None, *, tenant_id: str
+    ) -> int | None:
+        row = await self._database.fetch_row(
+            _KEY_OF, (tenant_id, feature_type, schedule_text(schedule))
+        )
+        return None if row is None else int(row[0])
 
     async def list(
         self,

@@ -36,7 +36,6 @@ from batchwork_server.domain.filters import (
 from batchwork_server.domain.firing import Decided, NextRun, Occurrence
 from batchwork_server.domain.group_schedules import (
     Filling,
-    GroupOccurrence,
     GroupSchedule,
     UserRun,
 )
@@ -45,6 +44,7 @@ from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.preference import DefaultPreference, Preference
 from batchwork_server.domain.preference_groups import PreferenceChange, PreferenceGroup
 from batchwork_server.domain.reference import Recipient, Reference
+from batchwork_server.domain.schedule import Schedule
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.statistics import BatchesAlike, StatisticsGroup
 from batchwork_server.domain.waiting import OpenWork
@@ -1098,6 +1098,12 @@ class PreferenceGroupStore(Protocol):
 
     async def get(self, group_key: int, *, tenant_id: str) -> PreferenceGroup | None: ...
 
+    async def key_of(
+        self, feature_type: str, schedule: Schedule | None, *, tenant_id: str
+    ) -> int | None:
+        """Returns the key of the group of those who wish a schedule; none for no such group."""
+        ...
+
     async def list(
         self,
         *,
@@ -1310,7 +1316,7 @@ class GroupRunStore(Protocol):
 
     async def list(
         self, wanted: OccurrenceFilter, *, page_size: int, before: tuple[datetime, int] | None
-    ) -> tuple[list[GroupOccurrence], tuple[datetime, int] | None]:
+    ) -> tuple[list[Occurrence], tuple[datetime, int] | None]:
         """Returns a page of the occurrences of a job's groups, newest first."""
         ...
 
@@ -1323,7 +1329,7 @@ class GroupRunStore(Protocol):
         start: datetime,
         end: datetime,
         limit: int,
-    ) -> Sequence[GroupOccurrence]:
+    ) -> Sequence[Occurrence]:
         """Returns the newest occurrences of a group in a time, newest first."""
         ...
 
