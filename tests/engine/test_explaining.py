@@ -36,6 +36,15 @@ async def explain(server: GroupServer, user_id: str = "ada") -> list[UserPeriod]
     return periods[::-1]
 
 
+async def is_done(server: GroupServer) -> bool:
+    """Tells whether the user had their run in the period that it is now."""
+    views = PreferenceViews(store=server.store, clock=server.clock, zone="UTC")
+    view = await views.get_effective_preference(
+        user_id="ada", feature_type=FEATURE, tenant_id=TENANT, job_id=JOB
+    )
+    return view.period_done
+
+
 def in_short(periods: list[UserPeriod]) -> list[tuple[str, str, str]]:
     return [
         (each.period.label if each.period else "", each.decision, each.reason) for each in periods
@@ -49,6 +58,7 @@ async def test_each_day_is_told_with_its_run(server: GroupServer):
     await server.scheduler.run_once()
     await server.run_at(TEN)
     await server.run_at(TEN + DAY)
+    assert await is_done(server)
     await server.run_at(START + 2 * DAY)
 
     periods = await explain(server)
@@ -58,6 +68,7 @@ async def test_each_day_is_told_with_its_run(server: GroupServer):
         ("2026-03-03", "DONE", ""),
         ("2026-03-04", "NOT_YET", ""),
     ]
+    assert not await is_done(server)
     first, second = await server.batches_of()
     assert [each.batch_id for each in periods] == [first.batch_id, second.batch_id, ""]
     assert [each.item_id for each in periods] == ["ada", "ada", ""]

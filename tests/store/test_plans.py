@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from batchwork_server.domain.firing import NextRun
 from batchwork_server.store.database import Database, open_database
+from batchwork_server.store.group_schedules import GROUPED_JOBS
+from batchwork_server.store.group_schedules import NEXT_START as NEXT_GROUP
 from batchwork_server.store.occurrences import NEXT_START
 from batchwork_server.store.preferences import FETCH_OF_USERS
 from batchwork_server.store.sql_store import SqlStore
@@ -166,3 +168,26 @@ async def test_sqlite_finds_what_some_users_wish_by_an_index(sqlite_url):
         "SEARCH preferences USING INDEX ix_preferences_tenant_id_user_id_feature_type"
         " (tenant_id=? AND user_id=?)"
     )
+
+
+async def test_sqlite_finds_the_next_group_by_its_index(sqlite_url):
+    database = await open_database(sqlite_url)
+
+    plan = await run(database, f"EXPLAIN QUERY PLAN {NEXT_GROUP.replace('?', '0')}")
+    await database.close()
+
+    assert [row[-1] for row in plan] == [
+        "SEARCH group_schedules USING COVERING INDEX ix_group_schedules_next_start_time"
+        " (next_start_time>?)"
+    ]
+
+
+async def test_sqlite_finds_preference_based_jobs_without_reading_the_others(sqlite_url):
+    database = await open_database(sqlite_url)
+
+    plan = await run(database, f"EXPLAIN QUERY PLAN {GROUPED_JOBS}")
+    await database.close()
+
+    steps = [row[-1] for row in plan]
+    assert steps[0] == "SCAN j USING INDEX ix_jobs_preference_based"
+    assert steps[1].startswith("SEARCH f USING PRIMARY KEY (tenant_id=?)")

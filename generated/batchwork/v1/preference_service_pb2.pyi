@@ -721,6 +721,7 @@ class GetEffectivePreferenceResponse(_message.Message):
     INACTIVE_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     NEXT_RUNS_FIELD_NUMBER: _builtins.int
+    PERIOD_DONE_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     """Tells whether anything is to be done for the user."""
     enabled_origin: _preference_pb2.PreferenceOrigin.ValueType
@@ -733,6 +734,10 @@ class GetEffectivePreferenceResponse(_message.Message):
     """Tells that whoever keeps the user says that nothing is to be done for them."""
     job_id: _builtins.str
     """Identifies the job whose defaults count; empty when there is none."""
+    period_done: _builtins.bool
+    """Tells that the user has had their run of that job in the period of their
+    schedule that it is now; `ExplainUser` tells which.
+    """
     @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
         """Says when, with its zone; unset when nobody names a schedule."""
@@ -764,10 +769,11 @@ class GetEffectivePreferenceResponse(_message.Message):
         inactive: _builtins.bool = ...,
         job_id: _builtins.str = ...,
         next_runs: _abc.Iterable[_job_service_pb2.UpcomingRun] | None = ...,
+        period_done: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule", "template_overrides", b"template_overrides"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "enabled_origin", b"enabled_origin", "inactive", b"inactive", "job_id", b"job_id", "next_runs", b"next_runs", "override_origins", b"override_origins", "schedule", b"schedule", "schedule_origin", b"schedule_origin", "template_overrides", b"template_overrides", "time_zone_origin", b"time_zone_origin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "enabled_origin", b"enabled_origin", "inactive", b"inactive", "job_id", b"job_id", "next_runs", b"next_runs", "override_origins", b"override_origins", "period_done", b"period_done", "schedule", b"schedule", "schedule_origin", b"schedule_origin", "template_overrides", b"template_overrides", "time_zone_origin", b"time_zone_origin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

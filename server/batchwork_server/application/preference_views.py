@@ -24,6 +24,7 @@ from batchwork_server.domain.preference_groups import (
     Origin,
     PreferenceGroup,
     effective_schedule,
+    period_of,
 )
 from batchwork_server.domain.schedule import Schedule
 from batchwork_server.errors import NotFound
@@ -67,11 +68,13 @@ class EffectiveView:
 
     Attributes:
         job_id: Empty when no job is known.
+        period_done: Whether they had their run of the job in the period that it is now.
     """
 
     preference: EffectivePreference
     job_id: str
     next_runs: Sequence[UpcomingRun]
+    period_done: bool
 
 
 class PreferenceViews:
@@ -123,7 +126,19 @@ class PreferenceViews:
             preference=effective,
             job_id="" if job is None else job.definition.job_id,
             next_runs=[] if run is None else [run],
+            period_done=await self._is_done(effective.schedule, job, user_id=user_id),
         )
+
+    async def _is_done(
+        self, effective: EffectiveSchedule | None, job: StoredJob | None, *, user_id: str
+    ) -> bool:
+        if effective is None or job is None:
+            return False
+        runs = await self._store.group_runs.runs_of(
+            [user_id], job_id=job.definition.job_id, tenant_id=job.tenant_id
+        )
+        period = period_of(effective.schedule, effective.time_zone, self._clock.now())
+        return user_id in runs and runs[user_id].is_in(period)
 
     async def list_preference_groups(
         self,

@@ -128,6 +128,7 @@ def effective_to(view: EffectiveView) -> service.GetEffectivePreferenceResponse:
         inactive=not effective.active,
         job_id=view.job_id,
         next_runs=[upcoming_run_to(run) for run in view.next_runs],
+        period_done=view.period_done,
     )
     if effective.schedule is not None:
         response.schedule.CopyFrom(schedule_to(effective.schedule.schedule))

@@ -26,7 +26,7 @@ from batchwork_server.store.times import from_micros, to_micros
 
 _rows = group_schedules.c
 
-_GROUPED_JOBS = """
+GROUPED_JOBS = """
 SELECT j.tenant_id, j.job_id, j.revision, j.create_time, COALESCE(f.sequence, 0)
 FROM jobs j LEFT JOIN preference_feeds f ON f.tenant_id = j.tenant_id
 WHERE j.preference_based AND j.pause_time IS NULL ORDER BY j.tenant_id, j.job_id
@@ -109,7 +109,7 @@ _DROP = """
 DELETE FROM group_schedules WHERE tenant_id = ? AND job_id = ? AND group_key = ?
   AND filling_batch_id = ''
 """
-_NEXT_START = "SELECT MIN(next_start_time) FROM group_schedules WHERE next_start_time > ?"
+NEXT_START = "SELECT MIN(next_start_time) FROM group_schedules WHERE next_start_time > ?"
 _IS_RUNNING = """
 EXISTS (SELECT 1 FROM batches b WHERE b.tenant_id = group_schedules.tenant_id
   AND b.batch_id = group_schedules.last_batch_id AND b.end_time IS NULL AND b.state <> 'DELETED')
@@ -128,7 +128,7 @@ class SqlGroupSchedules:
 
     async def grouped_jobs(self) -> list[GroupedJob]:
         async with self._database.reading() as connection:
-            rows = await run(connection, _GROUPED_JOBS)
+            rows = await run(connection, GROUPED_JOBS)
         return [
             GroupedJob(
                 tenant_id=tenant_id,
@@ -223,7 +223,7 @@ class SqlGroupSchedules:
         ]
 
     async def next_start_time(self, *, after: datetime) -> datetime | None:
-        row = await self._database.fetch_row(_NEXT_START, (to_micros(after),))
+        row = await self._database.fetch_row(NEXT_START, (to_micros(after),))
         return None if row is None else from_micros(row[0])
 
     async def get(self, job_id: str, group_key: int, *, tenant_id: str) -> GroupSchedule | None:
