@@ -345,7 +345,14 @@ def _put_together(
         statistics=Statistics(store=store),
         references=References(store=store),
         job_file=job_file,
-        once=Once(store=store, batches=batches, firing=firing, clock=clock, wakeups=wakeups),
+        once=Once(
+            store=store,
+            batches=batches,
+            firing=firing,
+            groups=groups,
+            clock=clock,
+            wakeups=wakeups,
+        ),
         preference_poller=poller,
         engine=Engine(
             processor=processor,

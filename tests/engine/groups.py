@@ -76,26 +76,24 @@ class GroupServer:
         self.preferences = Preferences(
             store=self.store, clock=clock, changed=lambda _tenant_id: None
         )
-        self.scheduler = BatchScheduler(
-            Firing(store=self.store, batches=self.batches, clock=clock, zone=zone),
-            GroupFiring(
+        self.wakeups = wakeups
+        self.firing = Firing(store=self.store, batches=self.batches, clock=clock, zone=zone)
+        self.groups = GroupFiring(
+            store=self.store,
+            batches=self.batches,
+            schedules=GroupSchedules(store=self.store, clock=clock, zone=zone),
+            filling=GroupFilling(
                 store=self.store,
+                planning=planning,
                 batches=self.batches,
-                schedules=GroupSchedules(store=self.store, clock=clock, zone=zone),
-                filling=GroupFilling(
-                    store=self.store,
-                    planning=planning,
-                    batches=self.batches,
-                    pages=GroupPages(store=self.store, zone=zone),
-                    dispatcher=dispatcher,
-                    clock=clock,
-                    wakeups=wakeups,
-                ),
+                pages=GroupPages(store=self.store, zone=zone),
+                dispatcher=dispatcher,
                 clock=clock,
+                wakeups=wakeups,
             ),
             clock=clock,
-            wakeups=wakeups,
         )
+        self.scheduler = BatchScheduler(self.firing, self.groups, clock=clock, wakeups=wakeups)
 
     async def put_job(self, job_id: str = JOB, **fields: Any) -> None:
         """Imports a preference-based job; its runs may go on beside each other."""

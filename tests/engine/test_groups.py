@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from batchwork_server import failpoints
 from batchwork_server.application import group_pages
+from batchwork_server.application.once import Once
 from batchwork_server.domain.batch import BatchState
 from batchwork_server.errors import StoreUnavailable
 from batchwork_server.store.database import Database
@@ -519,6 +520,39 @@ async def test_a_run_that_cannot_be_made_is_told(server: GroupServer):
     [occurrence] = await server.occurrences_of()
     assert (occurrence.decision, occurrence.reason) == ("SKIPPED", "RUN_FAILED")
     assert "nothing" in occurrence.message
+
+
+async def test_who_waits_for_all_that_is_due_waits_for_groups_too(server: GroupServer):
+    await server.add_users("ada")
+    await server.put_job()
+    await server.put_job("job_broken", category="nothing")
+    await server.wish("ada", **AT_TEN)
+    await server.run_at(START + MINUTE)
+    once = Once(
+        store=server.store,
+        batches=server.batches,
+        firing=server.firing,
+        groups=server.groups,
+        clock=server.clock,
+        wakeups=server.wakeups,
+    )
+    server.clock.advance(TEN - server.clock.now())
+
+    waiting = asyncio.create_task(once.run_due())
+    async with asyncio.timeout(30):
+        while not await server.batches_of():
+            await asyncio.sleep(0)
+    await server.end_runs()
+    server.clock.advance(timedelta(seconds=1))
+    async with asyncio.timeout(30):
+        while not waiting.done():
+            server.clock.advance(timedelta(seconds=1))
+            await asyncio.sleep(0)
+    outcome = await waiting
+
+    assert [batch.request.job_id for batch in outcome.batches] == [JOB]
+    [problem] = outcome.problems
+    assert "job_broken" in problem
 
 
 async def test_a_job_that_is_gone_fires_no_more(server: GroupServer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -60,6 +60,16 @@ class GroupFiring:
         self._filling = filling
         self._clock = clock
         self._resting: dict[tuple[str, str, int], datetime] = {}
+        self._listeners: list[Callable[[GroupSchedule, Decided], None]] = []
+
+    def subscribe(self, listener: Callable[[GroupSchedule, Decided], None]) -> None:
+        """Calls ``listener`` with each decision of this process, once it is durable."""
+        self._listeners.append(listener)
+
+    def _tell(self, row: GroupSchedule, decided: Decided, *, now: datetime) -> None:
+        _log(row, decided, now=now)
+        for listener in self._listeners:
+            listener(row, decided)
 
     async def reconcile(self) -> None:
         """Gives every group of every preference-based job its schedule."""
@@ -166,7 +176,7 @@ class GroupFiring:
                 await self._store.group_runs.record(tx, row, decided, now=now)
         if moved:
             for each in decided:
-                _tell(row, each, now=now)
+                self._tell(row, each, now=now)
         return moved
 
     async def _begin(
@@ -227,7 +237,7 @@ class GroupFiring:
         self._batches.announce(batch, cancelled=cancelled)
         self._filling.begun(after, first)
         for each in decided:
-            _tell(row, each, now=now)
+            self._tell(row, each, now=now)
 
     async def _after_race(
         self,
@@ -341,7 +351,7 @@ def _failed(decided: Decided, problem: str) -> Decided:
     )
 
 
-def _tell(row: GroupSchedule, decided: Decided, *, now: datetime) -> None:
+def _log(row: GroupSchedule, decided: Decided, *, now: datetime) -> None:
     facts = {
         **_named(row),
         "due_time": decided.run.due_time.isoformat(),

@@ -10,11 +10,13 @@ from datetime import timedelta
 
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.firing import Firing
+from batchwork_server.application.group_firing import GroupFiring
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch, BatchState
 from batchwork_server.domain.caller import Caller
 from batchwork_server.domain.filters import BatchFilter
 from batchwork_server.domain.firing import Decided, SkipReason
+from batchwork_server.domain.group_schedules import GroupSchedule
 from batchwork_server.domain.job import JobShape, StoredJob
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import InvalidArgument, NotFound, Unavailable
@@ -58,6 +60,9 @@ class Once:
     """Makes runs and waits for their ends; the engine of this process, or of others, does the work.
 
     A paused batch that does not resume by itself is waited for no longer.
+
+    Args:
+        groups: None leaves groups of preferences alone.
     """
 
     def __init__(
@@ -66,12 +71,14 @@ class Once:
         store: Store,
         batches: Batches,
         firing: Firing,
+        groups: GroupFiring | None = None,
         clock: Clock,
         wakeups: Wakeups,
     ) -> None:
         self._store = store
         self._batches = batches
         self._firing = firing
+        self._groups = groups
         self._clock = clock
         self._waiting: dict[int, Batch] = {}
         self._seen: list[Batch] = []
@@ -81,6 +88,8 @@ class Once:
         self._changed = asyncio.Event()
         wakeups.subscribe(self._hear)
         firing.subscribe(self._decided)
+        if groups is not None:
+            groups.subscribe(self._group_decided)
 
     def stop(self) -> None:
         """Gives the waiting up."""
@@ -176,11 +185,21 @@ class Once:
         await self._firing.schedule_all()
         while await self._firing.fire_due():
             pass
+        if self._groups is not None:
+            await self._groups.reconcile()
+            while await self._groups.fire_due():
+                pass
         for due in await self._store.occurrences.due(now=now, limit=_MOST_DUE):
             self._problems.append(
                 f"The job {due.job.definition.job_id!r} of the tenant {due.job.tenant_id!r} is "
                 "still due: what its run needs is away."
             )
+        if self._groups is not None:
+            for left in await self._store.group_schedules.due(now=now, limit=_MOST_DUE):
+                self._problems.append(
+                    f"The group {left.row.group_key} of the job {left.row.job_id!r} of the tenant "
+                    f"{left.row.tenant_id!r} is still due: what its run needs is away."
+                )
         await self._wait_for_fired()
 
     async def _wait_for_fired(self) -> None:
@@ -197,6 +216,15 @@ class Once:
             self._problems.append(
                 f"The job {job.definition.job_id!r} of the tenant {job.tenant_id!r} cannot run: "
                 f"{decided.message}"
+            )
+
+    def _group_decided(self, row: GroupSchedule, decided: Decided) -> None:
+        if decided.batch_id:
+            self._fired.append((row.tenant_id, decided.batch_id))
+        elif decided.reason is SkipReason.RUN_FAILED:
+            self._problems.append(
+                f"The group {row.group_key} of the job {row.job_id!r} of the tenant "
+                f"{row.tenant_id!r} cannot run: {decided.message}"
             )
 
     def _wait_for(self, batch: Batch) -> None:
