@@ -555,6 +555,26 @@ async def test_who_waits_for_all_that_is_due_waits_for_groups_too(server: GroupS
     assert "job_broken" in problem
 
 
+async def test_a_job_that_changes_between_the_look_and_the_firing_is_looked_at_again(
+    server: GroupServer,
+):
+    await server.add_users("ada")
+    await server.put_job()
+    await server.wish("ada", **AT_TEN)
+    await server.scheduler.run_once()
+    await server.put_job(description="another one")
+
+    server.clock.advance(TEN - server.clock.now())
+    while await server.groups.fire_due():
+        pass
+    early = await server.batches_of()
+    await server.run_at(TEN + timedelta(seconds=2))
+
+    assert early == []
+    [batch] = await server.batches_of()
+    assert (batch.request.due_time, batch.request.job_revision) == (TEN, 2)
+
+
 async def test_a_job_that_is_gone_fires_no_more(server: GroupServer):
     await server.add_users("ada")
     await server.put_job()

@@ -31,6 +31,9 @@ from batchwork_server.store.store import DueGroup, Store, Transaction
 
 log = get_logger(__name__)
 
+PAUSE = timedelta(seconds=1)
+"""How long a group is left alone whose job has changed at the very moment."""
+
 REST = timedelta(seconds=10)
 """How long a group is left alone whose run waits, or failed for a reason that may pass."""
 
@@ -100,17 +103,21 @@ class GroupFiring:
         # A group that fails for a reason that nobody foresaw must not keep the others waiting.
         self._resting[due.row.key] = now + REST
         try:
-            await self._look_at(due)
+            is_settled = await self._look_at(due)
         except StoreUnavailable:
             del self._resting[due.row.key]
             raise
         except Unavailable as error:
             log.warning("group.waiting", **_named(due.row), reason=error.reason)
         else:
-            del self._resting[due.row.key]
+            if is_settled:
+                del self._resting[due.row.key]
+            else:
+                self._resting[due.row.key] = now + PAUSE
         await asyncio.sleep(0)
 
-    async def _look_at(self, due: DueGroup) -> None:
+    async def _look_at(self, due: DueGroup) -> bool:
+        """Does what is to be done about a group; tells whether nothing is left to be done now."""
         if due.row.filling is not None:
             await self._filling.take_up(due)
         elif due.job is None or not _has_groups(due.job):
@@ -120,7 +127,11 @@ class GroupFiring:
             await self._leave_to_resume(due.row)
         elif _is_current(due.row, due.job):
             await self._decide(due, due.job)
-        # Otherwise it is worked out anew with the next look, and its due time with it.
+        else:
+            # The job has changed since the last look; the due time may be another one.
+            await self._schedules.reconcile()
+            return False
+        return True
 
     async def _leave_to_resume(self, row: GroupSchedule) -> None:
         """Lets a group of a paused job count anew when that is resumed."""

@@ -53,20 +53,17 @@ class GroupSchedules:
         }
         self._seen = {key: mark for key, mark in self._seen.items() if key in marks}
         for key, mark in marks.items():
-            if self._seen.get(key) != mark:
-                await self._reconcile_job(mark)
+            if self._seen.get(key) != mark and await self._reconcile_job(mark):
                 self._seen[key] = mark
 
-    async def _reconcile_job(self, mark: GroupedJob) -> None:
+    async def _reconcile_job(self, mark: GroupedJob) -> bool:
+        """Works out what is out of date of a job; tells whether nothing of it is left."""
         job = await self._store.jobs.get(mark.job_id, tenant_id=mark.tenant_id)
         if job is None or job.definition.preference_source is not PreferenceSource.DYNAMIC:
-            return
+            return True
         feature_type = job.definition.feature_type
         if job.definition.include_all_users:
-            async with self._store.transaction() as tx:
-                await self._store.group_schedules.ensure_group(
-                    tx, feature_type, tenant_id=job.tenant_id, now=self._clock.now()
-                )
+            await self._ensure_group(feature_type, tenant_id=job.tenant_id)
         default = await self._store.preferences.get_default(feature_type, tenant_id=job.tenant_id)
         while True:
             found = await self._store.group_schedules.outdated(
@@ -74,8 +71,19 @@ class GroupSchedules:
                 default_revision=default.revision if default is not None else 0,
                 limit=_GROUPS_AT_ONCE,
             )
-            if not found or not await self._store_anew(job, default, found):
-                return
+            if not found:
+                return True
+            if not await self._store_anew(job, default, found):
+                return False  # somebody else moves them; they are looked at again
+
+    async def _ensure_group(self, feature_type: str, *, tenant_id: str) -> None:
+        """Makes the group of those who name no schedule, which may have no member yet."""
+        groups = self._store.preference_groups
+        if await groups.key_of(feature_type, None, tenant_id=tenant_id) is None:
+            async with self._store.transaction() as tx:
+                await self._store.group_schedules.ensure_group(
+                    tx, feature_type, tenant_id=tenant_id, now=self._clock.now()
+                )
 
     async def _store_anew(
         self,

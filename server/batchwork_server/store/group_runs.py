@@ -14,6 +14,7 @@ from batchwork_server.domain.firing import Decided, Decision, Occurrence, SkipRe
 from batchwork_server.domain.group_schedules import GroupSchedule, UserRun
 from batchwork_server.domain.preference_groups import schedule_of_text, schedule_text
 from batchwork_server.store.database import Database
+from batchwork_server.store.locks import lock_until_commit
 from batchwork_server.store.pages import first_page
 from batchwork_server.store.statements import Column, run, update_rows
 from batchwork_server.store.store import Transaction
@@ -117,6 +118,8 @@ class SqlGroupRuns:
     async def claim(
         self, tx: Transaction, runs: Sequence[UserRun], *, job_id: str, tenant_id: str
     ) -> int:
+        # Pages of two groups may have the same users, some with work and some without.
+        await lock_until_commit(tx.connection, "user_runs", tenant_id, job_id)
         rows = _rows_of(runs, job_id=job_id, tenant_id=tenant_id)
         return len(await update_rows(tx.connection, _CLAIM, _RUN_COLUMNS, rows))
 

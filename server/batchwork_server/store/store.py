@@ -1305,13 +1305,19 @@ class GroupRunStore(Protocol):
     async def claim(
         self, tx: Transaction, runs: Sequence[UserRun], *, job_id: str, tenant_id: str
     ) -> int:
-        """Writes down runs of users who had none in the period; tells how many had none."""
+        """Writes down runs of users who had none in the period; tells how many had none.
+
+        Nobody else claims or notes for the job until the transaction ends.
+        """
         ...
 
     async def note(
         self, tx: Transaction, runs: Sequence[UserRun], *, job_id: str, tenant_id: str
     ) -> None:
-        """Writes down why nothing was done for users; their last run stays as it is."""
+        """Writes down why nothing was done for users; their last run stays as it is.
+
+        The caller has claimed for the job.
+        """
         ...
 
     async def list(
