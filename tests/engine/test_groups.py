@@ -12,6 +12,7 @@ from batchwork_server import failpoints
 from batchwork_server.application import group_pages
 from batchwork_server.application.once import Once
 from batchwork_server.domain.batch import BatchState
+from batchwork_server.domain.filters import ReferenceFilter
 from batchwork_server.errors import StoreUnavailable
 from batchwork_server.store.database import Database
 
@@ -70,6 +71,20 @@ async def test_a_group_fires_every_day(server: GroupServer):
         await server.run_at(TEN + day * DAY)
 
     assert await server.fates() == [{"ada": ""}] * 3
+
+
+async def test_the_users_of_the_distribution_get_a_reference_to_each_run(server: GroupServer):
+    await server.add_users("ada", "eva")
+    await server.put_job(distribute_results=True, distribution={"users": ["eva"]})
+    await server.wish("ada", **AT_TEN)
+
+    await server.scheduler.run_once()
+    await server.run_at(TEN)
+
+    [batch] = await server.batches_of()
+    wanted = ReferenceFilter(tenant_id=TENANT, batch_id=batch.batch_id)
+    [reference], _ = await server.store.references.list(wanted, page_size=10, after=None)
+    assert reference.recipient.user_id == "eva"
 
 
 async def test_disabled_users_are_not_members(server: GroupServer):

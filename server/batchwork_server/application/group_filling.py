@@ -130,7 +130,7 @@ class GroupFilling:
         planned = await self._planning.plan_personal(submission, tenant_id=row.tenant_id)
         prepared = self._batches.planned(
             replace(submission, is_draft=users.following is not None),
-            Plan(request=planned.request, items=()),
+            Plan(request=planned.request, items=(), recipients=planned.recipients),
             tenant_id=row.tenant_id,
         )
         page = await self._planned_page(run, planned.items, users, batch_id=prepared.batch_id)
@@ -325,7 +325,7 @@ def _with_items(
     request = replace(planned.request, user_validation=page.users)
     return replace(
         prepared,
-        plan=Plan(request=request, items=page.items),
+        plan=replace(prepared.plan, request=request, items=page.items),
         chunks=chunks_of(page.items, request.options, now=now),
     )
 

@@ -46,6 +46,7 @@ class PersonalRun:
 
     request: BatchRequest
     items: PersonalItems
+    recipients: Sequence[Recipient]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +145,8 @@ class Planning:
             notices=notices,
         )
         items = self._personal_items(submission, selections, tenant_id=tenant_id)
-        return PersonalRun(request=request, items=items)
+        recipients = await self._recipients(submission, tenant_id=tenant_id)
+        return PersonalRun(request=request, items=items, recipients=recipients)
 
     async def _looked_up(
         self, submission: Submission, *, tenant_id: str
