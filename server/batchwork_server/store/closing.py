@@ -45,8 +45,11 @@ async def close_some(connection: AsyncConnection, *, now: datetime) -> Batch | N
     """
     rows = await run(
         connection,
-        "SELECT b.batch_key, b.closing, c.item_count FROM chunks c"
-        " JOIN batches b ON b.batch_key = c.batch_key WHERE c.state = 'CLOSING'"
+        # The size of the first chunk stands for that of all: it is found at once, and it is the
+        # same one however the rows lie.
+        "SELECT b.batch_key, b.closing, (SELECT f.item_count FROM chunks f"
+        "  WHERE f.batch_key = b.batch_key ORDER BY f.first_index LIMIT 1)"
+        " FROM chunks c JOIN batches b ON b.batch_key = c.batch_key WHERE c.state = 'CLOSING'"
         " ORDER BY c.batch_key LIMIT 1",
     )
     if not rows:
