@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,8 @@ class TcpProxy:
 
     Attributes:
         delay: How long each piece of data is under way.
+        given_up_after: When the machine of the database ends connections that a pause has made
+            silent, as its keepalive does; None means never.
         port: On which it listens, on loopback.
     """
 
@@ -28,8 +31,10 @@ class TcpProxy:
         self._flowing.set()
         self._is_cut = False
         self._writers: set[StreamWriter] = set()
+        self._there: set[StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.delay = timedelta(0)
+        self.given_up_after: timedelta | None = None
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -50,6 +55,14 @@ class TcpProxy:
     def pause(self) -> None:
         """Lets nothing through and tells nobody, as a network does that has gone."""
         self._flowing.clear()
+        if self.given_up_after is not None:
+            seconds = self.given_up_after.total_seconds()
+            asyncio.get_running_loop().call_later(seconds, self._give_up, tuple(self._there))
+
+    def _give_up(self, silent: Iterable[StreamWriter]) -> None:
+        """Ends connections at the end of the database; the other end is not told."""
+        for end in () if self._flowing.is_set() else silent:
+            end.transport.abort()
 
     def resume(self) -> None:
         """Lets through what has waited, and everything after it."""
@@ -73,6 +86,7 @@ class TcpProxy:
         there, back = await asyncio.open_unix_connection(str(self._target))
         ends = {writer, back}
         self._writers |= ends
+        self._there.add(back)
         try:
             async with asyncio.TaskGroup() as directions:
                 directions.create_task(self._pump(reader, back))
@@ -81,6 +95,7 @@ class TcpProxy:
             pass  # it was cut, or one of the two has gone
         finally:
             self._writers -= ends
+            self._there.discard(back)
             for end in ends:
                 end.transport.abort()
 
@@ -91,4 +106,5 @@ class TcpProxy:
                 await asyncio.sleep(self.delay.total_seconds())
             writer.write(piece)
             await writer.drain()
+        await self._flowing.wait()
         raise ConnectionResetError  # the other direction is of no use any more

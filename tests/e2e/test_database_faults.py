@@ -202,6 +202,7 @@ async def test_server_that_is_cut_off_loses_its_work_to_a_peer_and_writes_nothin
     restore: CutOff,
 ):
     async with TcpProxy(postgres.socket()) as proxy:
+        proxy.given_up_after = timedelta(seconds=float(LEASE))
         first = await start_server(
             through(proxy, postgresql_url), BATCHWORK_LEASE=LEASE, BATCH_MAX_CONCURRENT_ITEMS="5"
         )

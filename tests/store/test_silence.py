@@ -39,6 +39,26 @@ async def test_transaction_that_says_nothing_is_ended_and_keeps_no_lock(postgres
     await peer.close()
 
 
+async def test_postgresql_is_told_to_give_up_on_a_client_that_is_silent(postgresql_url):
+    # Between the parts of a statement, or of a COPY, a transaction is not idle, and its locks
+    # would stay.
+    database = await open_database(postgresql_url, silent_after=timedelta(seconds=8))
+
+    async with database.reading() as connection:
+        rows = await connection.execute(
+            sa.text("SELECT name, reset_val FROM pg_settings WHERE name LIKE 'tcp%'")
+        )
+        told = {name: int(value) for name, value in rows}
+    await database.close()
+
+    assert told == {
+        "tcp_keepalives_idle": 2,
+        "tcp_keepalives_interval": 2,
+        "tcp_keepalives_count": 3,
+        "tcp_user_timeout": 8000,
+    }
+
+
 async def test_connection_to_another_machine_is_given_up_when_that_is_silent(
     postgres: PostgresServer, postgresql_url: str
 ):

@@ -28,7 +28,7 @@ from batchwork_server.store.location import database_file, lock_file, look_into,
 from batchwork_server.store.patience import patient, to_its_end
 from batchwork_server.store.points import PointReader, PostgresPoints, SqlitePoints
 from batchwork_server.store.schema import needs_upgrade, refuse_strangers, upgrade
-from batchwork_server.store.silence import give_up_on_silence
+from batchwork_server.store.silence import give_up_on_silence, keepalive_of_postgresql
 from batchwork_server.store.store import Transaction
 
 Dialect = Literal["sqlite", "postgresql"]
@@ -551,7 +551,12 @@ def _refuse_unknown_parameters(engine: AsyncEngine, url: sa.URL) -> None:
 
 def _server_settings(silent_after: timedelta) -> dict[str, str]:
     milliseconds = max(1, round(silent_after / timedelta(milliseconds=1)))
-    return {"idle_in_transaction_session_timeout": str(milliseconds)}
+    return {
+        "idle_in_transaction_session_timeout": str(milliseconds),
+        # Between the parts of a statement, or of a COPY, a transaction is not idle; there the line
+        # itself has to tell.
+        **{name: str(value) for name, value in keepalive_of_postgresql(silent_after).items()},
+    }
 
 
 _FOR_SQLALCHEMY = (

@@ -29,6 +29,20 @@ def give_up_on_silence(connection: Any, *, silent_after: timedelta) -> None:
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+def keepalive_of_postgresql(silent_after: timedelta) -> dict[str, int]:
+    """Returns the settings by which PostgreSQL in its turn ends a connection to a silent client.
+
+    It ignores them over a unix socket.
+    """
+    options = _options(silent_after)
+    return {
+        "tcp_keepalives_idle": options["TCP_KEEPIDLE"],
+        "tcp_keepalives_interval": options["TCP_KEEPINTVL"],
+        "tcp_keepalives_count": options["TCP_KEEPCNT"],
+        "tcp_user_timeout": options["TCP_USER_TIMEOUT"],
+    }
+
+
 def _options(silent_after: timedelta) -> dict[str, int]:
     seconds = silent_after.total_seconds()
     pause = max(1, round(seconds / (_PROBES + 1)))
