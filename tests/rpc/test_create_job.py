@@ -84,6 +84,7 @@ def make_full_message() -> Job:
         distribution_user_ids=["ada", "bob"],
         purpose_id="growth",
         feature_type="digest",
+        include_all_users=True,
         retry_policy=RetryPolicy(
             initial_backoff=Duration(nanos=500_000_000),
             max_backoff=Duration(seconds=7),

@@ -29,14 +29,21 @@ def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 def stranger(api: Api, tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """Another program with the file open."""
     file = tmp_path / "batchwork.db"
-    with closing(sqlite3.connect(file, isolation_level=None, timeout=30)) as connection:
+    with closing(
+        sqlite3.connect(file, isolation_level=None, timeout=30, check_same_thread=False)
+    ) as connection:
         yield connection
+
+
+async def lock(stranger: sqlite3.Connection) -> None:
+    """Takes the lock for the stranger, when the server has ended what it is writing."""
+    await asyncio.to_thread(stranger.execute, "BEGIN EXCLUSIVE")
 
 
 async def test_calls_that_write_are_unavailable_and_calls_that_read_are_answered(api, stranger):
     batch = await api.create_batch("item-1")
     await api.finished(batch.batch_id)
-    stranger.execute("BEGIN EXCLUSIVE")
+    await lock(stranger)
 
     refusals = [
         await refused(api.create_batch("item-2")),
@@ -56,7 +63,7 @@ async def test_outcomes_wait_for_the_lock_and_are_recorded_once(api, processor, 
     processor.gate = asyncio.Event()
     batch = await api.create_batch("item-1", "item-2", "item-3")
     await processor.started.wait()
-    stranger.execute("BEGIN EXCLUSIVE")
+    await lock(stranger)
 
     processor.gate.set()
     async with asyncio.timeout(30):
