@@ -9,10 +9,10 @@ EXTRA ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve check lint types contract proto proto-check client-check bench bench-full soak clean
+.PHONY: help demo demo-preferences test serve check lint types contract proto proto-check client-check bench bench-full soak clean
 
 help:  ## print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 # Two environments in one: what the demo needs, and on top of it what developers need. The stamps
 # make the second run quick. uv is only a faster pip; without it pip does the same.
@@ -42,6 +42,9 @@ $(VENV)/.dev: $(VENV)/.runtime
 
 demo: $(VENV)/.runtime  ## run the main job on 200 real accounts, from nothing to results
 	@$(BIN)/python -m examples.demo
+
+demo-preferences: $(VENV)/.runtime  ## serve 1,000 users in five zones at the times they wish, two days in seconds
+	@$(BIN)/python -m examples.demo_preferences
 
 # The example jobs need the example templates: who brings templates brings jobs, too, or none.
 ifndef BATCHWORK_TEMPLATES_DIR
