@@ -1,0 +1,30 @@
+"""The changes of preferences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from batchwork_server.domain.preference_groups import PreferenceChange
+
+
+class PreferenceChangeStore(Protocol):
+    """The changes of the preferences of a tenant, without a gap that a reader could pass over."""
+
+    async def newest(self, *, tenant_id: str) -> int:
+        """Returns the number of the newest change; 0 when there was none."""
+        ...
+
+    async def after(
+        self, sequence: int, *, tenant_id: str, limit: int
+    ) -> Sequence[PreferenceChange]:
+        """Returns the changes after a number, in order.
+
+        When the first of them does not have the next number, the ones between are forgotten.
+        """
+        ...
+
+    async def forget(self, *, before: datetime, limit: int) -> int:
+        """Removes the oldest changes that were made before; tells how many."""
+        ...

@@ -1,0 +1,37 @@
+"""The groups of preferences."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from batchwork_server.domain.preference_groups import PreferenceGroup
+from batchwork_server.domain.schedule import Schedule
+
+
+class PreferenceGroupStore(Protocol):
+    """The users of a feature who wish the same schedule."""
+
+    async def get(self, group_key: int, *, tenant_id: str) -> PreferenceGroup | None: ...
+
+    async def key_of(
+        self, feature_type: str, schedule: Schedule | None, *, tenant_id: str
+    ) -> int | None:
+        """Returns the key of the group of those who wish a schedule; none for no such group."""
+        ...
+
+    async def list(
+        self,
+        *,
+        tenant_id: str,
+        feature_type: str,
+        with_empty: bool,
+        page_size: int,
+        after: tuple[str, int] | None,
+    ) -> tuple[list[PreferenceGroup], tuple[str, int] | None]:
+        """Returns a page by feature and key, and where the next one starts.
+
+        Args:
+            feature_type: Empty means every feature.
+            with_empty: Also those that have no members any more.
+        """
+        ...
