@@ -24,6 +24,7 @@ from batchwork_server.application.group_filling import GroupFilling
 from batchwork_server.application.group_firing import GroupFiring
 from batchwork_server.application.group_pages import GroupPages
 from batchwork_server.application.group_schedules import GroupSchedules
+from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.once import Once
@@ -86,6 +87,7 @@ class Application:
     uploads: Uploads
     results: Results
     jobs: Jobs
+    job_imports: JobImports
     upcoming: UpcomingRuns
     occurrences: Occurrences
     backfills: Backfills
@@ -176,12 +178,12 @@ def _templates(settings: Settings, processors: ProcessorRegistry) -> FileTemplat
     return FileTemplates.load(settings.templates_dir, processors)
 
 
-def _job_file(settings: Settings, jobs: Jobs) -> JobFile | None:
+def _job_file(settings: Settings, imports: JobImports) -> JobFile | None:
     if settings.jobs_file is None:
         return None
     return JobFile(
         settings.jobs_file,
-        jobs=jobs,
+        imports=imports,
         tenant_id=settings.jobs_tenant,
         interval=settings.jobs_poll_interval,
     )
@@ -284,6 +286,16 @@ def _put_together(
         wakeups=wakeups,
         zone=settings.time_zone,
     )
+    job_imports = JobImports(
+        store=store,
+        categories=store.categories,
+        users=store.users,
+        templates=templates,
+        clock=clock,
+        wakeups=wakeups,
+        zone=settings.time_zone,
+    )
+    job_file = _job_file(settings, job_imports)
     batches = Batches(
         store=store,
         planning=planning,
@@ -294,7 +306,6 @@ def _put_together(
         draft_timeout=settings.draft_timeout,
         processing=settings.processing,
     )
-    job_file = _job_file(settings, jobs)
     firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
     preference_views = PreferenceViews(store=store, clock=clock, zone=settings.time_zone)
     groups = _groups(
@@ -319,6 +330,7 @@ def _put_together(
         ),
         results=Results(store=store, clock=clock, wakeups=wakeups),
         jobs=jobs,
+        job_imports=job_imports,
         upcoming=UpcomingRuns(jobs=jobs, clock=clock, zone=settings.time_zone),
         occurrences=Occurrences(store=store),
         backfills=Backfills(store=store, clock=clock, wakeups=wakeups, zone=settings.time_zone),
@@ -458,6 +470,7 @@ async def serving(
             uploads=app.uploads,
             results=app.results,
             jobs=app.jobs,
+            job_imports=app.job_imports,
             upcoming=app.upcoming,
             occurrences=app.occurrences,
             backfills=app.backfills,

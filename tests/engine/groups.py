@@ -14,6 +14,7 @@ from batchwork_server.application.group_filling import GroupFilling
 from batchwork_server.application.group_firing import GroupFiring
 from batchwork_server.application.group_pages import GroupPages
 from batchwork_server.application.group_schedules import GroupSchedules
+from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.preferences import Preferences
@@ -73,6 +74,15 @@ class GroupServer:
             wakeups=wakeups,
             zone=zone,
         )
+        self.imports = JobImports(
+            store=self.store,
+            categories=self.categories,
+            users=self.store.users,
+            templates=templates,
+            clock=clock,
+            wakeups=wakeups,
+            zone=zone,
+        )
         self.preferences = Preferences(
             store=self.store, clock=clock, changed=lambda _tenant_id: None
         )
@@ -106,7 +116,7 @@ class GroupServer:
             "overlap": "allow",
         } | fields
         text = json.dumps({"batch_processing_jobs": [job]})
-        await self.jobs.import_jobs(text, tenant_id=TENANT)
+        await self.imports.import_jobs(text, tenant_id=TENANT)
 
     async def add_users(self, *user_ids: str, active: bool = True) -> None:
         async with self.store.transaction() as tx:

@@ -15,6 +15,7 @@ from batchwork_server import failpoints
 from batchwork_server.application import firing as module
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.firing import Firing
+from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.validation import Validation
@@ -77,6 +78,15 @@ class Server:
             wakeups=wakeups,
             zone="UTC",
         )
+        self.imports = JobImports(
+            store=self.store,
+            categories=self.categories,
+            users=users,
+            templates=templates,
+            clock=clock,
+            wakeups=wakeups,
+            zone="UTC",
+        )
         self.firing = Firing(store=self.store, batches=self.batches, clock=clock, zone="UTC")
         self.scheduler = BatchScheduler(self.firing, clock=clock, wakeups=wakeups)
 
@@ -90,7 +100,7 @@ class Server:
             "schedule": HOURLY,
         } | fields
         text = json.dumps({"batch_processing_jobs": [job]})
-        await self.jobs.import_jobs(text, tenant_id=TENANT)
+        await self.imports.import_jobs(text, tenant_id=TENANT)
 
     async def run_at(self, moment: datetime) -> None:
         """Lets the scheduler look once, at that moment."""

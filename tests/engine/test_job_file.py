@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.job import MAX_FILE_BYTES
@@ -59,7 +60,16 @@ class Server:
             wakeups=Wakeups(),
             zone="UTC",
         )
-        self.job_file = JobFile(path, jobs=self.jobs, tenant_id=TENANT, interval=INTERVAL)
+        self.imports = JobImports(
+            store=self.store,
+            categories=self.categories,
+            users=FakeUsers(),
+            templates=FakeTemplates(make_template(template_id="tpl_posts")),
+            clock=clock,
+            wakeups=Wakeups(),
+            zone="UTC",
+        )
+        self.job_file = JobFile(path, imports=self.imports, tenant_id=TENANT, interval=INTERVAL)
 
     def write(self, *jobs: dict[str, Any]) -> None:
         self.path.write_text(file_of(*jobs))
@@ -130,7 +140,7 @@ async def test_a_change_of_the_file_changes_the_jobs(server: Server, told: Lines
 
 
 async def test_jobs_of_other_sources_stay(server: Server):
-    await server.jobs.import_jobs(file_of(make_job("job_mine")), tenant_id=TENANT, source="mine")
+    await server.imports.import_jobs(file_of(make_job("job_mine")), tenant_id=TENANT, source="mine")
     server.write(make_job("job_1"))
     await server.look()
 
@@ -368,7 +378,7 @@ async def test_the_file_wins_over_what_was_changed_by_hand(
 ):
     server.write(make_job("job_1", name="File"))
     await server.look()
-    await server.jobs.import_jobs(file_of(make_job("job_1", name="Hand")), tenant_id=TENANT)
+    await server.imports.import_jobs(file_of(make_job("job_1", name="Hand")), tenant_id=TENANT)
     await server.look()
     untouched = (await server.jobs.get_job("job_1", tenant_id=TENANT)).definition.display_name
 

@@ -93,7 +93,9 @@ async def test_what_waits_is_skipped_when_its_job_is_deleted(queued: Server, how
     if how == "DeleteJob":
         await queued.jobs.delete_job(JOB, tenant_id=TENANT)
     else:
-        await queued.jobs.import_jobs('{"batch_processing_jobs": []}', tenant_id=TENANT, prune=True)
+        await queued.imports.import_jobs(
+            '{"batch_processing_jobs": []}', tenant_id=TENANT, prune=True
+        )
 
     await queued.put(overlap="queue_one")
     await queued.end_runs()

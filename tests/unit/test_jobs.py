@@ -8,13 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from batchwork_server.application.jobs import (
+from batchwork_server.application.job_imports import (
     ImportedJobs,
     JobChange,
     JobChangeKind,
-    JobReading,
-    Jobs,
+    JobImports,
 )
+from batchwork_server.application.jobs import JobReading, Jobs
 from batchwork_server.application.notices import MAX_NOTICES
 from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.job import parse_job
@@ -99,15 +99,37 @@ def jobs(
     )
 
 
-async def imported(jobs: Jobs, *documents: dict[str, Any], **options: Any) -> ImportedJobs:
-    return await jobs.import_jobs(make_file(*documents), **{"tenant_id": TENANT} | options)
+@pytest.fixture
+def imports(
+    store: SqlStore,
+    categories: FakeCategories,
+    users: FakeUsers,
+    templates: FakeTemplates,
+    clock: FakeClock,
+    wakeups: Wakeups,
+) -> JobImports:
+    return JobImports(
+        store=store,
+        categories=categories,
+        users=users,
+        templates=templates,
+        clock=clock,
+        wakeups=wakeups,
+        zone="UTC",
+    )
+
+
+async def imported(imports: JobImports, *documents: dict[str, Any], **options: Any) -> ImportedJobs:
+    return await imports.import_jobs(make_file(*documents), **{"tenant_id": TENANT} | options)
 
 
 # Importing.
 
 
-async def test_a_new_job_is_created_with_its_first_revision(jobs: Jobs) -> None:
-    answer = await imported(jobs, make_job(), source="nightly")
+async def test_a_new_job_is_created_with_its_first_revision(
+    jobs: Jobs, imports: JobImports
+) -> None:
+    answer = await imported(imports, make_job(), source="nightly")
 
     assert answer == ImportedJobs(
         changes=(JobChange(job_id="job_posts", kind=JobChangeKind.CREATED, revision=1),),
@@ -118,22 +140,26 @@ async def test_a_new_job_is_created_with_its_first_revision(jobs: Jobs) -> None:
     assert (stored.create_time, stored.update_time) == (START, START)
 
 
-async def test_the_same_file_again_changes_nothing(jobs: Jobs, clock: FakeClock) -> None:
-    await imported(jobs)
+async def test_the_same_file_again_changes_nothing(
+    jobs: Jobs, imports: JobImports, clock: FakeClock
+) -> None:
+    await imported(imports)
     clock.advance(timedelta(hours=1))
 
-    answer = await imported(jobs)
+    answer = await imported(imports)
 
     [change] = answer.changes
     assert (change.kind, change.revision) == (JobChangeKind.UNCHANGED, 1)
     assert (await jobs.get_job("job_posts", tenant_id=TENANT)).update_time == START
 
 
-async def test_a_job_that_differs_gets_a_new_revision(jobs: Jobs, clock: FakeClock) -> None:
-    await imported(jobs)
+async def test_a_job_that_differs_gets_a_new_revision(
+    jobs: Jobs, imports: JobImports, clock: FakeClock
+) -> None:
+    await imported(imports)
     clock.advance(timedelta(hours=1))
 
-    answer = await imported(jobs, make_job(name="More posts", limit=5))
+    answer = await imported(imports, make_job(name="More posts", limit=5))
 
     assert answer.changes == (
         JobChange(
@@ -148,24 +174,26 @@ async def test_a_job_that_differs_gets_a_new_revision(jobs: Jobs, clock: FakeClo
     assert (stored.create_time, stored.update_time) == (START, START + timedelta(hours=1))
 
 
-async def test_the_changes_are_told_in_the_order_of_the_file(jobs: Jobs) -> None:
-    answer = await imported(jobs, make_job(id="job_zz"), make_job(id="job_aa"))
+async def test_the_changes_are_told_in_the_order_of_the_file(imports: JobImports) -> None:
+    answer = await imported(imports, make_job(id="job_zz"), make_job(id="job_aa"))
 
     assert [change.job_id for change in answer.changes] == ["job_zz", "job_aa"]
 
 
-async def test_a_file_with_one_wrong_job_stores_none(jobs: Jobs) -> None:
+async def test_a_file_with_one_wrong_job_stores_none(jobs: Jobs, imports: JobImports) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        await imported(jobs, make_job(), make_job(id="job_wrong", limit=0))
+        await imported(imports, make_job(), make_job(id="job_wrong", limit=0))
 
     assert [v.path for v in refused.value.violations] == ["$.batch_processing_jobs[1].limit"]
     with pytest.raises(NotFound):
         await jobs.get_job("job_posts", tenant_id=TENANT)
 
 
-async def test_an_unknown_template_is_refused_and_those_that_exist_are_named(jobs: Jobs) -> None:
+async def test_an_unknown_template_is_refused_and_those_that_exist_are_named(
+    imports: JobImports,
+) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        await imported(jobs, make_job(template_id="tpl_nothing"))
+        await imported(imports, make_job(template_id="tpl_nothing"))
 
     [violation] = refused.value.violations
     assert violation.reason == refused.value.reason == "UNKNOWN_TEMPLATE"
@@ -173,18 +201,20 @@ async def test_an_unknown_template_is_refused_and_those_that_exist_are_named(job
     assert "tpl_posts" in violation.message
 
 
-async def test_an_unknown_operation_is_refused(jobs: Jobs) -> None:
+async def test_an_unknown_operation_is_refused(imports: JobImports) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        await imported(jobs, make_job(operation="annotate", template_id=None))
+        await imported(imports, make_job(operation="annotate", template_id=None))
 
     [violation] = refused.value.violations
     assert (violation.reason, violation.path) == ("UNKNOWN_OPERATION", f"{FIRST}.operation")
 
 
-async def test_what_the_file_and_what_the_world_find_wrong_is_told_at_once(jobs: Jobs) -> None:
+async def test_what_the_file_and_what_the_world_find_wrong_is_told_at_once(
+    imports: JobImports,
+) -> None:
     with pytest.raises(InvalidArgument) as refused:
         await imported(
-            jobs,
+            imports,
             make_job(limit=0),
             make_job(id="job_more", template_id="tpl_nothing"),
             source="no source",
@@ -201,25 +231,29 @@ async def test_what_the_file_and_what_the_world_find_wrong_is_told_at_once(jobs:
     "named", [{"operation": "render"}, {"feature_type": "instagram_posts"}], ids=str
 )
 async def test_a_default_template_does_for_one_that_is_not_named(
-    jobs: Jobs, named: dict[str, str]
+    imports: JobImports, named: dict[str, str]
 ) -> None:
-    answer = await imported(jobs, make_job(template_id=None, **named))
+    answer = await imported(imports, make_job(template_id=None, **named))
 
     assert answer.changes[0].kind is JobChangeKind.CREATED
 
 
-async def test_a_feature_without_a_default_template_needs_one_that_is_named(jobs: Jobs) -> None:
+async def test_a_feature_without_a_default_template_needs_one_that_is_named(
+    imports: JobImports,
+) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        await imported(jobs, make_job(template_id=None, feature_type="etsy_analysis"))
+        await imported(imports, make_job(template_id=None, feature_type="etsy_analysis"))
 
     [violation] = refused.value.violations
     assert (violation.reason, violation.path) == ("FIELD_VIOLATION", f"{FIRST}.template_id")
 
 
-async def test_a_trial_tells_what_would_change_and_stores_nothing(jobs: Jobs) -> None:
-    await imported(jobs)
+async def test_a_trial_tells_what_would_change_and_stores_nothing(
+    jobs: Jobs, imports: JobImports
+) -> None:
+    await imported(imports)
 
-    answer = await imported(jobs, make_job(limit=5), make_job(id="job_more"), validate_only=True)
+    answer = await imported(imports, make_job(limit=5), make_job(id="job_more"), validate_only=True)
 
     assert [change.kind for change in answer.changes] == [
         JobChangeKind.UPDATED,
@@ -229,10 +263,10 @@ async def test_a_trial_tells_what_would_change_and_stores_nothing(jobs: Jobs) ->
     assert [(job.definition.job_id, job.revision) for job in page] == [("job_posts", 1)]
 
 
-async def test_tenants_do_not_touch_each_other(jobs: Jobs) -> None:
-    await imported(jobs)
+async def test_tenants_do_not_touch_each_other(jobs: Jobs, imports: JobImports) -> None:
+    await imported(imports)
 
-    answer = await imported(jobs, make_job(limit=5), tenant_id="other")
+    answer = await imported(imports, make_job(limit=5), tenant_id="other")
 
     assert answer.changes[0].kind is JobChangeKind.CREATED
     assert (await jobs.get_job("job_posts", tenant_id=TENANT)).definition.limit == 1000
@@ -242,36 +276,38 @@ async def test_tenants_do_not_touch_each_other(jobs: Jobs) -> None:
 
 
 async def test_the_same_request_gets_the_first_answer_whatever_has_changed(
-    jobs: Jobs, users: FakeUsers
+    jobs: Jobs, imports: JobImports, users: FakeUsers
 ) -> None:
     request = Idempotency(request_id="request-1", request_hash="a")
     document = make_job(filters={"min_folowers": 1})
-    first = await imported(jobs, document, idempotency=request)
-    await imported(jobs, make_job(limit=5))
+    first = await imported(imports, document, idempotency=request)
+    await imported(imports, make_job(limit=5))
     users.away = True
 
-    again = await imported(jobs, document, idempotency=request)
+    again = await imported(imports, document, idempotency=request)
 
     assert again == first
     assert (await jobs.get_job("job_posts", tenant_id=TENANT)).definition.limit == 5
 
 
-async def test_a_request_id_with_other_content_is_refused(jobs: Jobs) -> None:
-    await imported(jobs, idempotency=Idempotency(request_id="request-1", request_hash="a"))
+async def test_a_request_id_with_other_content_is_refused(imports: JobImports) -> None:
+    await imported(imports, idempotency=Idempotency(request_id="request-1", request_hash="a"))
 
     with pytest.raises(RequestIdReused):
-        await imported(jobs, idempotency=Idempotency(request_id="request-1", request_hash="b"))
+        await imported(imports, idempotency=Idempotency(request_id="request-1", request_hash="b"))
 
 
-async def test_a_refused_file_does_not_use_up_its_request_id(jobs: Jobs) -> None:
+async def test_a_refused_file_does_not_use_up_its_request_id(imports: JobImports) -> None:
     with pytest.raises(InvalidArgument):
         await imported(
-            jobs,
+            imports,
             make_job(limit=0),
             idempotency=Idempotency(request_id="request-1", request_hash="a"),
         )
 
-    answer = await imported(jobs, idempotency=Idempotency(request_id="request-1", request_hash="b"))
+    answer = await imported(
+        imports, idempotency=Idempotency(request_id="request-1", request_hash="b")
+    )
 
     assert answer.changes[0].kind is JobChangeKind.CREATED
 
@@ -325,7 +361,7 @@ async def test_a_refused_file_does_not_use_up_its_request_id(jobs: Jobs) -> None
     ],
 )
 async def test_what_may_not_be_meant_is_noticed_and_accepted(
-    jobs: Jobs,
+    imports: JobImports,
     categories: FakeCategories,
     changes: dict[str, Any],
     reason: str,
@@ -334,7 +370,7 @@ async def test_what_may_not_be_meant_is_noticed_and_accepted(
 ) -> None:
     categories.add("users2", make_loaded_item("user_1"))
 
-    answer = await imported(jobs, make_job(**changes))
+    answer = await imported(imports, make_job(**changes))
 
     [notice] = answer.notices
     assert (notice.reason, notice.path) == (reason, path)
@@ -342,30 +378,30 @@ async def test_what_may_not_be_meant_is_noticed_and_accepted(
     assert answer.changes[0].kind is JobChangeKind.CREATED
 
 
-async def test_filters_that_match_a_field_or_need_none_are_not_noticed(jobs: Jobs) -> None:
+async def test_filters_that_match_a_field_or_need_none_are_not_noticed(imports: JobImports) -> None:
     filters = {"min_followers": 1, "has_bio": True, "max_items": 5, "created_after": "2023-01-01"}
 
-    answer = await imported(jobs, make_job(filters=filters))
+    answer = await imported(imports, make_job(filters=filters))
 
     assert answer.notices == ()
 
 
-async def test_beyond_a_thousand_notices_are_only_counted(jobs: Jobs) -> None:
+async def test_beyond_a_thousand_notices_are_only_counted(imports: JobImports) -> None:
     strangers = [f"stranger_{number}" for number in range(MAX_NOTICES + 5)]
 
-    answer = await imported(jobs, make_job(distribution={"users": strangers}))
+    answer = await imported(imports, make_job(distribution={"users": strangers}))
 
     assert len(answer.notices) == MAX_NOTICES + 1
     assert "5 more" in answer.notices[-1].message
 
 
 async def test_a_source_that_is_away_stops_the_import(
-    jobs: Jobs, categories: FakeCategories
+    jobs: Jobs, imports: JobImports, categories: FakeCategories
 ) -> None:
     categories.away = True
 
     with pytest.raises(Unavailable):
-        await imported(jobs)
+        await imported(imports)
 
     with pytest.raises(NotFound):
         await jobs.get_job("job_posts", tenant_id=TENANT)
@@ -378,29 +414,35 @@ def reading(**changes: Any) -> JobReading:
     return lambda _stored: parse_job(make_job(schedule={"frequency": "hourly"}, **changes))
 
 
-CHANGES: dict[str, Callable[[Jobs], Awaitable[object]]] = {
-    "importing": lambda jobs: imported(jobs, make_job(schedule={"frequency": "hourly"})),
-    "creating": lambda jobs: jobs.create_job(reading(id="job_more"), tenant_id=TENANT),
-    "updating": lambda jobs: jobs.update_job("job_posts", reading(), tenant_id=TENANT),
-    "resuming": lambda jobs: jobs.resume_job("job_posts", tenant_id=TENANT),
+Change = Callable[[Jobs, JobImports], Awaitable[object]]
+
+CHANGES: dict[str, Change] = {
+    "importing": lambda _jobs, imports: imported(
+        imports, make_job(schedule={"frequency": "hourly"})
+    ),
+    "creating": lambda jobs, _imports: jobs.create_job(reading(id="job_more"), tenant_id=TENANT),
+    "updating": lambda jobs, _imports: jobs.update_job("job_posts", reading(), tenant_id=TENANT),
+    "resuming": lambda jobs, _imports: jobs.resume_job("job_posts", tenant_id=TENANT),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 async def test_a_job_that_may_be_due_earlier_wakes_the_scheduler(
-    jobs: Jobs, wakeups: Wakeups, change: Callable[[Jobs], Awaitable[object]]
+    jobs: Jobs, imports: JobImports, wakeups: Wakeups, change: Change
 ) -> None:
-    await imported(jobs)
+    await imported(imports)
     await jobs.pause_job("job_posts", tenant_id=TENANT)
     wakeups.schedules.clear()
 
-    await change(jobs)
+    await change(jobs, imports)
 
     assert wakeups.schedules.is_set()
 
 
-async def test_a_change_that_is_only_looked_at_wakes_nobody(jobs: Jobs, wakeups: Wakeups) -> None:
-    await imported(jobs, validate_only=True)
+async def test_a_change_that_is_only_looked_at_wakes_nobody(
+    jobs: Jobs, imports: JobImports, wakeups: Wakeups
+) -> None:
+    await imported(imports, validate_only=True)
     await jobs.create_job(reading(), tenant_id=TENANT, validate_only=True)
 
     assert not wakeups.schedules.is_set()
@@ -409,11 +451,11 @@ async def test_a_change_that_is_only_looked_at_wakes_nobody(jobs: Jobs, wakeups:
 # Exporting and reading.
 
 
-async def test_an_export_imports_as_no_change(jobs: Jobs) -> None:
-    await imported(jobs, make_job(), make_job(id="job_more", filters={"min_followers": 1}))
+async def test_an_export_imports_as_no_change(imports: JobImports) -> None:
+    await imported(imports, make_job(), make_job(id="job_more", filters={"min_followers": 1}))
 
-    text = await jobs.export_jobs(tenant_id=TENANT)
-    answer = await jobs.import_jobs(text, tenant_id=TENANT)
+    text = await imports.export_jobs(tenant_id=TENANT)
+    answer = await imports.import_jobs(text, tenant_id=TENANT)
 
     assert [(change.job_id, change.kind) for change in answer.changes] == [
         ("job_more", JobChangeKind.UNCHANGED),
@@ -421,10 +463,12 @@ async def test_an_export_imports_as_no_change(jobs: Jobs) -> None:
     ]
 
 
-async def test_named_jobs_are_exported_in_the_order_of_their_names_each_once(jobs: Jobs) -> None:
-    await imported(jobs, make_job(), make_job(id="job_more"), make_job(id="job_other"))
+async def test_named_jobs_are_exported_in_the_order_of_their_names_each_once(
+    imports: JobImports,
+) -> None:
+    await imported(imports, make_job(), make_job(id="job_more"), make_job(id="job_other"))
 
-    text = await jobs.export_jobs(["job_posts", "job_more", "job_posts"], tenant_id=TENANT)
+    text = await imports.export_jobs(["job_posts", "job_more", "job_posts"], tenant_id=TENANT)
 
     assert [job["id"] for job in json.loads(text)["batch_processing_jobs"]] == [
         "job_posts",
@@ -432,19 +476,19 @@ async def test_named_jobs_are_exported_in_the_order_of_their_names_each_once(job
     ]
 
 
-async def test_exporting_a_job_that_is_not_there_names_it(jobs: Jobs) -> None:
-    await imported(jobs)
+async def test_exporting_a_job_that_is_not_there_names_it(imports: JobImports) -> None:
+    await imported(imports)
 
     with pytest.raises(NotFound) as missing:
-        await jobs.export_jobs(["job_posts", "job_lost"], tenant_id=TENANT)
+        await imports.export_jobs(["job_posts", "job_lost"], tenant_id=TENANT)
 
     assert missing.value.resource_id == "job_lost"
 
 
-async def test_the_jobs_of_another_tenant_are_not_there(jobs: Jobs) -> None:
-    await imported(jobs, tenant_id="other")
+async def test_the_jobs_of_another_tenant_are_not_there(jobs: Jobs, imports: JobImports) -> None:
+    await imported(imports, tenant_id="other")
 
     with pytest.raises(NotFound):
         await jobs.get_job("job_posts", tenant_id=TENANT)
     with pytest.raises(NotFound):
-        await jobs.export_jobs(["job_posts"], tenant_id=TENANT)
+        await imports.export_jobs(["job_posts"], tenant_id=TENANT)

@@ -139,3 +139,13 @@ def _capped(notices: Sequence[Notice]) -> tuple[Notice, ...]:
         return tuple(notices)
     message = f"There are {len(notices) - MAX_NOTICES} more notices about this file."
     return (*notices[:MAX_NOTICES], Notice(reason=MORE_NOTICES, path="$", message=message))
+
+
+def notices_to(notices: Sequence[Notice]) -> list[list[str]]:
+    """Returns notices as an answer that is kept holds them."""
+    return [[notice.reason, notice.path, notice.message] for notice in notices]
+
+
+def notices_from(rows: Sequence[Sequence[str]]) -> tuple[Notice, ...]:
+    """Returns the notices of an answer that was kept."""
+    return tuple(Notice(reason=r, path=p, message=m) for r, p, m in rows)

@@ -57,6 +57,7 @@ class JobFile:
 
     Args:
         path: The file.
+        imports: What it is given to.
         tenant_id: Whose jobs it holds.
         interval: How long after a look the next one comes.
 
@@ -66,10 +67,12 @@ class JobFile:
         looked: Set after the first look, whatever it found.
     """
 
-    def __init__(self, path: Path, *, jobs: Imports, tenant_id: str, interval: timedelta) -> None:
+    def __init__(
+        self, path: Path, *, imports: Imports, tenant_id: str, interval: timedelta
+    ) -> None:
         self._path = path
         self._file = WatchedFile(path, max_bytes=MAX_FILE_BYTES)
-        self._jobs = jobs
+        self._imports = imports
         self._tenant_id = tenant_id
         self.interval = interval
         self.is_well = False
@@ -93,7 +96,7 @@ class JobFile:
         try:
             if found.problem is not None:
                 raise InvalidArgument([found.problem])
-            imported = await self._jobs.import_jobs(
+            imported = await self._imports.import_jobs(
                 found.text, tenant_id=self._tenant_id, source=JOB_FILE, prune=True
             )
         except InvalidArgument as error:

@@ -16,13 +16,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
-from batchwork_server.application.jobs import (
-    ImportedJobs,
-    JobChange,
-    JobChangeKind,
-    JobReading,
-    etag_of,
-)
+from batchwork_server.application.job_imports import ImportedJobs, JobChange, JobChangeKind
+from batchwork_server.application.jobs import JobReading, etag_of
 from batchwork_server.domain.batch import Notice
 from batchwork_server.domain.failure import FailureAction
 from batchwork_server.domain.job import (

@@ -9,6 +9,7 @@ from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 
 from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batches import Batches
+from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.upcoming import UpcomingRuns
@@ -53,12 +54,14 @@ class JobServicer(JobServiceServicer):
     def __init__(
         self,
         jobs: Jobs,
+        imports: JobImports,
         batches: Batches,
         upcoming: UpcomingRuns,
         occurrences: Occurrences,
         backfills: Backfills,
     ) -> None:
         self._jobs = jobs
+        self._imports = imports
         self._batches = batches
         self._upcoming = upcoming
         self._occurrences = occurrences
@@ -71,7 +74,7 @@ class JobServicer(JobServiceServicer):
         source = checks.source("source", request.source)
         idempotency = idempotency_from(request, checks=checks)
         checks.done()
-        imported = await self._jobs.import_jobs(
+        imported = await self._imports.import_jobs(
             request.jobs_json,
             tenant_id=caller_of().tenant_id,
             idempotency=idempotency,
@@ -88,7 +91,7 @@ class JobServicer(JobServiceServicer):
         job_ids = checks.ids("job_ids", request.job_ids, most=MAX_EXPORTED_IDS)
         tenant_id = checks.tenant(caller_of(), request.tenant_id)
         checks.done()
-        text = await self._jobs.export_jobs(job_ids, tenant_id=tenant_id)
+        text = await self._imports.export_jobs(job_ids, tenant_id=tenant_id)
         return messages.ExportJobsResponse(jobs_json=text)
 
     async def CreateJob(

@@ -24,6 +24,7 @@ from batchwork_server.application.compatible_categories import CompatibleCategor
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.explaining import Explaining
 from batchwork_server.application.forecast import Forecast
+from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.preference_changes import PreferenceChanges
@@ -81,6 +82,7 @@ class RpcServer:
         uploads: Behind the calls of BatchService that fill drafts.
         results: Behind the stream of results of BatchService.
         jobs: Behind JobService.
+        job_imports: Behind the imports and exports of JobService.
         upcoming: Behind the list of upcoming runs of JobService.
         occurrences: Behind the list of occurrences of JobService.
         backfills: Behind the backfills of JobService.
@@ -112,6 +114,7 @@ class RpcServer:
         uploads: Uploads,
         results: Results,
         jobs: Jobs,
+        job_imports: JobImports,
         upcoming: UpcomingRuns,
         occurrences: Occurrences,
         backfills: Backfills,
@@ -160,7 +163,7 @@ class RpcServer:
             guarded,
         )
         add_JobServiceServicer_to_server(
-            JobServicer(jobs, batches, upcoming, occurrences, backfills), guarded
+            JobServicer(jobs, job_imports, batches, upcoming, occurrences, backfills), guarded
         )
         add_PreferenceServiceServicer_to_server(
             PreferenceServicer(
