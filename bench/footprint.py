@@ -25,7 +25,7 @@ LIBRARIES = (
     "aiosqlite",
     "asyncpg",
     "alembic.command",
-    "pydantic",
+    "marshmallow",
     "jinja2.sandbox",
     "yaml",
     "structlog",

@@ -30,7 +30,7 @@ from batchwork_server.bootstrap import serving
 from batchwork_server.config import Settings
 from batchwork_server.errors import BatchworkError as ServerError
 from batchwork_server.logs import configure_logs
-from pydantic import SecretStr
+from batchwork_server.setting_kinds import Secret
 
 from examples.jumping_clock import JumpingClock
 from examples.preference_ledger import (
@@ -196,7 +196,7 @@ def _write_for_each(cities: Sequence[str], file: str) -> list[list[str]]:
 async def server(clock: JumpingClock) -> AsyncIterator[str]:
     """Runs a server by this clock for as long as the block does, and yields its address."""
     settings = Settings(
-        database_url=SecretStr(f"sqlite:///{DATABASE.absolute()}"),
+        database_url=Secret(f"sqlite:///{DATABASE.absolute()}"),
         listen="127.0.0.1:0",
         templates_dir=EXAMPLE / "templates",
         max_concurrent_items=20,

@@ -52,7 +52,9 @@ ALLOWED: dict[str, set[str]] = {
         *RPC_LIBRARIES,
     },
     "database_url": set(),
-    "config": {"database_url", "domain", "errors", "pydantic"},
+    "setting_kinds": {"domain", "marshmallow"},
+    "setting_contradictions": {"config", "setting_kinds"},
+    "config": {"database_url", "domain", "errors", "setting_kinds", "setting_contradictions"},
 }
 """What a package of the server may import besides itself and the standard library.
 

@@ -15,7 +15,7 @@ import typer.main
 from batchwork_client.cli.app import app as client_app
 from batchwork_server.bootstrap import serving
 from batchwork_server.config import Settings
-from pydantic import SecretStr
+from batchwork_server.setting_kinds import Secret, variables_of
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -92,9 +92,10 @@ def test_every_make_target_exists(document: Path):
 
 def variables_of_the_server() -> dict[str, str]:
     """Returns each setting's variable with its default, as an environment would spell it."""
+    settings = Settings()
     return {
-        str(field.validation_alias): spelled(field.default)
-        for field in Settings.model_fields.values()
+        variable: spelled(getattr(settings, field))
+        for field, variable in variables_of(Settings).items()
     }
 
 
@@ -106,8 +107,8 @@ def spelled(default: object) -> str:
             return str(default).lower()
         case timedelta():
             return f"{default.total_seconds():g}"
-        case SecretStr():
-            return default.get_secret_value()
+        case Secret():
+            return default.reveal()
     return str(default)
 
 
@@ -234,7 +235,7 @@ def client_in_the_readme() -> tuple[str, str]:
 async def test_the_readmes_client_prints_what_is_said(sqlite_url: str):
     code, said = client_in_the_readme()
     settings = Settings(
-        database_url=SecretStr(sqlite_url),
+        database_url=Secret(sqlite_url),
         listen="127.0.0.1:0",
         templates_dir=ROOT / "examples" / "templates",
     )

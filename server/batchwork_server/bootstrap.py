@@ -150,7 +150,7 @@ async def application(
     children = _children(settings, load_processors)
     templates = _templates(settings, processors)
     database = await open_database(
-        settings.database.get_secret_value(),
+        settings.database.reveal(),
         synchronous=settings.sqlite_synchronous,
         disk_limits=DiskLimits(min_free_bytes=settings.min_free_bytes, ballast_bytes=BALLAST_BYTES),
         silent_after=settings.lease,
@@ -198,7 +198,7 @@ def _config_database(settings: Settings, clock: Clock) -> HttpConfigDatabase | N
     key = settings.config_service_api_key
     return HttpConfigDatabase(
         url=settings.config_service_url,
-        api_key=key.get_secret_value() if key is not None else "",
+        api_key=key.reveal() if key is not None else "",
         config_key=settings.config_preferences_key,
         timeout=settings.config_service_timeout,
         cache_ttl=settings.config_cache_ttl,

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
-
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-)
+from typing import Literal
 
 from batchwork_server.database_url import postgresql_url
 from batchwork_server.domain.batch import HANDICAPS, BatchOptions, Priority
-from batchwork_server.domain.caller import ALL_TENANTS, LONGEST_TENANT_ID
-from batchwork_server.domain.durations import parse_duration
 from batchwork_server.domain.job import LONGEST_BATCH_TIMEOUT, SHORTEST_BATCH_TIMEOUT
-from batchwork_server.domain.json_object import is_line
 from batchwork_server.domain.preference import LONGEST_NAME
 from batchwork_server.domain.retry import LARGEST_MULTIPLIER, LEAST_MULTIPLIER, RetryPolicy
-from batchwork_server.domain.schedule import is_time_zone
 from batchwork_server.errors import ConfigurationError
-
-
-def _seconds(value: object) -> object:
-    """Reads seconds and Go's notation; timedelta itself reads ISO 8601 durations."""
-    duration = parse_duration(value) if isinstance(value, str) else None
-    return value if duration is None else duration
-
-
-Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+from batchwork_server.setting_contradictions import contradictions
+from batchwork_server.setting_kinds import (
+    Address,
+    Duration,
+    FilePath,
+    HeaderText,
+    Line,
+    Number,
+    Secret,
+    SecretText,
+    Tenant,
+    Text,
+    TimeZone,
+    UnreadableSettings,
+    WebAddress,
+    Whole,
+    Word,
+    YesOrNo,
+    is_loopback,
+    read,
+    setting,
+)
 
 Mode = Literal["serve", "scheduler", "once", "health"]
 """What ``batchwork-server`` does when no command says it."""
@@ -48,253 +46,158 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 _MOST_PROCESSES = 64
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
     """How one server runs. Each field names its environment variable.
 
     Durations are seconds, as a number, or have units (``1h30m``), unless the name says otherwise.
     """
 
-    # By their names fields are filled in code only; see ``load_settings``.
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    database_url: SecretStr = Field(
-        default=SecretStr("sqlite:///batchwork.db"), validation_alias="BATCHWORK_DATABASE_URL"
+    database_url: Secret = setting(
+        "BATCHWORK_DATABASE_URL", SecretText(), Secret("sqlite:///batchwork.db")
     )
-    other_database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
-    db_host: str | None = Field(default=None, min_length=1, validation_alias="DB_HOST")
-    db_port: int | None = Field(default=None, ge=1, le=65535, validation_alias="DB_PORT")
-    db_user: str | None = Field(default=None, min_length=1, validation_alias="DB_USER")
-    db_password: SecretStr | None = Field(default=None, validation_alias="DB_PASSWORD")
-    db_name: str | None = Field(default=None, min_length=1, validation_alias="DB_NAME")
-    db_sslmode: SslMode | None = Field(default=None, validation_alias="DB_SSLMODE")
-    connect_timeout: Seconds = Field(
-        default=timedelta(seconds=30),
-        ge=timedelta(milliseconds=100),
-        le=timedelta(hours=1),
-        validation_alias="DB_CONNECT_TIMEOUT",
+    other_database_url: Secret | None = setting("DATABASE_URL", SecretText(), None)
+    db_host: str | None = setting("DB_HOST", Text(least=1), None)
+    db_port: int | None = setting("DB_PORT", Whole(1, 65535), None)
+    db_user: str | None = setting("DB_USER", Text(least=1), None)
+    db_password: Secret | None = setting("DB_PASSWORD", SecretText(), None)
+    db_name: str | None = setting("DB_NAME", Text(least=1), None)
+    db_sslmode: SslMode | None = setting("DB_SSLMODE", Word(SslMode), None)
+    connect_timeout: timedelta = setting(
+        "DB_CONNECT_TIMEOUT",
+        Duration(timedelta(milliseconds=100), timedelta(hours=1)),
+        timedelta(seconds=30),
     )
-    max_open_connections: int = Field(
-        default=20, ge=8, le=1000, validation_alias="DB_MAX_OPEN_CONNS"
+    max_open_connections: int = setting("DB_MAX_OPEN_CONNS", Whole(8, 1000), 20)
+    max_idle_connections: int = setting("DB_MAX_IDLE_CONNS", Whole(5, 1000), 12)
+    sqlite_synchronous: Literal["FULL", "NORMAL"] = setting(
+        "BATCHWORK_SQLITE_SYNCHRONOUS", Word(Literal["FULL", "NORMAL"]), "FULL"
     )
-    max_idle_connections: int = Field(
-        default=12, ge=5, le=1000, validation_alias="DB_MAX_IDLE_CONNS"
+    min_free_bytes: int = setting("BATCHWORK_MIN_FREE_BYTES", Whole(0), 64 * 1024 * 1024)
+    listen: str = setting("BATCHWORK_LISTEN", Address(), "127.0.0.1:50051")
+    tls_certificate_file: Path | None = setting("BATCHWORK_TLS_CERTIFICATE_FILE", FilePath(), None)
+    tls_key_file: Path | None = setting("BATCHWORK_TLS_KEY_FILE", FilePath(), None)
+    allow_clear_text: bool = setting("BATCHWORK_ALLOW_CLEAR_TEXT", YesOrNo(), False)
+    api_keys_file: Path | None = setting("BATCHWORK_API_KEYS_FILE", FilePath(), None)
+    allow_anonymous: bool = setting("BATCHWORK_ALLOW_ANONYMOUS", YesOrNo(), False)
+    reflection: bool = setting("BATCHWORK_REFLECTION", YesOrNo(), True)
+    max_message_bytes: int = setting(
+        "BATCHWORK_MAX_MESSAGE_BYTES", Whole(4 * 1024 * 1024, 256 * 1024 * 1024), 32 * 1024 * 1024
     )
-    sqlite_synchronous: Literal["FULL", "NORMAL"] = Field(
-        default="FULL", validation_alias="BATCHWORK_SQLITE_SYNCHRONOUS"
+    max_watchers: int = setting("BATCHWORK_MAX_WATCHERS", Whole(1, 1000000), 10000)
+    write_timeout: timedelta = setting(
+        "BATCHWORK_WRITE_TIMEOUT",
+        Duration(timedelta(seconds=1), timedelta(hours=1)),
+        timedelta(seconds=30),
     )
-    min_free_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=0, validation_alias="BATCHWORK_MIN_FREE_BYTES"
+    templates_dir: Path | None = setting("BATCHWORK_TEMPLATES_DIR", FilePath(), None)
+    jobs_file: Path | None = setting("BATCHWORK_JOBS_FILE", FilePath(), None)
+    jobs_tenant: str = setting("BATCHWORK_JOBS_TENANT", Tenant(), "default")
+    jobs_poll_interval: timedelta = setting(
+        "BATCHWORK_JOBS_POLL_INTERVAL",
+        Duration(timedelta(seconds=1), timedelta(hours=1)),
+        timedelta(seconds=5),
     )
-    listen: str = Field(default="127.0.0.1:50051", validation_alias="BATCHWORK_LISTEN")
-    tls_certificate_file: Path | None = Field(
-        default=None, validation_alias="BATCHWORK_TLS_CERTIFICATE_FILE"
+    mode: Mode | None = setting("BATCH_MODE", Word(Mode), None)
+    environment: Literal["development", "production"] = setting(
+        "ENVIRONMENT", Word(Literal["development", "production"]), "development"
     )
-    tls_key_file: Path | None = Field(default=None, validation_alias="BATCHWORK_TLS_KEY_FILE")
-    allow_clear_text: bool = Field(default=False, validation_alias="BATCHWORK_ALLOW_CLEAR_TEXT")
-    api_keys_file: Path | None = Field(default=None, validation_alias="BATCHWORK_API_KEYS_FILE")
-    allow_anonymous: bool = Field(default=False, validation_alias="BATCHWORK_ALLOW_ANONYMOUS")
-    reflection: bool = Field(default=True, validation_alias="BATCHWORK_REFLECTION")
-    max_message_bytes: int = Field(
-        default=32 * 1024 * 1024,
-        ge=4 * 1024 * 1024,
-        le=256 * 1024 * 1024,
-        validation_alias="BATCHWORK_MAX_MESSAGE_BYTES",
+    processing: bool = setting("ENABLE_BATCH_PROCESSING", YesOrNo(), True)
+    processing_timeout: timedelta | None = setting(
+        "BATCH_PROCESSING_TIMEOUT", Duration(SHORTEST_BATCH_TIMEOUT, LONGEST_BATCH_TIMEOUT), None
     )
-    max_watchers: int = Field(
-        default=10_000, ge=1, le=1_000_000, validation_alias="BATCHWORK_MAX_WATCHERS"
+    user_id_filter: str | None = setting("USER_ID_FILTER", Text(), None)
+    max_concurrent_items: int = setting("BATCH_MAX_CONCURRENT_ITEMS", Whole(1, 10000), 25)
+    process_workers: int | None = setting(
+        "BATCHWORK_PROCESS_WORKERS", Whole(1, _MOST_PROCESSES), None
     )
-    write_timeout: Seconds = Field(
-        default=timedelta(seconds=30),
-        ge=timedelta(seconds=1),
-        le=timedelta(hours=1),
-        validation_alias="BATCHWORK_WRITE_TIMEOUT",
+    chunk_size: int = setting("BATCH_DEFAULT_SIZE", Whole(1, 1000), 50)
+    batch_retry_limit: int | None = setting("BATCH_RETRY_LIMIT", Whole(0, 100), None)
+    batch_max_retries: int = setting("BATCH_MAX_RETRIES", Whole(0, 100), 3)
+    retry_initial_backoff: timedelta = setting(
+        "BATCHWORK_RETRY_INITIAL_BACKOFF",
+        Duration(timedelta(0), timedelta(hours=1)),
+        timedelta(seconds=1),
     )
-    templates_dir: Path | None = Field(default=None, validation_alias="BATCHWORK_TEMPLATES_DIR")
-    jobs_file: Path | None = Field(default=None, validation_alias="BATCHWORK_JOBS_FILE")
-    jobs_tenant: str = Field(default="default", validation_alias="BATCHWORK_JOBS_TENANT")
-    jobs_poll_interval: Seconds = Field(
-        default=timedelta(seconds=5),
-        ge=timedelta(seconds=1),
-        le=timedelta(hours=1),
-        validation_alias="BATCHWORK_JOBS_POLL_INTERVAL",
+    retry_max_backoff: timedelta = setting(
+        "BATCHWORK_RETRY_MAX_BACKOFF",
+        Duration(timedelta(0), timedelta(days=1)),
+        timedelta(minutes=5),
     )
-    mode: Mode | None = Field(default=None, validation_alias="BATCH_MODE")
-    environment: Literal["development", "production"] = Field(
-        default="development", validation_alias="ENVIRONMENT"
+    retry_multiplier: float = setting(
+        "BATCHWORK_RETRY_MULTIPLIER", Number(LEAST_MULTIPLIER, LARGEST_MULTIPLIER), 2
     )
-    processing: bool = Field(default=True, validation_alias="ENABLE_BATCH_PROCESSING")
-    processing_timeout: Seconds | None = Field(
-        default=None,
-        ge=SHORTEST_BATCH_TIMEOUT,
-        le=LONGEST_BATCH_TIMEOUT,
-        validation_alias="BATCH_PROCESSING_TIMEOUT",
+    handicap_high: timedelta = setting(
+        "BATCHWORK_HANDICAP_HIGH",
+        Duration(timedelta(0), timedelta(days=1)),
+        HANDICAPS[Priority.HIGH],
     )
-    user_id_filter: str | None = Field(default=None, validation_alias="USER_ID_FILTER")
-    max_concurrent_items: int = Field(
-        default=25, ge=1, le=10_000, validation_alias="BATCH_MAX_CONCURRENT_ITEMS"
+    handicap_medium: timedelta = setting(
+        "BATCHWORK_HANDICAP_MEDIUM",
+        Duration(timedelta(0), timedelta(days=1)),
+        HANDICAPS[Priority.MEDIUM],
     )
-    process_workers: int | None = Field(
-        default=None, ge=1, le=_MOST_PROCESSES, validation_alias="BATCHWORK_PROCESS_WORKERS"
+    handicap_low: timedelta = setting(
+        "BATCHWORK_HANDICAP_LOW", Duration(timedelta(0), timedelta(days=1)), HANDICAPS[Priority.LOW]
     )
-    chunk_size: int = Field(default=50, ge=1, le=1000, validation_alias="BATCH_DEFAULT_SIZE")
-    batch_retry_limit: int | None = Field(
-        default=None, ge=0, le=100, validation_alias="BATCH_RETRY_LIMIT"
+    item_timeout_ms: int = setting("BATCH_TIMEOUT_MS", Whole(1, 3600000), 30000)
+    lease: timedelta = setting(
+        "BATCHWORK_LEASE", Duration(timedelta(seconds=3), timedelta(hours=1)), timedelta(seconds=30)
     )
-    batch_max_retries: int = Field(default=3, ge=0, le=100, validation_alias="BATCH_MAX_RETRIES")
-    retry_initial_backoff: Seconds = Field(
-        default=timedelta(seconds=1),
-        ge=timedelta(0),
-        le=timedelta(hours=1),
-        validation_alias="BATCHWORK_RETRY_INITIAL_BACKOFF",
+    shutdown_grace: timedelta = setting(
+        "BATCHWORK_SHUTDOWN_GRACE",
+        Duration(timedelta(0), timedelta(hours=1)),
+        timedelta(seconds=30),
     )
-    retry_max_backoff: Seconds = Field(
-        default=timedelta(minutes=5),
-        ge=timedelta(0),
-        le=timedelta(days=1),
-        validation_alias="BATCHWORK_RETRY_MAX_BACKOFF",
+    draft_timeout: timedelta = setting(
+        "BATCHWORK_DRAFT_TIMEOUT",
+        Duration(timedelta(seconds=1), timedelta(days=30)),
+        timedelta(days=1),
     )
-    retry_multiplier: float = Field(
-        default=2,
-        ge=LEAST_MULTIPLIER,
-        le=LARGEST_MULTIPLIER,
-        validation_alias="BATCHWORK_RETRY_MULTIPLIER",
+    retention_days: int = setting("BATCH_RETENTION_DAYS", Whole(0, 36500), 30)
+    event_retention_days: int = setting("BATCHWORK_EVENT_RETENTION_DAYS", Whole(0, 36500), 7)
+    config_service_url: str | None = setting(
+        "CONFIG_SERVICE_URL", WebAddress(key="CONFIG_SERVICE_API_KEY"), None
     )
-    handicap_high: Seconds = Field(
-        default=HANDICAPS[Priority.HIGH],
-        ge=timedelta(0),
-        le=timedelta(days=1),
-        validation_alias="BATCHWORK_HANDICAP_HIGH",
+    config_service_api_key: Secret | None = setting("CONFIG_SERVICE_API_KEY", HeaderText(), None)
+    config_service_timeout: timedelta = setting(
+        "CONFIG_SERVICE_TIMEOUT",
+        Duration(timedelta(seconds=1), timedelta(minutes=10)),
+        timedelta(seconds=30),
     )
-    handicap_medium: Seconds = Field(
-        default=HANDICAPS[Priority.MEDIUM],
-        ge=timedelta(0),
-        le=timedelta(days=1),
-        validation_alias="BATCHWORK_HANDICAP_MEDIUM",
+    config_preferences_key: str = setting(
+        "CONFIG_PREFERENCES_KEY", Line(LONGEST_NAME), "feature_preferences"
     )
-    handicap_low: Seconds = Field(
-        default=HANDICAPS[Priority.LOW],
-        ge=timedelta(0),
-        le=timedelta(days=1),
-        validation_alias="BATCHWORK_HANDICAP_LOW",
+    config_cache_ttl: timedelta = setting(
+        "CONFIG_CACHE_TTL", Duration(timedelta(0), timedelta(days=30)), timedelta(hours=1)
     )
-    item_timeout_ms: int = Field(
-        default=30_000, ge=1, le=3_600_000, validation_alias="BATCH_TIMEOUT_MS"
+    config_poll_interval: timedelta = setting(
+        "CONFIG_POLL_INTERVAL",
+        Duration(timedelta(seconds=1), timedelta(hours=1)),
+        timedelta(minutes=1),
     )
-    lease: Seconds = Field(
-        default=timedelta(seconds=30),
-        ge=timedelta(seconds=3),
-        le=timedelta(hours=1),
-        validation_alias="BATCHWORK_LEASE",
+    config_tenant: str = setting("CONFIG_TENANT", Tenant(), "default")
+    time_zone: str = setting("BATCHWORK_TIME_ZONE", TimeZone(), "UTC")
+    log_level: Literal["debug", "info", "warn", "error"] = setting(
+        "LOG_LEVEL", Word(Literal["debug", "info", "warn", "error"]), "info"
     )
-    shutdown_grace: Seconds = Field(
-        default=timedelta(seconds=30),
-        ge=timedelta(0),
-        le=timedelta(hours=1),
-        validation_alias="BATCHWORK_SHUTDOWN_GRACE",
-    )
-    draft_timeout: Seconds = Field(
-        default=timedelta(days=1),
-        ge=timedelta(seconds=1),
-        le=timedelta(days=30),
-        validation_alias="BATCHWORK_DRAFT_TIMEOUT",
-    )
-    retention_days: int = Field(
-        default=30, ge=0, le=36_500, validation_alias="BATCH_RETENTION_DAYS"
-    )
-    event_retention_days: int = Field(
-        default=7, ge=0, le=36_500, validation_alias="BATCHWORK_EVENT_RETENTION_DAYS"
-    )
-    config_service_url: str | None = Field(default=None, validation_alias="CONFIG_SERVICE_URL")
-    config_service_api_key: SecretStr | None = Field(
-        default=None, validation_alias="CONFIG_SERVICE_API_KEY"
-    )
-    config_service_timeout: Seconds = Field(
-        default=timedelta(seconds=30),
-        ge=timedelta(seconds=1),
-        le=timedelta(minutes=10),
-        validation_alias="CONFIG_SERVICE_TIMEOUT",
-    )
-    config_preferences_key: str = Field(
-        default="feature_preferences", validation_alias="CONFIG_PREFERENCES_KEY"
-    )
-    config_cache_ttl: Seconds = Field(
-        default=timedelta(hours=1),
-        ge=timedelta(0),
-        le=timedelta(days=30),
-        validation_alias="CONFIG_CACHE_TTL",
-    )
-    config_poll_interval: Seconds = Field(
-        default=timedelta(minutes=1),
-        ge=timedelta(seconds=1),
-        le=timedelta(hours=1),
-        validation_alias="CONFIG_POLL_INTERVAL",
-    )
-    config_tenant: str = Field(default="default", validation_alias="CONFIG_TENANT")
-    time_zone: str = Field(default="UTC", validation_alias="BATCHWORK_TIME_ZONE")
-    log_level: Literal["debug", "info", "warn", "error"] = Field(
-        default="info", validation_alias="LOG_LEVEL"
-    )
-    debug: bool = Field(default=False, validation_alias="DEBUG")
-
-    @field_validator("listen")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        if value.startswith("unix:"):
-            return value
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise ValueError("write host:port, such as 127.0.0.1:50051")
-        return value
-
-    @field_validator("jobs_tenant", "config_tenant")
-    @classmethod
-    def _is_tenant(cls, value: str) -> str:
-        if not is_line(value, longest=LONGEST_TENANT_ID) or value == ALL_TENANTS:
-            raise ValueError(f"write the id of one tenant, at most {LONGEST_TENANT_ID} characters")
-        return value
-
-    @field_validator("config_service_url")
-    @classmethod
-    def _is_web_address(cls, value: str | None) -> str | None:
-        return _web_address(value) if value else None
-
-    @field_validator("config_service_api_key")
-    @classmethod
-    def _fits_into_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        key = value.get_secret_value() if value is not None else ""
-        if not all("!" <= character <= "~" for character in key):
-            raise ValueError("write ASCII characters without spaces")
-        return value
-
-    @field_validator("config_preferences_key")
-    @classmethod
-    def _is_config_key(cls, value: str) -> str:
-        if not is_line(value, longest=LONGEST_NAME):
-            raise ValueError(f"write text of one line with 1 to {LONGEST_NAME} characters")
-        return value
-
-    @field_validator("time_zone")
-    @classmethod
-    def _is_time_zone(cls, value: str) -> str:
-        if not is_time_zone(value):
-            raise ValueError("write an IANA time zone such as Europe/Berlin")
-        return value
+    debug: bool = setting("DEBUG", YesOrNo(), False)
 
     @property
-    def database(self) -> SecretStr:
+    def database(self) -> Secret:
         """The URL of the database, whichever way it is named."""
         if self.other_database_url is not None:
             return self.other_database_url
         if self.db_host is None or self.db_name is None:
             return self.database_url
         password = self.db_password
-        return SecretStr(
+        return Secret(
             postgresql_url(
                 host=self.db_host,
                 name=self.db_name,
                 port=self.db_port,
                 user=self.db_user,
-                password=None if password is None else password.get_secret_value(),
+                password=None if password is None else password.reveal(),
                 sslmode=self.db_sslmode,
             )
         )
@@ -367,40 +270,6 @@ class Settings(BaseModel):
         return self.tls_certificate_file is not None
 
 
-def _web_address(value: str) -> str:
-    """Returns a URL that paths can be added to.
-
-    Raises:
-        ValueError: it is none; the message does not repeat it, because it may hold a secret.
-    """
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError("write a URL such as https://config.example.com/api/v1") from error
-    is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
-    if not is_web or not is_line(value, longest=2048):
-        raise ValueError("write a URL such as https://config.example.com/api/v1")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("write no user and password; CONFIG_SERVICE_API_KEY is the secret")
-    if parts.query or parts.fragment:
-        raise ValueError("write a URL without a query; paths are added to it")
-    return value.rstrip("/")
-
-
-def is_loopback(address: str) -> bool:
-    """Tells whether an address, ``host:port`` or ``unix:path``, is this machine's own."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def load_settings() -> Settings:
     """Reads the settings from the environment.
 
@@ -409,117 +278,11 @@ def load_settings() -> Settings:
             may be a secret.
     """
     try:
-        # Not by names of fields, else a variable such as ``listen`` would mean more than is said.
-        settings = Settings.model_validate(dict(os.environ), by_alias=True, by_name=False)
-    except ValidationError as error:
-        raise ConfigurationError(
-            "\n".join(f"{_name(problem['loc'])}: {problem['msg']}" for problem in error.errors())
-        ) from error
-    problems = list(_problems(settings))
+        values = read(Settings, os.environ)
+    except UnreadableSettings as error:
+        raise ConfigurationError("\n".join(error.problems)) from error
+    settings = Settings(**values)
+    problems = contradictions(settings, given=set(values))
     if problems:
         raise ConfigurationError("\n".join(problems))
     return settings
-
-
-def _name(location: tuple[int | str, ...]) -> str:
-    return str(location[0]) if location else "settings"
-
-
-def _problems(settings: Settings) -> list[str]:
-    problems = []
-    if (settings.tls_certificate_file is None) != (settings.tls_key_file is None):
-        problems.append(
-            "BATCHWORK_TLS_CERTIFICATE_FILE and BATCHWORK_TLS_KEY_FILE: set both, or none."
-        )
-    files = (
-        ("BATCHWORK_TLS_CERTIFICATE_FILE", settings.tls_certificate_file),
-        ("BATCHWORK_TLS_KEY_FILE", settings.tls_key_file),
-        ("BATCHWORK_API_KEYS_FILE", settings.api_keys_file),
-    )
-    problems += [
-        f"{name}: there is no file {path}."
-        for name, path in files
-        if path is not None and not path.is_file()
-    ]
-    if not settings.is_loopback:
-        if not settings.has_tls and not settings.allow_clear_text:
-            problems.append(
-                f"BATCHWORK_LISTEN: {settings.listen} is reachable from other machines, and "
-                "without TLS everybody on the way can read along. Set "
-                "BATCHWORK_TLS_CERTIFICATE_FILE and BATCHWORK_TLS_KEY_FILE, or say "
-                "BATCHWORK_ALLOW_CLEAR_TEXT=true when something else encrypts."
-            )
-        if settings.api_keys_file is None and settings.environment == "production":
-            problems.append(
-                f"BATCHWORK_LISTEN: {settings.listen} is reachable from other machines, and with "
-                "ENVIRONMENT=production nobody may call without a key, whatever "
-                "BATCHWORK_ALLOW_ANONYMOUS says. Set BATCHWORK_API_KEYS_FILE."
-            )
-        elif settings.api_keys_file is None and not settings.allow_anonymous:
-            problems.append(
-                f"BATCHWORK_LISTEN: {settings.listen} is reachable from other machines, and "
-                "without keys everybody may call. Set BATCHWORK_API_KEYS_FILE, or say "
-                "BATCHWORK_ALLOW_ANONYMOUS=true when something else checks callers."
-            )
-    return [
-        *problems,
-        *_database_problems(settings),
-        *_config_service_problems(settings),
-        *_handicap_problems(settings),
-    ]
-
-
-def _database_problems(settings: Settings) -> list[str]:
-    problems = []
-    given = settings.model_fields_set
-    ways = [name for name in ("database_url", "other_database_url") if name in given]
-    parts = [name for name in _PARTS if name in given]
-    if len(ways) + bool(parts) > 1:
-        problems.append(
-            f"{', '.join(_variable(name) for name in ways + parts)}: the database is named more "
-            "than once. Keep BATCHWORK_DATABASE_URL, or DATABASE_URL, or DB_HOST with DB_NAME and "
-            "what belongs to them."
-        )
-    missing = [name for name in ("db_host", "db_name") if name not in parts]
-    if parts and missing:
-        problems.append(
-            f"{', '.join(map(_variable, missing))}: missing beside "
-            f"{', '.join(map(_variable, parts))}; a database has a host and a name."
-        )
-    if settings.max_idle_connections > settings.max_open_connections:
-        problems.append(
-            f"DB_MAX_IDLE_CONNS: {settings.max_idle_connections} is more than DB_MAX_OPEN_CONNS, "
-            f"{settings.max_open_connections}; set it to at most that."
-        )
-    return problems
-
-
-_PARTS = ("db_host", "db_port", "db_user", "db_password", "db_name", "db_sslmode")
-
-
-def _variable(field: str) -> str:
-    return str(Settings.model_fields[field].validation_alias)
-
-
-def _config_service_problems(settings: Settings) -> Iterator[str]:
-    if settings.config_service_url is None or settings.allow_clear_text:
-        return
-    parts = urlsplit(settings.config_service_url)
-    if parts.scheme != "https" and not is_loopback(f"{parts.hostname}:{parts.port or 80}"):
-        yield (
-            f"CONFIG_SERVICE_URL: without TLS everybody on the way to {parts.hostname} can read "
-            "the key and the preferences. Write https, or say BATCHWORK_ALLOW_CLEAR_TEXT=true "
-            "when something else encrypts."
-        )
-
-
-def _handicap_problems(settings: Settings) -> list[str]:
-    high, medium, low = settings.handicap_high, settings.handicap_medium, settings.handicap_low
-    if high <= medium <= low:
-        return []
-    return [
-        "BATCHWORK_HANDICAP_HIGH, BATCHWORK_HANDICAP_MEDIUM, BATCHWORK_HANDICAP_LOW: with "
-        f"{high.total_seconds():.10g} s, {medium.total_seconds():.10g} s and "
-        f"{low.total_seconds():.10g} s a lower priority would go first. Set the handicap of high "
-        "to at most that of medium, and that of medium to at most that of low."
-    ]

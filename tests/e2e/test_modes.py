@@ -25,7 +25,7 @@ from batchwork_server.bootstrap import Application, application
 from batchwork_server.config import Settings
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.filters import BatchFilter, OccurrenceFilter
-from pydantic import SecretStr
+from batchwork_server.setting_kinds import Secret
 
 from tests.e2e.conftest import ROOT, StartServer
 from tests.e2e.processors import load
@@ -90,7 +90,7 @@ class Place:
     async def opened(self, *, ago: timedelta = timedelta(0)) -> AsyncIterator[Application]:
         """Opens the database as it was, or as it would have been some time ago."""
         settings = Settings(
-            database_url=SecretStr(self.database_url),
+            database_url=Secret(self.database_url),
             templates_dir=self.templates,
         )
         clock = FakeClock(datetime.now(UTC) - ago)
@@ -273,7 +273,7 @@ async def test_due_runs_for_one_user_leave_their_due_times_to_all(place: Place):
             "ENABLE_BATCH_PROCESSING",
             id="processing is off",
         ),
-        pytest.param([], {"BATCH_MODE": "daemon"}, "'scheduler', 'once'", id="an unknown mode"),
+        pytest.param([], {"BATCH_MODE": "daemon"}, "scheduler, once", id="an unknown mode"),
         pytest.param(["once"], {"DB_PORT": "no", "LOG_LEVEL": "no"}, "DB_PORT", id="settings"),
     ],
 )

@@ -28,9 +28,9 @@ from batchwork.v1.job_service_pb2_grpc import JobServiceStub
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceStub
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceStub
 from batchwork_server.config import Settings
+from batchwork_server.setting_kinds import Secret
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from pydantic import SecretStr
 
 from tests.sqlite import create_database
 
@@ -71,7 +71,7 @@ def settings_in(folder: Path) -> Settings:
     echo = {"template_id": "echo", "processor": "fake", "operations": ["echo"]}
     (templates / "echo.json").write_text(json.dumps(echo))
     return Settings(
-        database_url=SecretStr(create_database(folder / "batchwork.db")),
+        database_url=Secret(create_database(folder / "batchwork.db")),
         sqlite_synchronous="NORMAL",
         listen="127.0.0.1:0",
         templates_dir=templates,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -51,7 +52,7 @@ async def guarded_server(
     settings: Settings, processors: ProcessorRegistry, tmp_path: Path
 ) -> AsyncIterator[Serving]:
     """A server that knows the callers of ``KEYS`` and nobody else."""
-    guarded = settings.model_copy(update={"api_keys_file": write_keys(tmp_path / "keys.json")})
+    guarded = replace(settings, api_keys_file=write_keys(tmp_path / "keys.json"))
     async with serving(guarded, processors=processors) as running:
         yield running
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -16,9 +17,9 @@ from batchwork_server.bootstrap import Serving, serving
 from batchwork_server.config import Settings
 from batchwork_server.engine.preference_poller import PreferencePoller
 from batchwork_server.processors.registry import ProcessorRegistry
+from batchwork_server.setting_kinds import Secret
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from pydantic import SecretStr
 
 from tests.config_service import API_KEY, ConfigService, config_service
 from tests.rpc.api import Api
@@ -43,9 +44,7 @@ async def service() -> AsyncIterator[ConfigService]:
 @pytest.fixture
 def following(settings: Settings, service: ConfigService) -> Settings:
     """The settings of a server that follows the service."""
-    return settings.model_copy(
-        update={"config_service_url": service.url, "config_service_api_key": SecretStr(API_KEY)}
-    )
+    return replace(settings, config_service_url=service.url, config_service_api_key=Secret(API_KEY))
 
 
 @asynccontextmanager

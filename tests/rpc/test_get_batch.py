@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -94,7 +95,7 @@ async def test_a_batch_whose_items_all_wait_for_a_retry_says_until_when(api, pro
 
 async def test_a_batch_behind_others_says_so(settings, processors, processor):
     processor.gate = asyncio.Event()
-    one_slot = settings.model_copy(update={"max_concurrent_items": 1})
+    one_slot = replace(settings, max_concurrent_items=1)
     async with (
         serving(one_slot, processors=processors) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
@@ -125,7 +126,7 @@ async def test_a_batch_that_bounds_itself_says_so(api, processor):
 async def test_where_processing_is_switched_off_a_batch_waits_and_can_be_cancelled(
     settings, processors, processor
 ):
-    switched_off = settings.model_copy(update={"processing": False})
+    switched_off = replace(settings, processing=False)
     async with (
         serving(switched_off, processors=processors) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -116,7 +117,7 @@ async def test_reflection_lists_the_services(api):
 
 
 async def test_reflection_can_be_switched_off(settings, processors):
-    silent = settings.model_copy(update={"reflection": False})
+    silent = replace(settings, reflection=False)
     async with (
         serving(silent, processors=processors) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def following(settings: Settings, path: Path) -> Settings:
     """The settings of a server that follows the file."""
-    return settings.model_copy(update={"jobs_file": path, "jobs_tenant": "default"})
+    return replace(settings, jobs_file=path, jobs_tenant="default")
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ async def test_a_server_starts_without_the_file(start: Start):
 @asynccontextmanager
 async def store_of(settings: Settings) -> AsyncIterator[SqlStore]:
     """Opens the database of a server that does not run."""
-    database = await open_database(settings.database_url.get_secret_value())
+    database = await open_database(settings.database_url.reveal())
     try:
         yield SqlStore(database)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -392,7 +393,7 @@ async def test_the_users_who_get_the_results_are_kept_and_checked(api):
 class TestPriority:
     @pytest.fixture
     def settings(self, settings):
-        return settings.model_copy(update={"max_concurrent_items": 1})
+        return replace(settings, max_concurrent_items=1)
 
     async def test_of_jobs_that_wait_together_the_most_urgent_runs_first(
         self, server, api, processor

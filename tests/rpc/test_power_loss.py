@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +38,7 @@ class Remains:
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Those of a server that survives a power cut."""
-    return settings.model_copy(update={"sqlite_synchronous": "FULL", "chunk_size": 10})
+    return replace(settings, sqlite_synchronous="FULL", chunk_size=10)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -413,7 +414,7 @@ async def test_a_server_that_would_process_otherwise_does_not_run_what_was_plann
 
     file = settings.templates_dir / "echo.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes.get("templates", {})))
-    settings = settings.model_copy(update=changes.get("settings", {}))
+    settings = replace(settings, **changes.get("settings", {}))
 
     async with (
         serving(settings, processors=processors) as server,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import grpc
@@ -18,7 +19,7 @@ async def test_an_address_that_is_taken_is_named(server, tmp_path, processors):
     folder = tmp_path / "second"
     folder.mkdir()
     taken = f"127.0.0.1:{server.port}"
-    second = settings_in(folder).model_copy(update={"listen": taken})
+    second = replace(settings_in(folder), listen=taken)
 
     with pytest.raises(ConfigurationError, match=taken):
         async with serving(second, processors=processors):
@@ -28,11 +29,10 @@ async def test_an_address_that_is_taken_is_named(server, tmp_path, processors):
 async def test_a_certificate_that_is_none_is_refused(settings, tmp_path, processors):
     for name in ("chain.pem", "key.pem"):
         (tmp_path / name).write_text("no certificate")
-    broken = settings.model_copy(
-        update={
-            "tls_certificate_file": tmp_path / "chain.pem",
-            "tls_key_file": tmp_path / "key.pem",
-        }
+    broken = replace(
+        settings,
+        tls_certificate_file=tmp_path / "chain.pem",
+        tls_key_file=tmp_path / "key.pem",
     )
 
     with pytest.raises(ConfigurationError, match="certificate"):
@@ -42,7 +42,7 @@ async def test_a_certificate_that_is_none_is_refused(settings, tmp_path, process
 
 async def test_a_unix_socket_serves_as_well(settings, tmp_path, processors):
     target = f"unix:{tmp_path / 'batchwork.sock'}"
-    local = settings.model_copy(update={"listen": target})
+    local = replace(settings, listen=target)
 
     async with (
         serving(local, processors=processors),
@@ -66,7 +66,7 @@ async def test_items_that_a_stop_interrupts_are_done_after_the_next_start(
     settings, processors, processor
 ):
     processor.gate = asyncio.Event()
-    impatient = settings.model_copy(update={"shutdown_grace": timedelta(0)})
+    impatient = replace(settings, shutdown_grace=timedelta(0))
     async with (
         serving(impatient, processors=processors) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import grpc
@@ -26,7 +27,7 @@ async def test_a_watcher_that_never_reads_is_ended_and_nobody_else_notices(
     settings, processors, processor, monkeypatch
 ):
     monkeypatch.setattr(interceptors, "CLEANUP", timedelta(seconds=1))
-    impatient = settings.model_copy(update={"write_timeout": timedelta(seconds=1)})
+    impatient = replace(settings, write_timeout=timedelta(seconds=1))
     processor.gate = asyncio.Event()
     items = [ItemInput(item_id=f"i{n}", data_json=f'"{"x" * 100_000}"') for n in range(60)]
     with capture_logs() as logs:

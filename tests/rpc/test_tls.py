@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,11 @@ async def secure_server(
     chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
     chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
     certificate.private_key_pem.write_to_path(key)
-    secured = settings.model_copy(
-        update={
-            "tls_certificate_file": chain,
-            "tls_key_file": key,
-            "api_keys_file": write_keys(tmp_path / "keys.json"),
-        }
+    secured = replace(
+        settings,
+        tls_certificate_file=chain,
+        tls_key_file=key,
+        api_keys_file=write_keys(tmp_path / "keys.json"),
     )
     async with serving(secured, processors=processors) as running:
         yield running

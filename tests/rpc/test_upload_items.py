@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -275,7 +276,7 @@ async def test_a_server_that_stops_ends_an_upload_and_keeps_what_came(api, serve
 
 
 async def test_a_draft_that_nobody_seals_expires(settings, processors):
-    short = settings.model_copy(update={"draft_timeout": timedelta(seconds=1)})
+    short = replace(settings, draft_timeout=timedelta(seconds=1))
     async with (
         serving(short, processors=processors) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,

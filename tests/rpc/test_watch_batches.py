@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -185,7 +186,7 @@ async def test_a_server_that_stops_tells_its_watchers(api, server, processor):
 
 async def test_too_many_watchers_are_told_when_to_come_back(settings, processors, processor):
     processor.gate = asyncio.Event()
-    one_watcher = settings.model_copy(update={"max_watchers": 1})
+    one_watcher = replace(settings, max_watchers=1)
     async with (
         serving(one_watcher, processors=processors) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import grpc
 import pytest
 from batchwork.v1.preference_service_pb2 import (
@@ -108,7 +110,7 @@ async def test_a_server_that_stops_tells_its_watchers(api, server):
 
 
 async def test_too_many_watchers_are_told_when_to_come_back(settings, processors):
-    one_watcher = settings.model_copy(update={"max_watchers": 1})
+    one_watcher = replace(settings, max_watchers=1)
     async with (
         serving(one_watcher, processors=processors) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,

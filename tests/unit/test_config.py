@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from batchwork_server.config import Settings, is_loopback, load_settings
+from batchwork_server.config import Settings, load_settings
 from batchwork_server.domain.batch import HANDICAPS, Priority
 from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.errors import ConfigurationError
-from pydantic import SecretStr
+from batchwork_server.setting_kinds import Secret, is_loopback
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
@@ -142,7 +142,7 @@ def test_files_that_do_not_exist_are_named(monkeypatch, tmp_path):
 
 
 def test_a_password_does_not_show():
-    settings = Settings(database_url=SecretStr("postgresql://u:secret@host/db"))
+    settings = Settings(database_url=Secret("postgresql://u:secret@host/db"))
 
     assert "secret" not in repr(settings)
 
@@ -178,7 +178,7 @@ def test_there_are_as_many_child_processes_as_processors_unless_it_is_said(monke
         load_settings()
 
 
-@pytest.mark.parametrize("text", ["5400", "1h30m", "90m", "PT1H30M"])
+@pytest.mark.parametrize("text", ["5400", "1h30m", "90m"])
 def test_a_duration_is_seconds_or_has_units(monkeypatch, text):
     monkeypatch.setenv("BATCHWORK_DRAFT_TIMEOUT", text)
 
@@ -218,7 +218,7 @@ def test_a_database_is_named_by_a_url_or_by_its_parts(monkeypatch, environment, 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    assert load_settings().database.get_secret_value() == url
+    assert load_settings().database.reveal() == url
 
 
 def test_what_a_part_of_the_database_holds_is_quoted(monkeypatch):
@@ -226,7 +226,7 @@ def test_what_a_part_of_the_database_holds_is_quoted(monkeypatch):
     for name, value in parts.items():
         monkeypatch.setenv(name, value)
 
-    url = sa.make_url(load_settings().database.get_secret_value())
+    url = sa.make_url(load_settings().database.reveal())
 
     assert (url.host, url.username, url.password, url.database) == tuple(parts.values())
 
@@ -318,11 +318,11 @@ def test_a_variable_that_is_spelled_like_a_field_means_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        pytest.param("config-service:8000", "write a URL", id="no scheme"),
-        pytest.param("ftp://config.example.com", "write a URL", id="another scheme"),
-        pytest.param("https://", "write a URL", id="no host"),
-        pytest.param("https://config.example.com:port", "write a URL", id="no port"),
-        pytest.param("https://config.example.com/a\nb", "write a URL", id="two lines"),
+        pytest.param("config-service:8000", "Write a URL", id="no scheme"),
+        pytest.param("ftp://config.example.com", "Write a URL", id="another scheme"),
+        pytest.param("https://", "Write a URL", id="no host"),
+        pytest.param("https://config.example.com:port", "Write a URL", id="no port"),
+        pytest.param("https://config.example.com/a\nb", "Write a URL", id="two lines"),
         pytest.param("https://me:secret@config.example.com", "CONFIG_SERVICE_API_KEY", id="user"),
         pytest.param("https://config.example.com/?tenant=a", "without a query", id="query"),
     ],

@@ -127,7 +127,7 @@ def migrate() -> None:
 
 
 async def _migrate(settings: Settings) -> None:
-    database = await open_database(settings.database.get_secret_value())
+    database = await open_database(settings.database.reveal())
     await database.close()
 
 

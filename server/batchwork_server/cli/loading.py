@@ -87,7 +87,7 @@ def _load(
     configure_logs(level="warn")
 
     async def load_file() -> None:
-        database = await open_database(settings.database.get_secret_value())
+        database = await open_database(settings.database.reveal())
         try:
             report = await work(Loading(SqlStore(database), SystemClock()))
         finally:

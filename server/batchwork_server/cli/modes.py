@@ -113,7 +113,7 @@ async def problems_of(settings: Settings) -> list[str]:
     schema = ""
     try:
         schema = await inspect_database(
-            settings.database.get_secret_value(), connect_timeout=settings.connect_timeout
+            settings.database.reveal(), connect_timeout=settings.connect_timeout
         )
     except BatchworkError as error:
         problems.append(error.message)
