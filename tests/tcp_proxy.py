@@ -19,6 +19,7 @@ class TcpProxy:
     Use it as an async context manager.
 
     Attributes:
+        target: The socket to which new connections are forwarded.
         delay: How long each piece of data is under way.
         given_up_after: When the machine of the database ends connections that a pause has made
             silent, as its keepalive does; None means never.
@@ -26,7 +27,7 @@ class TcpProxy:
     """
 
     def __init__(self, target: Path) -> None:
-        self._target = target
+        self.target = target
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._is_cut = False
@@ -83,7 +84,7 @@ class TcpProxy:
         if self._is_cut:
             writer.transport.abort()
             return
-        there, back = await asyncio.open_unix_connection(str(self._target))
+        there, back = await asyncio.open_unix_connection(str(self.target))
         ends = {writer, back}
         self._writers |= ends
         self._there.add(back)

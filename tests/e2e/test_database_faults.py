@@ -150,6 +150,32 @@ async def test_postgresql_that_goes_away_pauses_the_work_and_nothing_else(
     await assert_counts_are_true(url, batch.batch_id)
 
 
+async def test_standby_that_is_promoted_has_all_that_was_acknowledged(start_server: StartServer):
+    durable = {"synchronous_commit": "on"}
+    with (
+        PostgresServer(settings=durable) as primary,
+        PostgresServer(settings=durable, standby_of=primary) as standby,
+    ):
+        url = primary.create_database("batchwork")
+        primary.acknowledge_with_standby()
+        async with TcpProxy(primary.socket()) as proxy:
+            server = await start_server(through(proxy, url), BATCH_MAX_CONCURRENT_ITEMS="5")
+            async with connect(server.target) as client:
+                batch = await submit(client, count=500)
+                await server.until_processed(100)
+                last = await submit(client, count=5)  # acknowledged a moment before the end
+
+                await asyncio.to_thread(primary.kill)
+                await asyncio.to_thread(standby.promote)
+                proxy.target = standby.socket()
+
+                await assert_is_unfinished(client, batch)
+                await assert_succeeds_with_each_item_once(client, batch)
+                await assert_succeeds_with_each_item_once(client, last)
+            assert await server.terminate() == 0
+        await assert_counts_are_true(standby.url("batchwork"), batch.batch_id)
+
+
 async def test_storm_of_dropped_connections_leaves_nothing_stuck(
     start_server: StartServer, own_postgres: PostgresServer
 ):
