@@ -146,3 +146,65 @@ async def test_preferences_that_are_stored_already_are_grouped(database_url):
     assert [(member.user_id, member.active) for member in members] == [("ada", True), ("bob", True)]
     assert change.group_joined == morning.group_key
     await database.close()
+
+
+async def test_grouping_leaves_the_rest_of_a_preference_and_its_indexes_alone(database_url):
+    url = sa.make_url(database_url)
+    engine = create_async_engine(url.set(drivername=ASYNC_DRIVERS[url.get_backend_name()]))
+    daily = '{"frequency": "daily", "at": "09:00"}'
+    before = [
+        ("acme", "posts", "ada", True, daily, '{"tone": "dry"}', 7, MOMENT, MOMENT + 1),
+        ("acme", "posts", "bob", False, None, "{}", 2, MOMENT, MOMENT),
+        ("default", "posts", "ada", True, daily, "{}", 1, MOMENT, MOMENT),
+        ("default", "trends", "ada", True, daily, "{}", 1, MOMENT, MOMENT),
+    ]
+    names = (
+        "tenant_id, feature_type, user_id, enabled, schedule_json, overrides_json, revision,"
+        " create_time, update_time"
+    )
+    async with engine.begin() as connection:
+        await connection.run_sync(fill)
+        for row in before:
+            values = {f"value_{n}": value for n, value in enumerate(row)}
+            places = ", ".join(f":{name}" for name in values)
+            await connection.execute(
+                sa.text(f"INSERT INTO preferences ({names}) VALUES ({places})"), values
+            )
+
+    database = await open_database(database_url)
+    await database.close()
+    async with engine.begin() as connection:
+        rows = await connection.execute(
+            sa.text(f"SELECT {names} FROM preferences ORDER BY tenant_id, feature_type, user_id")
+        )
+        groups = await connection.execute(
+            sa.text(
+                "SELECT tenant_id, feature_type, user_id, member_count FROM preferences"
+                " JOIN preference_groups USING (tenant_id, feature_type, group_key)"
+                " ORDER BY tenant_id, feature_type"
+            )
+        )
+        key, indexes = await connection.run_sync(indexes_of_preferences)
+    await engine.dispose()
+
+    assert [(*row[:3], bool(row.enabled), *row[4:]) for row in rows] == before
+    assert groups.all() == [
+        ("acme", "posts", "ada", 1),
+        ("default", "posts", "ada", 1),
+        ("default", "trends", "ada", 1),
+    ]
+    assert key == ["tenant_id", "feature_type", "user_id"]
+    assert indexes == {
+        ("ix_preferences_tenant_id_user_id_feature_type", "tenant_id", "user_id", "feature_type"),
+        ("ix_preferences_group_key_user_id", "group_key", "user_id"),
+    }
+
+
+def indexes_of_preferences(
+    connection: sa.Connection,
+) -> tuple[list[str], set[tuple[str | None, ...]]]:
+    inspector = sa.inspect(connection)
+    return (
+        inspector.get_pk_constraint("preferences")["constrained_columns"],
+        {(index["name"], *index["column_names"]) for index in inspector.get_indexes("preferences")},
+    )

@@ -99,6 +99,11 @@ def _create_defaults() -> None:
 
 def _group_what_is_there() -> None:
     """Groups the preferences that are stored; each schedule stands there in one spelling only."""
+    connection = op.get_bind()
+    if connection.dialect.name == "postgresql":
+        # Until the end of the upgrade: a million rows are counted and sorted in memory.
+        op.execute("SET LOCAL work_mem = '64MB'")
+        op.execute("SET LOCAL maintenance_work_mem = '256MB'")
     op.execute(
         "INSERT INTO preference_groups"
         " (tenant_id, feature_type, schedule_json, member_count, create_time)"
@@ -106,23 +111,69 @@ def _group_what_is_there() -> None:
         " FROM preferences WHERE enabled"
         " GROUP BY tenant_id, feature_type, COALESCE(schedule_json, '')"
     )
+    if connection.dialect.name == "postgresql":
+        _fill_anew(connection)
+    else:
+        op.execute(
+            "UPDATE preferences SET group_key = (SELECT group_key FROM preference_groups AS found"
+            f" WHERE {_IS_GROUP}) WHERE enabled"
+        )
+    _spell_canonically(connection)
+
+
+_IS_GROUP = (
+    "found.tenant_id = preferences.tenant_id AND found.feature_type = preferences.feature_type"
+    " AND found.schedule_json = COALESCE(preferences.schedule_json, '')"
+)
+
+
+def _fill_anew(connection: sa.Connection) -> None:
+    """Writes every preference once more, with its group.
+
+    PostgreSQL would write each row that an UPDATE changes to the table and to both indexes; a table
+    that is filled anew, and indexed then, takes it a third of the time and leaves no dead rows. The
+    table stays the same one, with whatever rights and views somebody has put on it.
+    """
+    columns = [column["name"] for column in sa.inspect(connection).get_columns("preferences")]
+    stored = ", ".join(name for name in columns if name != "group_key")
+    of_preference = ", ".join(f"preferences.{name}" for name in columns if name != "group_key")
+    op.execute("ANALYZE preference_groups")
     op.execute(
-        "UPDATE preferences SET group_key = (SELECT group_key FROM preference_groups AS found"
-        " WHERE found.tenant_id = preferences.tenant_id"
-        " AND found.feature_type = preferences.feature_type"
-        " AND found.schedule_json = COALESCE(preferences.schedule_json, ''))"
-        " WHERE enabled"
+        f"CREATE TEMPORARY TABLE grouped_preferences ON COMMIT DROP AS SELECT {of_preference},"
+        " CASE WHEN enabled THEN found.group_key END AS group_key"
+        f" FROM preferences LEFT JOIN preference_groups AS found ON {_IS_GROUP}"
     )
+    op.drop_constraint("pk_preferences", "preferences")
+    op.drop_index("ix_preferences_tenant_id_user_id_feature_type", "preferences")
+    op.execute("TRUNCATE preferences")
+    op.execute(
+        f"INSERT INTO preferences ({stored}, group_key)"
+        f" SELECT {stored}, group_key FROM grouped_preferences"
+    )
+    op.execute("DROP TABLE grouped_preferences")
+    op.create_primary_key("pk_preferences", "preferences", ["tenant_id", "feature_type", "user_id"])
+    op.create_index(
+        "ix_preferences_tenant_id_user_id_feature_type",
+        "preferences",
+        ["tenant_id", "user_id", "feature_type"],
+    )
+
+
+def _spell_canonically(connection: sa.Connection) -> None:
     groups = sa.table(
         "preference_groups",
         sa.column("group_key", sa.BigInteger),
         sa.column("schedule_json", sa.Text),
     )
-    connection = op.get_bind()
-    for group_key, text in connection.execute(
-        sa.select(groups).where(groups.c.schedule_json != "")
-    ).all():
-        canonical = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+    found = connection.execute(sa.select(groups).where(groups.c.schedule_json != "")).all()
+    if found:
         connection.execute(
-            groups.update().where(groups.c.group_key == group_key).values(schedule_json=canonical)
+            groups.update()
+            .where(groups.c.group_key == sa.bindparam("key"))
+            .values(schedule_json=sa.bindparam("text")),
+            [{"key": key, "text": _canonical(text)} for key, text in found],
         )
+
+
+def _canonical(schedule_json: str) -> str:
+    return json.dumps(json.loads(schedule_json), sort_keys=True, separators=(",", ":"))
