@@ -19,6 +19,7 @@ from batchwork_server.domain.batch import (
     dispatch_time,
 )
 from batchwork_server.domain.item import ItemState, NewItem, Outcome
+from batchwork_server.domain.notification import Message
 from batchwork_server.domain.selection import LoadedItem
 from batchwork_server.ports import ItemCall
 from batchwork_server.store.store import NewChunk
@@ -127,6 +128,19 @@ def make_call(item_id: str = "item-1", **changes: Any) -> ItemCall:
         "parameters": {},
     }
     return ItemCall(**defaults | changes)
+
+
+def make_message(**changes: Any) -> Message:
+    """Makes the message that a batch is completed."""
+    defaults: dict[str, Any] = {
+        "message_id": "msg_test",
+        "type": "batch.completed",
+        "time": START,
+        "data": {"batch_id": "bat_test_1"},
+        "title": "Batch bat_test_1: succeeded",
+        "text": "Batch: bat_test_1\n",
+    }
+    return Message(**defaults | changes)
 
 
 def make_loaded_item(item_id: str = "", *, data: Any = None, **changes: Any) -> LoadedItem:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from batchwork_server.domain.batch import Template
+from batchwork_server.domain.notification import Message
 from batchwork_server.domain.selection import (
     ActiveSince,
     Condition,
@@ -24,7 +25,7 @@ from batchwork_server.domain.selection import (
     TagsAny,
 )
 from batchwork_server.domain.user import UserVerdict
-from batchwork_server.errors import Unavailable
+from batchwork_server.errors import NotSent, Unavailable
 from batchwork_server.ports import ItemCall, ItemResult
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -269,3 +270,34 @@ class FakeProcessor:
         if isinstance(step, BaseException):
             raise step
         return step if isinstance(step, ItemResult) else step(call)
+
+
+class FakeNotifier:
+    """Keeps what is sent to it.
+
+    Attributes:
+        sent: What it took, in order.
+        tried: Every message that came, in order.
+        refusals: Used up one by one, by the next messages; then it takes what comes.
+        gate: When set to an event, messages wait for it.
+    """
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.tried: list[Message] = []
+        self.refusals: list[NotSent] = []
+        self.gate: asyncio.Event | None = None
+        self.called = asyncio.Event()
+        self.closed = False
+
+    async def send(self, message: Message) -> None:
+        self.tried.append(message)
+        self.called.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.sent.append(message)
+
+    async def close(self) -> None:
+        self.closed = True

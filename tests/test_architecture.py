@@ -30,7 +30,10 @@ ALLOWED: dict[str, set[str]] = {
     "processors": {"domain", "ports", "errors", "jinja2"},
     "montage": {"domain", "ports", "errors"},
     # Of an outside source it matters how old an answer is, and how long it has been away.
-    "adapters": {"domain", "ports", "errors", "clock", "yaml", "httpx2", "stamina"},
+    "adapters": {
+        *("domain", "ports", "errors", "clock"),
+        *("apprise", "httpx2", "orjson", "stamina", "standardwebhooks", "yaml"),
+    },
     # The drivers belong to it as well.
     "store": {
         *("domain", "errors", "failpoints", "orjson"),
@@ -61,7 +64,11 @@ ALLOWED: dict[str, set[str]] = {
 ``bootstrap`` puts everything together and ``cli`` starts it: they may import everything.
 """
 
-ONLY_IN = {"apscheduler": SERVER / "engine" / "batch_scheduler.py"}
+ONLY_IN = {
+    "apprise": SERVER / "adapters" / "apprise_notifier.py",
+    "apscheduler": SERVER / "engine" / "batch_scheduler.py",
+    "standardwebhooks": SERVER / "adapters" / "webhooks.py",
+}
 """Libraries that one module of a package may import, and no other."""
 
 ALLOWED_IN_CLIENT = {"batchwork", *RPC_LIBRARIES}
@@ -77,10 +84,11 @@ MAY_SWALLOW_EVERYTHING = {
 
 NOT_NEEDED_BY_EVERY_SERVER = {
     *("aiosqlite", "alembic", "asyncpg", "jinja2", "pygments", "rich"),
+    *("apprise", "httpx2", "requests", "standardwebhooks"),
     "sqlalchemy.dialects.postgresql",
 }
 """What some servers would only keep in memory: what is for another database, for migrations, for
-templates to render, for terminals."""
+templates to render, for terminals, for whoever is told of the ends of batches."""
 
 NAMES_OF_NOTHING = {"utils", "util", "helpers", "helper", "common", "manager", "base", "enhanced"}
 

@@ -28,6 +28,8 @@
     └── ProviderUnavailable      what the processor calls is away; the batch pauses
         └── RateLimited          it asks for fewer calls
 
+    NotSent                      raised by notifiers; becomes data of a notification
+
 ``rpc/status.py`` turns the first tree into statuses, one row a class.
 """
 
@@ -376,3 +378,19 @@ class ProviderUnavailable(ProcessorError):
 
 class RateLimited(ProviderUnavailable):
     """What the processor calls asks for fewer calls."""
+
+
+class NotSent(Exception):
+    """A target did not take a message.
+
+    Args:
+        problem: What happened, as a sentence for people who run batches; nothing secret.
+        again: Whether another attempt could succeed.
+        retry_after: The delay that the target asked for.
+    """
+
+    def __init__(self, problem: str, *, again: bool, retry_after: timedelta | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.again = again
+        self.retry_after = retry_after

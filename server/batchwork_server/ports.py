@@ -19,6 +19,7 @@ from batchwork_server.domain.config_source import (
     WishGroup,
     WishPage,
 )
+from batchwork_server.domain.notification import Message
 from batchwork_server.domain.selection import SelectedItem, Selection
 from batchwork_server.domain.user import UserVerdict
 
@@ -136,6 +137,22 @@ class TemplateService(Protocol):
 
     async def all(self) -> Sequence[Template]:
         """Returns every template, by id."""
+        ...
+
+
+class Notifier(Protocol):
+    """Sends messages to one target that the operator allows."""
+
+    async def send(self, message: Message) -> None:
+        """Returns when the target has taken the message.
+
+        Raises:
+            NotSent: it has not, as far as is known. It may have got it all the same.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Ends the connections."""
         ...
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -14,6 +13,7 @@ import httpx2
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
+from batchwork_server.adapters.retry_after import retry_after
 from batchwork_server.clock import Clock
 from batchwork_server.errors import SourceUnavailable
 
@@ -215,23 +215,11 @@ class HttpSource:
                 problem,
                 advice="Look into the log of the service.",
                 again=True,
-                retry_after=self._retry_after(response.headers.get("retry-after", "")),
+                retry_after=retry_after(response.headers.get("retry-after", ""), self._clock),
             )
         if status in _REFUSED:
             raise _Failed(problem, advice=f"Check {self._key_setting}.")
         raise _Failed(problem, advice=f"Check {self._url_setting}.")
-
-    def _retry_after(self, value: str) -> timedelta | None:
-        """Reads a number of seconds, or a date; anything else says nothing."""
-        if value.isascii() and value.isdigit() and len(value) < 10:
-            return timedelta(seconds=int(value))
-        try:
-            moment = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(timedelta(0), moment - self._clock.now())
 
 
 def _pause_before_retry(error: Exception) -> bool | timedelta:

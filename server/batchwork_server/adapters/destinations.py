@@ -1,0 +1,95 @@
+"""Where messages may go: names are looked up once, and private addresses are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+from batchwork_server.errors import NotSent
+
+Address = IPv4Address | IPv6Address
+
+Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
+"""Returns the addresses of a host; raises OSError when it has none."""
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+_LOOPBACK_NAMES = {"localhost"}
+
+
+def is_loopback_host(host: str) -> bool:
+    """Tells whether a host is this machine, without asking anybody."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() in _LOOPBACK_NAMES
+
+
+def is_public(address: Address) -> bool:
+    """Tells whether an address is one of the internet, and not of a network behind it.
+
+    An address that carries another one in it is as public as that one.
+    """
+    if isinstance(address, IPv6Address):
+        inner = _inner(address)
+        if inner is not None:
+            return is_public(inner)
+        if address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast
+
+
+def _inner(address: IPv6Address) -> IPv4Address | None:
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address.teredo is not None:
+        return address.teredo[1]
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return None
+
+
+async def resolve(host: str, port: int) -> Sequence[Address]:
+    """Asks the system for the addresses of a host."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # An address of one link only has a zone; it is refused with the link's name or without.
+    addresses = (ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
+    return list(dict.fromkeys(addresses))
+
+
+class Destinations:
+    """Finds the addresses of hosts, and refuses what may not be reached.
+
+    Args:
+        allow_private: Whether addresses that are not of the internet may be reached, too.
+    """
+
+    def __init__(self, *, allow_private: bool, resolve: Resolve = resolve) -> None:
+        self._allow_private = allow_private
+        self._resolve = resolve
+
+    async def addresses(self, host: str, port: int) -> Sequence[Address]:
+        """Returns the addresses of a host, of which every one may be reached.
+
+        Raises:
+            NotSent: it has none now, or one that may not be reached.
+        """
+        host = host.strip("[]")
+        try:
+            found = await self._resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            raise NotSent(f"The host {host} has no address now.", again=True) from error
+        if not found:
+            raise NotSent(f"The host {host} has no address now.", again=True)
+        for address in found:
+            if not self._allow_private and not is_public(address):
+                raise NotSent(
+                    f"The host {host} has the address {address}, which is not public; the "
+                    "operator can allow such addresses in the file of targets.",
+                    again=False,
+                )
+        return found
