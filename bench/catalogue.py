@@ -14,6 +14,7 @@ from bench.preferences import grouped
 from bench.processing import noop_items, waiting_items
 from bench.reading import running_batch, stored_batch
 from bench.scheduling import many_jobs
+from bench.validating import many_users
 from bench.watching import many_watchers, one_watcher
 from bench.workplace import Workplace
 
@@ -34,6 +35,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "p5-one-watcher-postgresql": partial(one_watcher, kind="postgresql"),
     "p6-sqlite": partial(inline_items, kind="sqlite"),
     "p6-postgresql": partial(inline_items, kind="postgresql"),
+    "p7-sqlite": partial(many_users, kind="sqlite", target=0.66),
+    "p7-postgresql": partial(many_users, kind="postgresql", target=0.37),
     "p8-sqlite": partial(stored_items, kind="sqlite"),
     "p8-postgresql": partial(stored_items, kind="postgresql"),
     "jobs-sqlite": partial(many_jobs, kind="sqlite"),

@@ -21,6 +21,7 @@ class Scale:
         calls: Of one measurement with many calls in flight; one at a time, a fifth of them.
         stored_items: In all batches together, where it is measured what they leave in memory.
         preferences: Of one feature, in groups.
+        user_ids: That are validated in one measurement, all of users who are there.
         memory_runs: Servers whose memory is measured, one after the other.
     """
 
@@ -31,6 +32,7 @@ class Scale:
     calls: int
     stored_items: int
     preferences: int
+    user_ids: int
     memory_runs: int
 
 
@@ -42,6 +44,7 @@ SMALL = Scale(
     calls=2_000,
     stored_items=120_000,
     preferences=50_000,
+    user_ids=200_000,
     memory_runs=1,
 )
 FULL = Scale(
@@ -52,6 +55,7 @@ FULL = Scale(
     calls=10_000,
     stored_items=1_000_000,
     preferences=1_000_000,
+    user_ids=1_000_000,
     memory_runs=3,
 )
 

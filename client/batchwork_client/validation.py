@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
+from contextlib import aclosing
 from itertools import islice
 
 import grpc
@@ -10,6 +11,7 @@ from batchwork.v1 import validation_service_pb2 as messages
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceStub
 
 from batchwork_client.calls import Calls
+from batchwork_client.user_stream import stream_validate_users
 
 IDS_PER_CALL = 10_000
 
@@ -39,10 +41,38 @@ class Validation:
                 self._stub.ValidateUsers, messages.ValidateUsersRequest(user_ids=chunk)
             )
             answer.results.extend(part.results)
-            answer.totals.total += part.totals.total
-            answer.totals.valid += part.totals.valid
-            answer.totals.invalid += part.totals.invalid
+            for field, count in part.totals.ListFields():
+                setattr(answer.totals, field.name, getattr(answer.totals, field.name) + count)
         return answer
+
+    async def stream_validate_users(
+        self, user_ids: Iterable[str] | AsyncIterable[str], *, include_valid: bool = False
+    ) -> AsyncGenerator[messages.StreamValidateUsersResponse, None]:
+        """Yields verdicts on any number of users, ten thousand at a time, in their order.
+
+        The ids are read as the answers come, so that memory holds a few of the messages, however
+        many ids there are. Read the answers as they come: the server waits for that, and not for
+        ever.
+
+        Args:
+            user_ids: Any iterable; it is read once.
+            include_valid: Results for valid users as well, who are only counted otherwise.
+
+        Returns:
+            For each message the results and totals, and the ``running_totals`` of all so far;
+            those of the last one are those of all ids. No id is no answer.
+
+        Raises:
+            UnavailableError: The stream broke or the server stops. What was answered holds; go on
+                with the ids after that.
+            ResourceExhaustedError: The answers were not read.
+        """
+        answers = stream_validate_users(
+            self._stub, user_ids, include_valid=include_valid, calls=self._calls
+        )
+        async with aclosing(answers):
+            async for answer in answers:
+                yield answer
 
 
 def _chunks(user_ids: Iterable[str]) -> Iterator[list[str]]:

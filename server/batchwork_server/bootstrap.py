@@ -521,6 +521,7 @@ async def serving(
             app.preference_changes.close()
             app.results.close()
             app.uploads.close()
+            app.validation.close()
             await app.engine.drain(settings.shutdown_grace)
             await rpc.stop(settings.shutdown_grace)
             await app.engine.stop()

@@ -22,7 +22,7 @@ async def test_every_id_is_answered_in_order_and_counted():
         ("ann", UserVerdict.VALID),
         ("", UserVerdict.MALFORMED),
     ]
-    assert (report.total, report.valid, report.invalid) == (4, 2, 2)
+    assert (report.totals.total, report.totals.valid, report.totals.invalid) == (4, 2, 2)
 
 
 @pytest.mark.parametrize("user_id", ["", "x" * 129, "a\nb", "a\x00b", "a\x7fb"])

@@ -49,5 +49,5 @@ async def validate_users(
             ],
         )
         note(f"{answer.totals.valid} of {answer.totals.total} are valid")
-    if answer.totals.invalid:
+    if answer.totals.valid < answer.totals.total:
         raise typer.Exit(ExitCode.FAILURES)

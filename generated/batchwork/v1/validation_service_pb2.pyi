@@ -122,22 +122,44 @@ class UserValidationTotals(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     VALID_FIELD_NUMBER: _builtins.int
     INVALID_FIELD_NUMBER: _builtins.int
+    NOT_FOUND_FIELD_NUMBER: _builtins.int
+    INACTIVE_FIELD_NUMBER: _builtins.int
+    WRONG_TENANT_FIELD_NUMBER: _builtins.int
+    MALFORMED_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """Counts the ids."""
     valid: _builtins.int
     """Counts the ids of valid users."""
     invalid: _builtins.int
-    """Counts the other ids."""
+    """Counts the ids that are known to be of no valid user: the next four."""
+    not_found: _builtins.int
+    """Counts the ids of nobody."""
+    inactive: _builtins.int
+    """Counts the ids of users who are not active."""
+    wrong_tenant: _builtins.int
+    """Counts the ids of users of other tenants."""
+    malformed: _builtins.int
+    """Counts what cannot be an id."""
+    unknown: _builtins.int
+    """Counts the ids of which nothing is known, because the source is away.
+    `total` is `valid`, `invalid` and `unknown` together.
+    """
     def __init__(
         self,
         *,
         total: _builtins.int = ...,
         valid: _builtins.int = ...,
         invalid: _builtins.int = ...,
+        not_found: _builtins.int = ...,
+        inactive: _builtins.int = ...,
+        wrong_tenant: _builtins.int = ...,
+        malformed: _builtins.int = ...,
+        unknown: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid", b"invalid", "total", b"total", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inactive", b"inactive", "invalid", b"invalid", "malformed", b"malformed", "not_found", b"not_found", "total", b"total", "unknown", b"unknown", "valid", b"valid", "wrong_tenant", b"wrong_tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -172,3 +194,71 @@ class ValidateUsersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ValidateUsersResponse: _TypeAlias = ValidateUsersResponse  # noqa: Y015
+
+@_typing.final
+class StreamValidateUsersRequest(_message.Message):
+    """Asks to validate some of many users."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    INCLUDE_VALID_FIELD_NUMBER: _builtins.int
+    include_valid: _builtins.bool
+    """Asks for a result for each id of this message, also for valid users."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists the ids, 1 to 10,000; the same id may stand twice."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        include_valid: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_valid", b"include_valid", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamValidateUsersRequest: _TypeAlias = StreamValidateUsersRequest  # noqa: Y015
+
+@_typing.final
+class StreamValidateUsersResponse(_message.Message):
+    """Answers one `StreamValidateUsersRequest`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    RUNNING_TOTALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserValidationResult]:
+        """Lists an answer for each id that is not VALID, or for each id where the
+        message asked for that, in the order of the message.
+        """
+
+    @_builtins.property
+    def totals(self) -> Global___UserValidationTotals:
+        """Counts the verdicts on the ids of this message."""
+
+    @_builtins.property
+    def running_totals(self) -> Global___UserValidationTotals:
+        """Counts the verdicts of the stream so far; those of the last answer are
+        those of all ids.
+        """
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___UserValidationResult] | None = ...,
+        totals: Global___UserValidationTotals | None = ...,
+        running_totals: Global___UserValidationTotals | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["running_totals", b"running_totals", "totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "running_totals", b"running_totals", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamValidateUsersResponse: _TypeAlias = StreamValidateUsersResponse  # noqa: Y015

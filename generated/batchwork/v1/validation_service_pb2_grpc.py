@@ -45,6 +45,11 @@ class ValidationServiceStub:
                 request_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateUsersRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateUsersResponse.FromString,
                 _registered_method=True)
+        self.StreamValidateUsers = channel.stream_stream(
+                '/batchwork.v1.ValidationService/StreamValidateUsers',
+                request_serializer=batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersResponse.FromString,
+                _registered_method=True)
 
 
 class ValidationServiceServicer:
@@ -67,6 +72,29 @@ class ValidationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamValidateUsers(self, request_iterator, context):
+        """Validates any number of users, some thousands a message.
+
+        Each message is answered by one message, in order, and by no more than it
+        takes: users who are valid are only counted, unless the message asks for
+        them. The next messages are read while one is answered, a few at most, so
+        that neither side holds more than those. While the source of users is away
+        the ids of a message are UNKNOWN, and the stream goes on.
+
+        A stream that ended too early has answered the messages before; validating
+        the others once more changes nothing. A reader that lets an answer wait for
+        too long loses the stream.
+
+        Errors:
+        INVALID_ARGUMENT    FIELD_VIOLATION: a message with no id, or with more
+        than 10,000. The messages before it are answered. Do
+        not retry.
+        RESOURCE_EXHAUSTED  QUOTA_SLOW_READER. Go on with what was not answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ValidationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +102,11 @@ def add_ValidationServiceServicer_to_server(servicer, server):
                     servicer.ValidateUsers,
                     request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateUsersRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateUsersResponse.SerializeToString,
+            ),
+            'StreamValidateUsers': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamValidateUsers,
+                    request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -109,6 +142,33 @@ class ValidationService:
             '/batchwork.v1.ValidationService/ValidateUsers',
             batchwork_dot_v1_dot_validation__service__pb2.ValidateUsersRequest.SerializeToString,
             batchwork_dot_v1_dot_validation__service__pb2.ValidateUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamValidateUsers(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/batchwork.v1.ValidationService/StreamValidateUsers',
+            batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersRequest.SerializeToString,
+            batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

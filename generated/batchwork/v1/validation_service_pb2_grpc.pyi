@@ -46,6 +46,25 @@ class ValidationServiceStub:
       INVALID_ARGUMENT  FIELD_VIOLATION: no id, or more than 10,000. Do not
                         retry.
     """
+    StreamValidateUsers: _grpc.StreamStreamMultiCallable[_validation_service_pb2.StreamValidateUsersRequest, _validation_service_pb2.StreamValidateUsersResponse]
+    """Validates any number of users, some thousands a message.
+
+    Each message is answered by one message, in order, and by no more than it
+    takes: users who are valid are only counted, unless the message asks for
+    them. The next messages are read while one is answered, a few at most, so
+    that neither side holds more than those. While the source of users is away
+    the ids of a message are UNKNOWN, and the stream goes on.
+
+    A stream that ended too early has answered the messages before; validating
+    the others once more changes nothing. A reader that lets an answer wait for
+    too long loses the stream.
+
+    Errors:
+      INVALID_ARGUMENT    FIELD_VIOLATION: a message with no id, or with more
+                          than 10,000. The messages before it are answered. Do
+                          not retry.
+      RESOURCE_EXHAUSTED  QUOTA_SLOW_READER. Go on with what was not answered.
+    """
 
 @_typing.type_check_only
 class ValidationServiceAsyncStub(ValidationServiceStub):
@@ -64,6 +83,25 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: no id, or more than 10,000. Do not
                         retry.
+    """
+    StreamValidateUsers: _aio.StreamStreamMultiCallable[_validation_service_pb2.StreamValidateUsersRequest, _validation_service_pb2.StreamValidateUsersResponse]  # type: ignore[assignment]
+    """Validates any number of users, some thousands a message.
+
+    Each message is answered by one message, in order, and by no more than it
+    takes: users who are valid are only counted, unless the message asks for
+    them. The next messages are read while one is answered, a few at most, so
+    that neither side holds more than those. While the source of users is away
+    the ids of a message are UNKNOWN, and the stream goes on.
+
+    A stream that ended too early has answered the messages before; validating
+    the others once more changes nothing. A reader that lets an answer wait for
+    too long loses the stream.
+
+    Errors:
+      INVALID_ARGUMENT    FIELD_VIOLATION: a message with no id, or with more
+                          than 10,000. The messages before it are answered. Do
+                          not retry.
+      RESOURCE_EXHAUSTED  QUOTA_SLOW_READER. Go on with what was not answered.
     """
 
 class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -86,6 +124,31 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: no id, or more than 10,000. Do not
                             retry.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamValidateUsers(
+        self,
+        request_iterator: _MaybeAsyncIterator[_validation_service_pb2.StreamValidateUsersRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_validation_service_pb2.StreamValidateUsersResponse], _abc.AsyncIterator[_validation_service_pb2.StreamValidateUsersResponse]]:
+        """Validates any number of users, some thousands a message.
+
+        Each message is answered by one message, in order, and by no more than it
+        takes: users who are valid are only counted, unless the message asks for
+        them. The next messages are read while one is answered, a few at most, so
+        that neither side holds more than those. While the source of users is away
+        the ids of a message are UNKNOWN, and the stream goes on.
+
+        A stream that ended too early has answered the messages before; validating
+        the others once more changes nothing. A reader that lets an answer wait for
+        too long loses the stream.
+
+        Errors:
+          INVALID_ARGUMENT    FIELD_VIOLATION: a message with no id, or with more
+                              than 10,000. The messages before it are answered. Do
+                              not retry.
+          RESOURCE_EXHAUSTED  QUOTA_SLOW_READER. Go on with what was not answered.
         """
 
 def add_ValidationServiceServicer_to_server(servicer: ValidationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

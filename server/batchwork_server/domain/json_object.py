@@ -60,6 +60,14 @@ def is_line(value: object, *, longest: int) -> bool:
     return isinstance(value, str) and 0 < len(value) <= longest and not _CONTROL.search(value)
 
 
+def are_lines(texts: Sequence[str], *, longest: int) -> bool:
+    """Tells of several texts at once whether each of them is a line, as ``is_line`` says."""
+    if not texts:
+        return True
+    lengths = [*map(len, texts)]
+    return min(lengths) > 0 and max(lengths) <= longest and not _CONTROL.search("".join(texts))
+
+
 def is_number(value: object) -> bool:
     """Tells whether a value is a finite number that a database can compare; true is none."""
     if isinstance(value, bool):

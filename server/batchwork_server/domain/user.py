@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -14,3 +16,35 @@ class UserVerdict(StrEnum):
     WRONG_TENANT = "WRONG_TENANT"  # exists in another tenant only
     MALFORMED = "MALFORMED"
     UNKNOWN = "UNKNOWN"  # the source is away
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserTotals:
+    """How many ids got which verdict; a verdict that nobody got need not be there."""
+
+    by_verdict: Mapping[UserVerdict, int] = field(default_factory=dict)
+
+    def of(self, verdict: UserVerdict) -> int:
+        return self.by_verdict.get(verdict, 0)
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_verdict.values())
+
+    @property
+    def valid(self) -> int:
+        return self.of(UserVerdict.VALID)
+
+    @property
+    def unknown(self) -> int:
+        return self.of(UserVerdict.UNKNOWN)
+
+    @property
+    def invalid(self) -> int:
+        """The ids that are known to be of no valid user."""
+        return self.total - self.valid - self.unknown
+
+    def __add__(self, other: UserTotals) -> UserTotals:
+        return UserTotals(
+            by_verdict={verdict: self.of(verdict) + other.of(verdict) for verdict in UserVerdict}
+        )

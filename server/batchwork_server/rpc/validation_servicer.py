@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
 from typing import Any
 
 from batchwork.v1 import validation_service_pb2 as messages
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
 
-from batchwork_server.application.validation import UserReport, Validation
-from batchwork_server.domain.user import UserVerdict
-from batchwork_server.rpc.checks import Checks
+from batchwork_server.application.validation import Validation
 from batchwork_server.rpc.interceptors import caller_of
-
-MAX_USERS = 10_000
-
-_VERDICT_TO = {
-    verdict: messages.UserVerdict.Value(f"USER_VERDICT_{verdict.name}") for verdict in UserVerdict
-}
+from batchwork_server.rpc.user_conversion import (
+    page_report_to,
+    pages_from,
+    results_to,
+    totals_to,
+    user_ids_from,
+)
 
 
 class ValidationServicer(ValidationServiceServicer):
@@ -28,22 +29,18 @@ class ValidationServicer(ValidationServiceServicer):
     async def ValidateUsers(
         self, request: messages.ValidateUsersRequest, context: Any
     ) -> messages.ValidateUsersResponse:
-        checks = Checks()
-        checks.count("user_ids", request.user_ids, least=1, most=MAX_USERS)
-        checks.done()
-        report = await self._validation.validate_users(
-            request.user_ids, tenant_id=caller_of().tenant_id
+        user_ids = user_ids_from(request)
+        report = await self._validation.validate_users(user_ids, tenant_id=caller_of().tenant_id)
+        return messages.ValidateUsersResponse(
+            results=results_to(report), totals=totals_to(report.totals)
         )
-        return _report_to(report)
 
-
-def _report_to(report: UserReport) -> messages.ValidateUsersResponse:
-    return messages.ValidateUsersResponse(
-        results=[
-            messages.UserValidationResult(user_id=check.user_id, verdict=_VERDICT_TO[check.verdict])
-            for check in report.checks
-        ],
-        totals=messages.UserValidationTotals(
-            total=report.total, valid=report.valid, invalid=report.invalid
-        ),
-    )
+    async def StreamValidateUsers(
+        self, requests: AsyncIterable[messages.StreamValidateUsersRequest], context: Any
+    ) -> AsyncGenerator[messages.StreamValidateUsersResponse, None]:
+        reports = self._validation.stream_validate_users(
+            pages_from(requests), tenant_id=caller_of().tenant_id
+        )
+        async with aclosing(reports):
+            async for found in reports:
+                yield page_report_to(found)
