@@ -20,7 +20,9 @@ from batchwork_server.domain.batch import (
 )
 from batchwork_server.domain.item import ItemState, NewItem, Outcome
 from batchwork_server.domain.notification import Message
+from batchwork_server.domain.reference_validation import InvalidReference
 from batchwork_server.domain.selection import LoadedItem
+from batchwork_server.domain.user import UserVerdict
 from batchwork_server.ports import ItemCall
 from batchwork_server.store.store import NewChunk
 
@@ -141,6 +143,17 @@ def make_message(**changes: Any) -> Message:
         "text": "Batch: bat_test_1\n",
     }
     return Message(**defaults | changes)
+
+
+def make_invalid_reference(user_id: str = "nobody", **changes: Any) -> InvalidReference:
+    """Makes a reference that was taken out of an inline item, because there is no such user."""
+    defaults: dict[str, Any] = {
+        "category": "",
+        "item_id": "item-1",
+        "field": "user_ids",
+        "verdict": UserVerdict.NOT_FOUND,
+    }
+    return InvalidReference(**{"user_id": user_id} | defaults | changes)
 
 
 def make_loaded_item(item_id: str = "", *, data: Any = None, **changes: Any) -> LoadedItem:

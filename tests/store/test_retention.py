@@ -17,7 +17,13 @@ from batchwork_server.store.database import Database
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.store.store import ChunkRecord, NewChunk
 
-from tests.factories import TENANT, make_items, make_outcome, make_request
+from tests.factories import (
+    TENANT,
+    make_invalid_reference,
+    make_items,
+    make_outcome,
+    make_request,
+)
 from tests.fakes import START
 
 HOUR = timedelta(hours=1)
@@ -101,6 +107,7 @@ async def rows_of(database: Database, batch: Batch) -> dict[str, int]:
         "events",
         "batch_labels",
         "batch_references",
+        "invalid_references",
         "batches",
     )
     async with database.reading() as connection:
@@ -299,6 +306,10 @@ async def test_the_attempts_of_a_deleted_batch_are_removed_too(store, database):
 
 async def test_a_large_batch_goes_slice_by_slice_and_the_batch_itself_last(store, database):
     batch = await over(store, "bat-1", items=25)
+    async with store.transaction() as tx:
+        await store.changes.lock(tx, batch.batch_id, tenant_id=TENANT)
+        invalid = [make_invalid_reference(f"u{n}") for n in range(8)]
+        await store.validation_reports.add(tx, batch, invalid)
     await delete(store, batch)
     rows = sum((await rows_of(database, batch)).values())
     slices = 0

@@ -13,6 +13,11 @@ from batchwork_server.domain.batch import Batch, BatchState, Counts, UserValidat
 from batchwork_server.domain.caller import Caller
 from batchwork_server.domain.filters import ItemFilter
 from batchwork_server.domain.item import NewItem
+from batchwork_server.domain.reference_validation import (
+    CategoryCounts,
+    ReferenceCounts,
+    ReferenceValidation,
+)
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.engine.dispatch.local import LocalDispatcher
@@ -185,6 +190,40 @@ async def test_items_of_invalid_users_are_skipped_and_counted(store, uploads):
     )
     events = await store.batches.events(batch.key, after=0, limit=10)
     assert [finished for event in events for finished in event.finished] == [(1, 1), (3, 3)]
+
+
+async def test_references_are_taken_out_of_each_page_and_counted_together(store, uploads):
+    batch = await draft(store)
+    first = selected("a", data='{"user_ids":["ada","nobody"]}') + selected("b")
+    second = selected("c", data='{"member_ids":["nobody"]}')
+
+    await uploads.upload_items(parts((0, first)), caller=CALLER)
+    await uploads.upload_items(parts((2, second)), caller=CALLER)
+
+    request = (await stored(store)).request
+    assert request.reference_validation == ReferenceValidation(
+        categories=CategoryCounts(total=3, valid=2, invalid=1),
+        user_references=ReferenceCounts(total=3, valid=1, invalid=2),
+    )
+    assert request.user_validation == UserValidation()
+    found, _ = await store.validation_reports.invalid_references(batch, page_size=9, after=None)
+    assert [each.item_id for each in found] == ["a", "c"]
+    events = await store.batches.events(batch.key, after=1, limit=10)
+    assert [event.kind for event in events] == ["PROGRESS", "VALIDATION"] * 2
+
+
+async def test_an_item_that_lost_references_is_known_when_it_comes_again(store, uploads):
+    await draft(store)
+    found = selected("a", data='{"n": 1, "user_ids": ["nobody", "ada"]}')
+    await uploads.upload_items(parts((0, found)), caller=CALLER)
+
+    again = await uploads.upload_items(parts((0, found)), caller=CALLER)
+    other = selected("a", data='{"n": 2, "user_ids": ["nobody", "ada"]}')
+    with pytest.raises(AlreadyExists):
+        await uploads.upload_items(parts((0, other)), caller=CALLER)
+
+    assert again.deduplicated == 1
+    assert (await stored(store)).request.reference_validation.user_references.total == 2
 
 
 async def test_items_of_a_batch_of_users_are_users(store, uploads):

@@ -11,6 +11,7 @@ from batchwork_server.application.planning import Plan
 from batchwork_server.domain.batch import Notice, UserValidation
 from batchwork_server.domain.failure import FailurePolicy
 from batchwork_server.domain.item import NewItem
+from batchwork_server.domain.reference_validation import CategoryCounts, ReferenceValidation
 from batchwork_server.domain.retry import RetryPolicy
 
 from tests.factories import make_item, make_options, make_request, make_template
@@ -81,6 +82,11 @@ def test_items_count_with_their_place_and_all_that_is_stored_of_them(items):
             {"options": make_options(failure_policy=FailurePolicy())}, "options", id="policy"
         ),
         pytest.param({"user_validation": UserValidation(total=1)}, "items", id="users"),
+        pytest.param(
+            {"reference_validation": ReferenceValidation(categories=CategoryCounts(total=1))},
+            "items",
+            id="references",
+        ),
         pytest.param(
             {"notices": (Notice(reason="ODD", path="filters", message="Odd."),)},
             "warnings",

@@ -13,6 +13,12 @@ from batchwork_server.application.validation import Validation
 from batchwork_server.domain.batch import HANDICAPS, Priority, UserValidation
 from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.job import DataSource, JobShape
+from batchwork_server.domain.reference_validation import (
+    NOTHING_FOUND,
+    CategoryCounts,
+    ReferenceCounts,
+    ReferenceValidation,
+)
 from batchwork_server.domain.retry import RequestedRetry, RetryPolicy
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.submission import RequestedOptions, Submission
@@ -158,6 +164,72 @@ async def test_a_combined_batch_is_one_item_with_every_selection(world):
             "niche": {"category": "niche", "count": 1, "items": [{"posts": 1}]},
         }
     }
+
+
+async def test_references_are_taken_out_before_things_are_put_together(world):
+    world.fill(
+        "shops",
+        ("mugs", {"user_ids": ["ann", "nobody"]}),
+        ("lamps", {"user_ids": ["nobody"]}),
+        ("pens", {"member_ids": ["bob"]}),
+    )
+    world.fill("towns", ("rome", {"member_ids": ["nobody", "ann"]}))
+
+    one = await world.plan(categories=("shops",), shape=JobShape.OBJECT)
+    several = await world.plan(categories=("shops", "towns"), shape=JobShape.COMBINED)
+
+    shops = [{"user_ids": ["ann"]}, {"member_ids": ["bob"]}]
+    [item] = one.items
+    assert orjson.loads(item.data_json)["items"] == shops
+    [item] = several.items
+    categories = orjson.loads(item.data_json)["categories"]
+    assert (categories["shops"]["items"], categories["towns"]["items"]) == (
+        shops,
+        [{"member_ids": ["ann"]}],
+    )
+    assert several.request.reference_validation == ReferenceValidation(
+        categories=CategoryCounts(total=4, valid=3, invalid=1),
+        user_references=ReferenceCounts(total=6, valid=3, invalid=3),
+    )
+    assert [(each.category, each.item_id) for each in several.invalid_references] == [
+        ("shops", "mugs"),
+        ("shops", "lamps"),
+        ("towns", "rome"),
+    ]
+
+
+async def test_users_and_references_are_asked_about_together(world):
+    items = (
+        SelectedItem(item_id="a", user_id="ann", data_json='{"user_ids":["bob","nobody"]}'),
+        SelectedItem(item_id="b", user_id="nobody", data_json="{}"),
+    )
+
+    plan = await world.plan(items=items)
+
+    assert world.users.calls == [("ann", "nobody", "bob")]
+    assert plan.request.user_validation == UserValidation(total=2, valid=1, invalid=1)
+    assert [item.skip_reason for item in plan.items] == [None, "USER_NOT_FOUND"]
+
+
+async def test_lists_in_the_data_of_users_are_data(world):
+    items = (SelectedItem(item_id="ann", user_id=None, data_json='{"user_ids":["nobody"]}'),)
+
+    plan = await world.plan(items=items, data_source=DataSource.USERS)
+
+    assert [item.data_json for item in plan.items] == ['{"user_ids":["nobody"]}']
+    assert plan.request.reference_validation == NOTHING_FOUND
+
+
+async def test_an_invalid_user_whose_thing_is_left_out_of_an_object_is_named(world):
+    world.fill("accounts", ("ann", {"n": 1}), ("nobody", {"n": 2}))
+
+    plan = await world.plan(
+        categories=("accounts",), shape=JobShape.OBJECT, data_source=DataSource.USERS
+    )
+
+    assert [(each.item_id, each.field) for each in plan.invalid_references] == [
+        ("nobody", "user_id")
+    ]
 
 
 async def test_a_selection_of_nothing_is_a_batch_of_nothing(world):

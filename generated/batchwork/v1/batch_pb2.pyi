@@ -288,6 +288,104 @@ class UserValidation(_message.Message):
 Global___UserValidation: _TypeAlias = UserValidation  # noqa: Y015
 
 @_typing.final
+class ReferenceValidation(_message.Message):
+    """Counts what was found of the users whom the items of a batch over categories
+    list in `user_ids` and `member_ids` at the top of their data.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    USER_REFERENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def categories(self) -> Global___CategoryCounts:
+        """Counts the things of categories: each item, or what one item was made of."""
+
+    @_builtins.property
+    def user_references(self) -> Global___ReferenceCounts:
+        """Counts the references to users, each as often as it stands there."""
+
+    def __init__(
+        self,
+        *,
+        categories: Global___CategoryCounts | None = ...,
+        user_references: Global___ReferenceCounts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "user_references", b"user_references"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "user_references", b"user_references"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReferenceValidation: _TypeAlias = ReferenceValidation  # noqa: Y015
+
+@_typing.final
+class CategoryCounts(_message.Message):
+    """Counts things of categories."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    VALID_FIELD_NUMBER: _builtins.int
+    INVALID_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Counts all of them."""
+    valid: _builtins.int
+    """Counts those that name a valid user, or none at all."""
+    invalid: _builtins.int
+    """Counts those that name users of whom none is valid: they are SKIPPED with
+    NO_VALID_USERS, or left out of the one item.
+    """
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        valid: _builtins.int = ...,
+        invalid: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid", b"invalid", "total", b"total", "valid", b"valid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CategoryCounts: _TypeAlias = CategoryCounts  # noqa: Y015
+
+@_typing.final
+class ReferenceCounts(_message.Message):
+    """Counts references to users. valid + invalid + unknown equals total."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    VALID_FIELD_NUMBER: _builtins.int
+    INVALID_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Counts all of them."""
+    valid: _builtins.int
+    """Counts those to valid users."""
+    invalid: _builtins.int
+    """Counts those that were taken out of the data."""
+    unknown: _builtins.int
+    """Counts those that were kept because the source of users was away."""
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        valid: _builtins.int = ...,
+        invalid: _builtins.int = ...,
+        unknown: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid", b"invalid", "total", b"total", "unknown", b"unknown", "valid", b"valid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReferenceCounts: _TypeAlias = ReferenceCounts  # noqa: Y015
+
+@_typing.final
 class Warning(_message.Message):
     """Tells the caller about something that was accepted but may not be meant."""
 
@@ -382,6 +480,7 @@ class Batch(_message.Message):
     WAIT_REASONS_FIELD_NUMBER: _builtins.int
     UPLOAD_OFFSET_FIELD_NUMBER: _builtins.int
     DUE_TIME_FIELD_NUMBER: _builtins.int
+    REFERENCE_VALIDATION_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
     """Identifies the batch."""
     tenant_id: _builtins.str
@@ -500,6 +599,12 @@ class Batch(_message.Message):
         that are relative to now, such as `active_last_days`, count from it.
         """
 
+    @_builtins.property
+    def reference_validation(self) -> Global___ReferenceValidation:
+        """Counts what was found of the users whom the items list in their data; unset
+        when they list none. `GetValidationReport` names them.
+        """
+
     def __init__(
         self,
         *,
@@ -538,10 +643,11 @@ class Batch(_message.Message):
         wait_reasons: _abc.Iterable[Global___WaitReason] | None = ...,
         upload_offset: _builtins.int = ...,
         due_time: _timestamp_pb2.Timestamp | None = ...,
+        reference_validation: Global___ReferenceValidation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_metadata", b"batch_metadata", "counts", b"counts", "create_time", b"create_time", "due_time", b"due_time", "end_time", b"end_time", "expire_time", b"expire_time", "filters", b"filters", "options", b"options", "resume_time", b"resume_time", "start_time", b"start_time", "update_time", b"update_time", "user_validation", b"user_validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_metadata", b"batch_metadata", "counts", b"counts", "create_time", b"create_time", "due_time", b"due_time", "end_time", b"end_time", "expire_time", b"expire_time", "filters", b"filters", "options", b"options", "reference_validation", b"reference_validation", "resume_time", b"resume_time", "start_time", b"start_time", "update_time", b"update_time", "user_validation", b"user_validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "batch_id", b"batch_id", "batch_metadata", b"batch_metadata", "batch_type", b"batch_type", "categories", b"categories", "counts", b"counts", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "due_time", b"due_time", "end_time", b"end_time", "expire_time", b"expire_time", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "job_revision", b"job_revision", "labels", b"labels", "operation", b"operation", "options", b"options", "processor", b"processor", "progress_ratio", b"progress_ratio", "purpose_id", b"purpose_id", "resume_time", b"resume_time", "source", b"source", "start_time", b"start_time", "state", b"state", "state_message", b"state_message", "state_reason", b"state_reason", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time", "upload_offset", b"upload_offset", "user_validation", b"user_validation", "wait_reasons", b"wait_reasons", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "batch_id", b"batch_id", "batch_metadata", b"batch_metadata", "batch_type", b"batch_type", "categories", b"categories", "counts", b"counts", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "due_time", b"due_time", "end_time", b"end_time", "expire_time", b"expire_time", "feature_type", b"feature_type", "filters", b"filters", "job_id", b"job_id", "job_revision", b"job_revision", "labels", b"labels", "operation", b"operation", "options", b"options", "processor", b"processor", "progress_ratio", b"progress_ratio", "purpose_id", b"purpose_id", "reference_validation", b"reference_validation", "resume_time", b"resume_time", "source", b"source", "start_time", b"start_time", "state", b"state", "state_message", b"state_message", "state_reason", b"state_reason", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time", "upload_offset", b"upload_offset", "user_validation", b"user_validation", "wait_reasons", b"wait_reasons", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

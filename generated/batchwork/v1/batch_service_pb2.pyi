@@ -937,6 +937,7 @@ class BatchEvent(_message.Message):
     BATCH_ID_FIELD_NUMBER: _builtins.int
     USER_VALIDATION_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_VALIDATION_FIELD_NUMBER: _builtins.int
     kind: Global___BatchEventKind.ValueType
     """Names what the message tells."""
     sequence: _builtins.int
@@ -976,6 +977,12 @@ class BatchEvent(_message.Message):
     def user_validation(self) -> _batch_pb2.UserValidation:
         """Counts what the validation of users found; set with VALIDATION."""
 
+    @_builtins.property
+    def reference_validation(self) -> _batch_pb2.ReferenceValidation:
+        """Counts what was found of the users whom the items list; set with VALIDATION
+        when they list any.
+        """
+
     def __init__(
         self,
         *,
@@ -990,10 +997,11 @@ class BatchEvent(_message.Message):
         batch_id: _builtins.str = ...,
         user_validation: _batch_pb2.UserValidation | None = ...,
         tenant_id: _builtins.str = ...,
+        reference_validation: _batch_pb2.ReferenceValidation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "counts", b"counts", "event_time", b"event_time", "item", b"item", "user_validation", b"user_validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "counts", b"counts", "event_time", b"event_time", "item", b"item", "reference_validation", b"reference_validation", "user_validation", b"user_validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "batch_id", b"batch_id", "counts", b"counts", "event_time", b"event_time", "event_type", b"event_type", "item", b"item", "kind", b"kind", "resume_token", b"resume_token", "sequence", b"sequence", "tenant_id", b"tenant_id", "user_validation", b"user_validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "batch_id", b"batch_id", "counts", b"counts", "event_time", b"event_time", "event_type", b"event_type", "item", b"item", "kind", b"kind", "reference_validation", b"reference_validation", "resume_token", b"resume_token", "sequence", b"sequence", "tenant_id", b"tenant_id", "user_validation", b"user_validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

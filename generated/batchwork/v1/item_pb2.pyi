@@ -87,7 +87,9 @@ class ItemInput(_message.Message):
     data_json: _builtins.str
     """Carries the input of the processor as JSON text. Optional; unset means
     `{}`. At most 1 MiB; a larger one is refused with its place in the
-    request. It is stored and returned as it came.
+    request. It is stored and returned as it came; only references to users
+    who are not valid are taken out of `user_ids` and `member_ids` at its top,
+    unless the batch is over users.
     """
     def __init__(
         self,
@@ -138,7 +140,7 @@ class Item(_message.Message):
     state: Global___ItemState.ValueType
     """Tells where the item stands."""
     data_json: _builtins.str
-    """Repeats the input as JSON text, as it came."""
+    """Repeats the input as JSON text, as it is stored."""
     result_json: _builtins.str
     """Carries the processor's result as JSON text; set only when SUCCEEDED."""
     skip_reason: _builtins.str

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from batchwork_server.application.plan_digest import PlanDigest, digest_of
 from batchwork_server.application.planning import Plan, Planning
+from batchwork_server.application.validation_reports import tell_invalid
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import (
     Batch,
@@ -179,7 +180,7 @@ class Batches:
                     answer={"batch_id": batch.batch_id},
                 )
         reach("create.committed")
-        self.announce(batch, cancelled=cancelled)
+        self.announce(batch, plan=prepared.plan, cancelled=cancelled)
         return batch
 
     async def _make_room(
@@ -246,6 +247,7 @@ class Batches:
             is_draft=prepared.submission.is_draft,
         )
         await self._store.references.add(tx, batch, prepared.plan.recipients)
+        await self._store.validation_reports.add(tx, batch, prepared.plan.invalid_references)
         await self._dispatcher.enqueue(tx, len(prepared.chunks))
         return batch
 
@@ -278,10 +280,12 @@ class Batches:
                 cancelled.append(changed)
         return cancelled
 
-    def announce(self, batch: Batch, *, cancelled: Sequence[Batch] = ()) -> None:
+    def announce(self, batch: Batch, *, plan: Plan, cancelled: Sequence[Batch] = ()) -> None:
         """Tells the engine that there is a batch, once it is durable.
 
         Args:
+            batch: As it was stored.
+            plan: Of which it was made.
             cancelled: The batches whose place it took.
         """
         for each in cancelled:
@@ -294,6 +298,13 @@ class Batches:
             items=batch.counts.total,
             skipped=batch.counts.skipped,
             job_id=batch.request.job_id,
+        )
+        tell_invalid(
+            batch,
+            plan.items,
+            plan.invalid_references,
+            users=plan.request.user_validation,
+            found=plan.request.reference_validation,
         )
         if batch.state.is_final:
             self._wakeups.batch_changed(batch)  # nobody else will tell of its end

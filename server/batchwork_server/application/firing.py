@@ -163,8 +163,8 @@ class Firing:
             if prepared is not None:
                 batch = await self._batches.insert(tx, prepared)
         reach("fire.committed")
-        if batch is not None:
-            self._batches.announce(batch)
+        if batch is not None and prepared is not None:
+            self._batches.announce(batch, plan=prepared.plan)
         self._tell(job, decided, now=now)
 
     def _tell(self, job: StoredJob, decided: Decided, *, now: datetime) -> None:
@@ -240,8 +240,8 @@ class Firing:
         except _OvertakenError:
             return False
         reach("fire.committed")
-        if batch is not None:
-            self._batches.announce(batch, cancelled=cancelled)
+        if batch is not None and prepared is not None:
+            self._batches.announce(batch, plan=prepared.plan, cancelled=cancelled)
         for each in step.decided:
             if not each.starts or batch is not None:
                 self._tell(step.due.job, each, now=now)

@@ -245,7 +245,7 @@ class GroupFiring:
             await self._after_race(row, after, decided, then=then)
             return
         reach("fire.committed")
-        self._batches.announce(batch, cancelled=cancelled)
+        self._batches.announce(batch, plan=first.prepared.plan, cancelled=cancelled)
         self._filling.begun(after, first)
         for each in decided:
             self._tell(row, each, now=now)

@@ -14,13 +14,15 @@ from batchwork_server.application.planning import Plan
 from batchwork_server.domain.batch import BatchRequest
 from batchwork_server.domain.item import NewItem
 
-VERSION = 1
+VERSION = 2
 """Counts the ways in which digests were made; those of two ways cannot be compared."""
 
 DIGITS = 24
 """Of a part's digest, in hexadecimal: enough that two plans never have the same by chance."""
 
-_OF_A_PART = frozenset({"template", "options", "user_validation", "notices"})
+_OF_A_PART = frozenset(
+    {"template", "options", "user_validation", "reference_validation", "notices"}
+)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -78,6 +80,7 @@ def _job_part(request: BatchRequest) -> dict[str, Any]:
 
 def _item_parts(request: BatchRequest, items: Iterable[NewItem]) -> Iterable[Any]:
     yield request.user_validation
+    yield request.reference_validation
     yield from items
 
 

@@ -24,13 +24,19 @@ from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.job import DataSource, PreferenceSource
 from batchwork_server.domain.reference import Recipient
+from batchwork_server.domain.reference_validation import (
+    NOTHING_FOUND,
+    InvalidReference,
+    ReferenceValidation,
+)
 from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.domain.selection import SelectedItem, Selection, parse_filters
 from batchwork_server.domain.submission import RequestedOptions, Submission
 from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import InvalidArgument, Violation
 from batchwork_server.planners import Selected, plan
-from batchwork_server.planners.selected import INLINE
+from batchwork_server.planners.selected import INLINE, left_out
+from batchwork_server.planners.user_references import UserReferences
 from batchwork_server.ports import CategoryRepository, TemplateService
 from batchwork_server.store.store import Store
 
@@ -55,16 +61,28 @@ class Plan:
 
     Attributes:
         recipients: Who gets a reference to its results.
+        invalid_references: What was taken out of its items, or left out of the one item.
     """
 
     request: BatchRequest
     items: Sequence[NewItem]
     recipients: Sequence[Recipient] = ()
+    invalid_references: Sequence[InvalidReference] = ()
 
     @property
     def skips(self) -> Mapping[str, int]:
         """The number of items that would be skipped, by reason."""
         return Counter(item.skip_reason for item in self.items if item.skip_reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """The items of a batch, and what was found of the users whom they name."""
+
+    items: list[NewItem]
+    users: UserValidation
+    references: ReferenceValidation = NOTHING_FOUND
+    invalid_references: Sequence[InvalidReference] = ()
 
 
 class Planning:
@@ -103,19 +121,25 @@ class Planning:
         """
         template, selections, notices = await self._looked_up(submission, tenant_id=tenant_id)
         if submission.preference_source is PreferenceSource.DYNAMIC:
-            items, users = await self._personal(submission, selections, tenant_id=tenant_id)
+            found = await self._personal(submission, selections, tenant_id=tenant_id)
         else:
-            items, users = await self._shared(submission, selections, tenant_id=tenant_id)
-        _check_sizes(items)
+            found = await self._shared(submission, selections, tenant_id=tenant_id)
+        _check_sizes(found.items)
         request = _request(
             submission,
             template=template,
             options=_options(submission.options, self._defaults, self._handicaps),
-            user_validation=users,
+            user_validation=found.users,
+            reference_validation=found.references,
             notices=notices,
         )
         recipients = await self._recipients(submission, tenant_id=tenant_id)
-        return Plan(request=request, items=items, recipients=recipients)
+        return Plan(
+            request=request,
+            items=found.items,
+            recipients=recipients,
+            invalid_references=found.invalid_references,
+        )
 
     async def _recipients(self, submission: Submission, *, tenant_id: str) -> list[Recipient]:
         if not submission.recipient_ids:
@@ -225,7 +249,7 @@ class Planning:
 
     async def _shared(
         self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str
-    ) -> tuple[list[NewItem], UserValidation]:
+    ) -> _Found:
         """Returns the items of a batch that asks no user what they wish."""
         groups: dict[str, list[SelectedItem]] = {}
         if submission.items is not None:
@@ -234,13 +258,22 @@ class Planning:
             found = await self._categories.select(selection, tenant_id=tenant_id)
             groups[selection.category] = _own(found, submission)
         users = [item.user_id for group in groups.values() for item in group if item.user_id]
-        verdicts = await self._validation.verdicts(users, tenant_id=tenant_id) if users else {}
-        items = plan(submission.shape, Selected(groups=groups, verdicts=verdicts))
-        return items, _count(users, verdicts)
+        of_categories = submission.data_source is DataSource.CATEGORIES
+        references = UserReferences(groups if of_categories else {})
+        named = [*users, *references.user_ids]
+        verdicts = await self._validation.verdicts(named, tenant_id=tenant_id) if named else {}
+        judged = references.judged(verdicts)
+        selected = Selected(groups=groups | dict(judged.groups), verdicts=verdicts)
+        return _Found(
+            items=plan(submission.shape, selected),
+            users=_count(users, verdicts),
+            references=judged.found,
+            invalid_references=[*judged.invalid, *left_out(submission.shape, selected)],
+        )
 
     async def _personal(
         self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str
-    ) -> tuple[list[NewItem], UserValidation]:
+    ) -> _Found:
         """Returns the items for every user who wants the feature."""
         personal = self._personal_items(submission, selections, tenant_id=tenant_id)
         wanting = PreferenceFilter(
@@ -255,7 +288,7 @@ class Planning:
             wished = [each for each in page if _is_asked_for(each.user_id, submission)]
             items += [each.item for each in await personal.plan(wished)]
             if after is None:
-                return items, personal.users
+                return _Found(items=items, users=personal.users)
 
     def _personal_items(
         self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str
@@ -345,6 +378,7 @@ def _request(
     options: BatchOptions,
     user_validation: UserValidation,
     notices: Sequence[Notice],
+    reference_validation: ReferenceValidation = NOTHING_FOUND,
 ) -> BatchRequest:
     return BatchRequest(
         template=template,
@@ -363,6 +397,7 @@ def _request(
         labels=submission.labels,
         batch_metadata=submission.batch_metadata,
         user_validation=user_validation,
+        reference_validation=reference_validation,
         notices=tuple(notices),
         due_time=submission.due_time,
     )

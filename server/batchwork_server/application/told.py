@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Self
 
-from batchwork_server.domain.batch import Batch, BatchState, Counts, UserValidation
+from batchwork_server.domain.batch import Batch, BatchRequest, BatchState, Counts, UserValidation
 from batchwork_server.domain.feed_place import FeedPlace
 from batchwork_server.domain.item import Item
+from batchwork_server.domain.reference_validation import ReferenceValidation
 
 HEARTBEAT = timedelta(seconds=15)
 """How long a stream is silent before it says that it is alive."""
@@ -54,6 +56,15 @@ class Told:
     counts: Counts | None = None
     item: Item | None = None
     user_validation: UserValidation | None = None
+    reference_validation: ReferenceValidation | None = None
+
+    def with_validation(self, request: BatchRequest) -> Self:
+        """Returns the message with what the validation of users found."""
+        return replace(
+            self,
+            user_validation=request.user_validation,
+            reference_validation=request.reference_validation,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from batchwork_server.application.batches import chunks_of
 from batchwork_server.application.validation import Validation
+from batchwork_server.application.validation_reports import tell_invalid
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch, BatchState, UserValidation
 from batchwork_server.domain.caller import Caller
@@ -16,6 +17,7 @@ from batchwork_server.domain.job import DataSource, JobShape, PreferenceSource, 
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.domain.transition import Verb
+from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import (
     AlreadyExists,
     CountMismatch,
@@ -30,6 +32,7 @@ from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
 from batchwork_server.planners import Selected, plan
 from batchwork_server.planners.selected import INLINE
+from batchwork_server.planners.user_references import Judged, UserReferences, is_remnant
 from batchwork_server.ports import Dispatcher
 from batchwork_server.store.store import Store, Transaction, UploadPage
 from batchwork_server.wakeups import Wakeups
@@ -155,7 +158,7 @@ class Uploads:
             AlreadyExists: an item is there with other content; what came before it was stored.
         """
         owned = _owned(items, batch)
-        planned = await self._planned(owned, tenant_id=batch.tenant_id)
+        verdicts = await self._verdicts(owned, batch)
         self._store.refuse_when_full()
         async with self._store.transaction() as tx:
             locked = await self._store.changes.lock(tx, batch.batch_id, tenant_id=batch.tenant_id)
@@ -168,23 +171,31 @@ class Uploads:
                 deduplicated=sorted_out.taken - len(sorted_out.new),
                 next_offset=max(draft.upload_offset, first + sorted_out.taken),
             )
-            new = [planned[item.item_id] for item in sorted_out.new]
-            changed = await self._append(tx, draft, new, next_offset=uploaded.next_offset)
+            page = _planned(sorted_out.new, draft, verdicts)
+            changed = await self._append(tx, draft, page, next_offset=uploaded.next_offset)
         reach("upload.committed")
         if changed is not None:
             self._wakeups.batch_changed(changed)
+            tell_invalid(
+                changed,
+                page.items,
+                page.references.invalid,
+                users=_validation_of(page.items),
+                found=page.references.found,
+            )
         if sorted_out.taken < len(owned):
             raise _conflict(batch, owned[sorted_out.taken], offset=first + sorted_out.taken)
         return uploaded
 
-    async def _planned(
-        self, items: Sequence[SelectedItem], *, tenant_id: str
-    ) -> Mapping[str, NewItem]:
-        """Returns the items by id, those of users who are not valid to be skipped."""
+    async def _verdicts(
+        self, items: Sequence[SelectedItem], batch: Batch
+    ) -> Mapping[str, UserVerdict]:
+        """Returns a verdict for every user whom the items name."""
         users = [item.user_id for item in items if item.user_id is not None]
-        verdicts = await self._validation.verdicts(users, tenant_id=tenant_id) if users else {}
-        selected = Selected(groups={INLINE: items}, verdicts=verdicts)
-        return {item.item_id: item for item in reversed(plan(JobShape.INDIVIDUAL, selected))}
+        named = [*users, *_references_in(items, batch).user_ids]
+        if not named:
+            return {}
+        return await self._validation.verdicts(named, tenant_id=batch.tenant_id)
 
     async def _sort_out(
         self, tx: Transaction, draft: Batch, items: Sequence[SelectedItem], *, first: int
@@ -194,9 +205,10 @@ class Uploads:
         return _sort_out(items, present, there=draft.upload_offset - first)
 
     async def _append(
-        self, tx: Transaction, draft: Batch, new: Sequence[NewItem], *, next_offset: int
+        self, tx: Transaction, draft: Batch, page: _Page, *, next_offset: int
     ) -> Batch | None:
         """Adds what is new to the draft; returns none when nothing is."""
+        new = page.items
         if not new and next_offset == draft.upload_offset:
             return None
         now = self._clock.now()
@@ -204,10 +216,20 @@ class Uploads:
         chunks = chunks_of(
             new, options, now=now, first_index=total, first_place=total // options.chunk_size
         )
-        page = UploadPage(
-            items=new, chunks=chunks, next_offset=next_offset, user_validation=_validation_of(new)
+        upload = UploadPage(
+            items=new,
+            chunks=chunks,
+            next_offset=next_offset,
+            user_validation=_validation_of(new),
+            reference_validation=page.references.found,
         )
-        return await self._store.uploads.append(tx, draft, page, now=now)
+        appended = await self._store.uploads.append(tx, draft, upload, now=now)
+        if appended is not None:
+            before = draft.request.reference_validation.user_references.invalid
+            await self._store.validation_reports.add(
+                tx, draft, page.references.invalid, first=before
+            )
+        return appended
 
     async def seal_batch(
         self,
@@ -348,9 +370,16 @@ def _sort_out(
         if found is None and place >= there:
             known[item.item_id] = item
             new.append(item)
-        elif found != item:
+        elif found is None or not _is_same(item, found):
             return _SortedOut(new=new, taken=place)
     return _SortedOut(new=new, taken=len(items))
+
+
+def _is_same(item: SelectedItem, found: SelectedItem) -> bool:
+    """Tells whether an item is what is there, but for references that were taken out of it."""
+    if found == item:
+        return True
+    return found.user_id == item.user_id and is_remnant(found.data_json, item.data_json)
 
 
 def _checked(batch: Batch | None, batch_id: str, *, verb: str = "uploaded to") -> Batch:
@@ -368,9 +397,30 @@ def _owned(items: Sequence[SelectedItem], batch: Batch) -> Sequence[SelectedItem
     return [replace(item, user_id=item.user_id or item.item_id) for item in items]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Page:
+    """Items as they are to be stored, and what was found of the users whom they list."""
+
+    items: Sequence[NewItem]
+    references: Judged
+
+
+def _planned(
+    items: Sequence[SelectedItem], draft: Batch, verdicts: Mapping[str, UserVerdict]
+) -> _Page:
+    judged = _references_in(items, draft).judged(verdicts)
+    selected = Selected(groups={INLINE: items} | dict(judged.groups), verdicts=verdicts)
+    return _Page(items=plan(JobShape.INDIVIDUAL, selected), references=judged)
+
+
+def _references_in(items: Sequence[SelectedItem], batch: Batch) -> UserReferences:
+    of_users = batch.request.batch_type == _OF_USERS
+    return UserReferences({} if of_users else {INLINE: items})
+
+
 def _validation_of(items: Sequence[NewItem]) -> UserValidation:
     named = [item for item in items if item.user_id is not None]
-    invalid = sum(item.skip_reason is not None for item in named)
+    invalid = sum((item.skip_reason or "").startswith("USER_") for item in named)
     return UserValidation(total=len(named), valid=len(named) - invalid, invalid=invalid)
 
 

@@ -30,7 +30,7 @@ from batchwork_server.application.told import (
 )
 from batchwork_server.application.watching_many import ManyWatcher
 from batchwork_server.clock import Clock
-from batchwork_server.domain.batch import Batch, Counts, UserValidation
+from batchwork_server.domain.batch import Batch, Counts
 from batchwork_server.domain.filters import BatchFilter
 from batchwork_server.domain.item import Item
 from batchwork_server.errors import NotFound, QuotaExceeded, ResumeTokenExpired, ShuttingDown
@@ -351,8 +351,9 @@ class _Watcher:
         messages = self._flush_progress()
         self.at = ResumePoint(sequence=event.sequence)
         if event.kind == "VALIDATION":
-            found = self._batch.request.user_validation
-            return [*messages, self._fact(event, "VALIDATION", user_validation=found)]
+            found = await fed.newest_batch() or self._batch  # a draft finds more with each page
+            fact = self._fact(event, "VALIDATION")
+            return [*messages, fact.with_validation(found.request)]
         batch = await fed.batch(self._batch)
         if event.state.is_final and await self._is_over(fed):
             return [*messages, self._fact(event, "END", batch=batch)]
@@ -424,7 +425,6 @@ class _Watcher:
         *,
         batch: Batch | None = None,
         counts: Counts | None = None,
-        user_validation: UserValidation | None = None,
     ) -> WatchMessage:
         """Makes a message about an event."""
         return self._about(
@@ -434,7 +434,6 @@ class _Watcher:
             event_type=event.event_type,
             batch=batch,
             counts=counts,
-            user_validation=user_validation,
         )
 
     def _about(
@@ -447,7 +446,6 @@ class _Watcher:
         batch: Batch | None = None,
         counts: Counts | None = None,
         item: Item | None = None,
-        user_validation: UserValidation | None = None,
     ) -> WatchMessage:
         return WatchMessage(
             kind=kind,
@@ -459,6 +457,5 @@ class _Watcher:
             batch=batch,
             counts=counts,
             item=item,
-            user_validation=user_validation,
             resume=self.at,
         )

@@ -26,7 +26,7 @@ from batchwork_server.application.told import (
     FeedPoint,
 )
 from batchwork_server.clock import Clock
-from batchwork_server.domain.batch import FINAL_STATES, Batch, BatchState, Counts, UserValidation
+from batchwork_server.domain.batch import FINAL_STATES, Batch, BatchState, Counts
 from batchwork_server.domain.feed_place import FeedPlace
 from batchwork_server.domain.filters import BatchFilter
 from batchwork_server.errors import ResumeTokenExpired
@@ -174,8 +174,8 @@ class ManyWatcher:
 
     async def _fact(self, fed: FedEvent, batch: Batch) -> FeedMessage:
         if fed.event.kind == "VALIDATION":
-            found = batch.request.user_validation
-            return self._about(fed, batch, "VALIDATION", user_validation=found)
+            found = await fed.newest_batch() or batch  # a draft finds more with each page
+            return self._about(fed, batch, "VALIDATION").with_validation(found.request)
         left = await fed.batch(batch)
         if left.state.is_final:
             self._progress.forget(batch.key)
@@ -193,7 +193,6 @@ class ManyWatcher:
         *,
         left: Batch | None = None,
         counts: Counts | None = None,
-        user_validation: UserValidation | None = None,
     ) -> FeedMessage:
         """Makes a message about an event of a batch."""
         return FeedMessage(
@@ -205,7 +204,6 @@ class ManyWatcher:
             tenant_id=batch.tenant_id,
             batch=left,
             counts=counts,
-            user_validation=user_validation,
             resume=self._point(),
         )
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from batchwork_server.domain.failure import FailurePolicy
+from batchwork_server.domain.reference_validation import NOTHING_FOUND, ReferenceValidation
 from batchwork_server.domain.retry import RetryPolicy
 
 
@@ -208,8 +209,14 @@ class BatchRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     batch_metadata: Mapping[str, Any] = field(default_factory=dict)
     user_validation: UserValidation = UserValidation()
+    reference_validation: ReferenceValidation = NOTHING_FOUND
     notices: tuple[Notice, ...] = ()
     due_time: datetime | None = None
+
+    @property
+    def has_validated(self) -> bool:
+        """Tells whether there were users to validate."""
+        return self.user_validation.total > 0 or self.reference_validation.names_users
 
     @property
     def is_preference_based(self) -> bool:

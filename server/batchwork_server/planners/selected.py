@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import orjson
 
 from batchwork_server.domain.item import NewItem
+from batchwork_server.domain.job import JobShape
+from batchwork_server.domain.reference_validation import OWN, InvalidReference
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.user import UserVerdict
 
@@ -28,7 +30,11 @@ class Selected:
     verdicts: Mapping[str, UserVerdict]
 
     def skip_reason(self, item: SelectedItem) -> str | None:
-        """Returns why a thing is not to be worked on: its user is not valid."""
+        """Returns why a thing is not to be worked on, because of its user or those it lists."""
+        return self.user_problem(item) or item.skip_reason
+
+    def user_problem(self, item: SelectedItem) -> str | None:
+        """Returns why nothing is to be done for the user of a thing."""
         if item.user_id is None:
             return None
         verdict = self.verdicts[item.user_id]
@@ -36,6 +42,27 @@ class Selected:
 
     def valid(self, category: str) -> list[SelectedItem]:
         return [item for item in self.groups[category] if self.skip_reason(item) is None]
+
+
+def left_out(shape: JobShape, selected: Selected) -> list[InvalidReference]:
+    """Returns the invalid users whose things are not in the one item of a batch.
+
+    Where each thing is an item, the item itself says so.
+    """
+    if shape is JobShape.INDIVIDUAL:
+        return []
+    return [
+        InvalidReference(
+            category=category,
+            item_id=thing.item_id,
+            field=OWN,
+            user_id=thing.user_id,
+            verdict=selected.verdicts[thing.user_id],
+        )
+        for category, things in selected.groups.items()
+        for thing in things
+        if thing.user_id is not None and selected.user_problem(thing) is not None
+    ]
 
 
 Planner = Callable[[Selected], list[NewItem]]

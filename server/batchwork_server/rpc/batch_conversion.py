@@ -43,6 +43,7 @@ from batchwork_server.domain.job import (
     default_data_source,
 )
 from batchwork_server.domain.json_object import listed, quoted
+from batchwork_server.domain.reference_validation import ReferenceValidation
 from batchwork_server.domain.selection import MAX_ITEMS
 from batchwork_server.domain.submission import RequestedOptions, Submission
 from batchwork_server.domain.waiting import WaitReason
@@ -319,6 +320,7 @@ def _make_request(request: BatchRequest) -> messages.Batch:
         labels=request.labels,
         batch_metadata=struct_to(request.batch_metadata),
         user_validation=_user_validation_to(request.user_validation),
+        reference_validation=reference_validation_to(request.reference_validation),
         warnings=warnings_to(request.notices),
         due_time=timestamp_to(request.due_time),
     )
@@ -395,6 +397,7 @@ def event_to(message: Told, *, resume_token: str) -> BatchEvent:
         counts=None if message.counts is None else counts_to(message.counts),
         item=None if message.item is None else item_to(message.item),
         user_validation=None if found is None else _user_validation_to(found),
+        reference_validation=reference_validation_to(message.reference_validation),
     )
 
 
@@ -414,3 +417,23 @@ def _options_to(options: BatchOptions) -> messages.BatchOptions:
 
 def _user_validation_to(found: UserValidation) -> messages.UserValidation:
     return messages.UserValidation(total=found.total, valid=found.valid, invalid=found.invalid)
+
+
+def reference_validation_to(
+    found: ReferenceValidation | None,
+) -> messages.ReferenceValidation | None:
+    """Returns the counts; none where no user is named."""
+    if found is None or not found.names_users:
+        return None
+    categories, references = found.categories, found.user_references
+    return messages.ReferenceValidation(
+        categories=messages.CategoryCounts(
+            total=categories.total, valid=categories.valid, invalid=categories.invalid
+        ),
+        user_references=messages.ReferenceCounts(
+            total=references.total,
+            valid=references.valid,
+            invalid=references.invalid,
+            unknown=references.unknown,
+        ),
+    )

@@ -291,7 +291,7 @@ async def insert_chunks(
 
 def _first_sequence(request: BatchRequest, state: BatchState) -> int:
     """Returns the sequence of the last of ``_first_events``."""
-    return 1 + bool(request.user_validation.total) + state.is_final
+    return 1 + request.has_validated + state.is_final
 
 
 def _first_events(batch: Batch, skipped: Iterable[int], *, now: datetime) -> list[tuple[Any, ...]]:
@@ -299,7 +299,7 @@ def _first_events(batch: Batch, skipped: Iterable[int], *, now: datetime) -> lis
     state = BatchState.DRAFT if batch.state is BatchState.DRAFT else BatchState.PENDING
     created = replace(batch, state=state, sequence=1)
     first = [events.state_changed(created, now=now, finished=skipped)]
-    if batch.request.user_validation.total:
+    if batch.request.has_validated:
         first.append(events.validated(replace(created, sequence=2), now=now))
     if batch.state.is_final:
         first.append(events.state_changed(batch, now=now))

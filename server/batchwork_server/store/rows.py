@@ -23,6 +23,11 @@ from batchwork_server.domain.batch import (
 )
 from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.item import Attempt, Item, ItemError, ItemState
+from batchwork_server.domain.reference_validation import (
+    CategoryCounts,
+    ReferenceCounts,
+    ReferenceValidation,
+)
 from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.store.times import duration_from_micros, from_micros, to_micros
 
@@ -118,6 +123,7 @@ def request_to(request: BatchRequest) -> str:
             request.user_validation.valid,
             request.user_validation.invalid,
         ],
+        "reference_validation": _reference_validation_to(request.reference_validation),
         "notices": [[n.reason, n.path, n.message] for n in request.notices],
         "categories": request.categories,
         "filters": request.filters,
@@ -152,6 +158,7 @@ def request_from(text: str) -> BatchRequest:
         template=_template_from(document["template"]),
         options=_options_from(document["options"]),
         user_validation=UserValidation(total=total, valid=valid, invalid=invalid),
+        reference_validation=_reference_validation_from(document.get("reference_validation")),
         notices=tuple(Notice(reason=r, path=p, message=m) for r, p, m in document["notices"]),
         categories=tuple(document["categories"]),
         filters=document["filters"],
@@ -159,6 +166,29 @@ def request_from(text: str) -> BatchRequest:
         batch_metadata=document["batch_metadata"],
         due_time=from_micros(document.get("due_time")),
         **{name: document[name] for name in _TEXTS},
+    )
+
+
+def _reference_validation_to(found: ReferenceValidation) -> list[list[int]] | None:
+    """Returns the counts; nothing where nothing was counted, as in a batch over users."""
+    categories, references = found.categories, found.user_references
+    if not categories.total:
+        return None
+    return [
+        [categories.total, categories.valid, categories.invalid],
+        [references.total, references.valid, references.invalid, references.unknown],
+    ]
+
+
+def _reference_validation_from(counted: list[list[int]] | None) -> ReferenceValidation:
+    if counted is None:
+        return ReferenceValidation()
+    [total, valid, invalid], [named, there, not_there, unknown] = counted
+    return ReferenceValidation(
+        categories=CategoryCounts(total=total, valid=valid, invalid=invalid),
+        user_references=ReferenceCounts(
+            total=named, valid=there, invalid=not_there, unknown=unknown
+        ),
     )
 
 

@@ -27,6 +27,7 @@ from batchwork_server.store.statistics import SqlStatistics
 from batchwork_server.store.store import Transaction
 from batchwork_server.store.uploads import SqlUploads
 from batchwork_server.store.users import SqlUsers
+from batchwork_server.store.validation_reports import SqlValidationReports
 
 
 class SqlStore:
@@ -43,6 +44,7 @@ class SqlStore:
         self.results = SqlResults(database)
         self.statistics = SqlStatistics(database)
         self.references = SqlReferences(database)
+        self.validation_reports = SqlValidationReports(database)
         self.requests = SqlRequests(database)
         self.jobs = SqlJobs(database)
         self.occurrences = SqlOccurrences(database)

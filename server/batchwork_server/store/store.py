@@ -56,6 +56,7 @@ from batchwork_server.store.protocols.retention import (
 from batchwork_server.store.protocols.statistics import StatisticsStore
 from batchwork_server.store.protocols.transaction import Transaction
 from batchwork_server.store.protocols.uploads import UploadPage, UploadStore
+from batchwork_server.store.protocols.validation_reports import ValidationReportStore
 
 __all__ = [
     "BatchStore",
@@ -99,6 +100,7 @@ __all__ = [
     "UnreadEvent",
     "UploadPage",
     "UploadStore",
+    "ValidationReportStore",
 ]
 
 
@@ -123,6 +125,8 @@ class Store(Protocol):
     def statistics(self) -> StatisticsStore: ...
     @property
     def references(self) -> ReferenceStore: ...
+    @property
+    def validation_reports(self) -> ValidationReportStore: ...
     @property
     def requests(self) -> RequestStore: ...
     @property

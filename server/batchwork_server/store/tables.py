@@ -143,6 +143,21 @@ batch_references = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# The references to users that were taken out of the items of a batch before it was stored, numbered
+# in the order of the items.
+invalid_references = sa.Table(
+    "invalid_references",
+    metadata,
+    sa.Column("batch_key", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("category", sa.Text, nullable=False),
+    sa.Column("item_id", sa.Text, nullable=False),
+    sa.Column("field", sa.Text, nullable=False),  # user_ids, member_ids, or user_id
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("verdict", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 batch_labels = sa.Table(
     "batch_labels",
     metadata,

@@ -72,7 +72,11 @@ class SqlUploads:
 
 def _facts_in(page: UploadPage) -> int:
     """Returns how many events a page makes."""
-    return bool(page.items) + bool(page.user_validation.total)
+    return bool(page.items) + _has_validated(page)
+
+
+def _has_validated(page: UploadPage) -> bool:
+    return page.user_validation.total > 0 or page.reference_validation.names_users
 
 
 def _facts_of(
@@ -80,7 +84,7 @@ def _facts_of(
 ) -> list[Row]:
     grown = replace(appended, sequence=appended.sequence - _facts_in(page) + 1)
     facts = [events.progress(grown, skipped, now=now)]
-    if page.user_validation.total:
+    if _has_validated(page):
         facts.append(events.validated(appended, now=now))
     return facts
 
@@ -88,11 +92,18 @@ def _facts_of(
 def _request_with(request: BatchRequest, page: UploadPage) -> str | None:
     """Returns the request with what the page adds to the validation; none when it adds nothing."""
     added, before = page.user_validation, request.user_validation
-    if not added.total:
+    references = page.reference_validation
+    if not added.total and not references.categories.total:
         return None
     found = UserValidation(
         total=before.total + added.total,
         valid=before.valid + added.valid,
         invalid=before.invalid + added.invalid,
     )
-    return request_to(replace(request, user_validation=found))
+    return request_to(
+        replace(
+            request,
+            user_validation=found,
+            reference_validation=request.reference_validation + references,
+        )
+    )

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from batchwork_server.domain.batch import Batch, UserValidation
 from batchwork_server.domain.item import NewItem
+from batchwork_server.domain.reference_validation import NOTHING_FOUND, ReferenceValidation
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.store.protocols.chunks import NewChunk
 from batchwork_server.store.protocols.transaction import Transaction
@@ -22,12 +23,14 @@ class UploadPage:
         items: Those that are new.
         next_offset: From where the upload goes on, items that were there already included.
         user_validation: What was found of the users of ``items``.
+        reference_validation: What was found of the users whom their data lists.
     """
 
     items: Sequence[NewItem]
     chunks: Sequence[NewChunk]
     next_offset: int
     user_validation: UserValidation
+    reference_validation: ReferenceValidation = NOTHING_FOUND
 
 
 class UploadStore(Protocol):

@@ -1,0 +1,232 @@
+"""Users whom the things of a category name in lists: ``user_ids`` and ``member_ids``.
+
+The lists stand at the top of a thing's data. What is no user is taken out of them before anything
+works on the thing, and a thing that names users of whom none is there is not worked on at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from batchwork_server.domain.item import NewItem
+from batchwork_server.domain.reference_validation import (
+    NOTHING_FOUND,
+    CategoryCounts,
+    InvalidReference,
+    ReferenceCounts,
+    ReferenceValidation,
+)
+from batchwork_server.domain.user import UserVerdict
+
+FIELDS = ("user_ids", "member_ids")
+"""The lists, by the names that the requirement documents give them."""
+
+NO_VALID_USERS = "NO_VALID_USERS"
+"""The skip reason of a thing that names users of whom none is valid."""
+
+LONGEST_SHOWN = 128
+"""Of a reference that is no user id, the beginning is kept as it stands in the JSON."""
+
+_MARKS = tuple(f'"{field}"' for field in FIELDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Things whose references were looked at.
+
+    Attributes:
+        groups: The things, without the references that are not valid; what names no valid user
+            is to be skipped.
+        invalid: What was taken out, in the order of the things.
+        found: The counts.
+    """
+
+    groups: Mapping[str, Sequence[NewItem]]
+    invalid: Sequence[InvalidReference] = ()
+    found: ReferenceValidation = NOTHING_FOUND
+
+
+def names_users(data_json: str) -> bool:
+    """Tells, without reading it, whether data can name users in lists."""
+    first, second = _MARKS
+    return first in data_json or second in data_json
+
+
+class UserReferences:
+    """The references in things of categories, which are read once.
+
+    Args:
+        groups: The things by category.
+    """
+
+    def __init__(self, groups: Mapping[str, Sequence[NewItem]]) -> None:
+        self._groups = groups
+        self._read = {
+            (category, place): data
+            for category, things in groups.items()
+            for place, thing in enumerate(things)
+            if names_users(thing.data_json) and (data := _read(thing.data_json)) is not None
+        }
+
+    @property
+    def user_ids(self) -> list[str]:
+        """Every text that stands for a user, each once."""
+        return list(
+            dict.fromkeys(
+                reference
+                for data in self._read.values()
+                for field in FIELDS
+                for reference in _listed(data.get(field))
+                if isinstance(reference, str)
+            )
+        )
+
+    def judged(self, verdicts: Mapping[str, UserVerdict]) -> Judged:
+        """Takes out what is not valid; what nobody knows is kept, and counted apart.
+
+        Args:
+            verdicts: For each of ``user_ids``.
+        """
+        changed: dict[str, list[NewItem]] = {}
+        invalid: list[InvalidReference] = []
+        counts = ReferenceCounts()
+        for (category, place), data in self._read.items():
+            judge = _Judge(category, self._groups[category][place], data, verdicts)
+            counts += judge.counts
+            if judge.invalid:
+                if category not in changed:
+                    changed[category] = list(self._groups[category])
+                changed[category][place] = judge.thing
+                invalid += judge.invalid
+        groups = {**self._groups, **changed}
+        return Judged(
+            groups=groups,
+            invalid=invalid,
+            found=ReferenceValidation(categories=_categories(groups), user_references=counts),
+        )
+
+
+def _categories(groups: Mapping[str, Sequence[NewItem]]) -> CategoryCounts:
+    things = [thing for group in groups.values() for thing in group]
+    invalid = sum(thing.skip_reason == NO_VALID_USERS for thing in things)
+    return CategoryCounts(total=len(things), valid=len(things) - invalid, invalid=invalid)
+
+
+class _Judge:
+    """One thing that names users: what is left of it, and what was taken out."""
+
+    def __init__(
+        self,
+        category: str,
+        thing: NewItem,
+        data: dict[str, Any],
+        verdicts: Mapping[str, UserVerdict],
+    ) -> None:
+        self.invalid: list[InvalidReference] = []
+        self.valid = self.unknown = 0
+        self._category = category
+        self._item_id = thing.item_id
+        kept = {
+            field: self._kept(field, data[field], verdicts)
+            for field in FIELDS
+            if data.get(field) is not None
+        }
+        self.thing = thing
+        if self.invalid:
+            data_json = orjson.dumps(data | kept).decode()
+            empty = not self.valid and not self.unknown
+            self.thing = replace(
+                thing, data_json=data_json, skip_reason=NO_VALID_USERS if empty else None
+            )
+
+    @property
+    def counts(self) -> ReferenceCounts:
+        invalid = len(self.invalid)
+        return ReferenceCounts(
+            total=self.valid + invalid + self.unknown,
+            valid=self.valid,
+            invalid=invalid,
+            unknown=self.unknown,
+        )
+
+    def _kept(self, field: str, value: Any, verdicts: Mapping[str, UserVerdict]) -> list[str]:
+        kept = []
+        for reference in _listed(value):
+            verdict = verdicts[reference] if isinstance(reference, str) else UserVerdict.MALFORMED
+            if verdict is UserVerdict.VALID:
+                self.valid += 1
+            elif verdict is UserVerdict.UNKNOWN:
+                self.unknown += 1
+            else:
+                self._take_out(field, reference, verdict)
+                continue
+            kept.append(reference)
+        return kept
+
+    def _take_out(self, field: str, reference: Any, verdict: UserVerdict) -> None:
+        self.invalid.append(
+            InvalidReference(
+                category=self._category,
+                item_id=self._item_id,
+                field=field,
+                user_id=_shown(reference),
+                verdict=verdict,
+            )
+        )
+
+
+def is_remnant(stored: str, given: str) -> bool:
+    """Tells whether stored data is given data, less references that were taken out."""
+    if not names_users(given):
+        return False
+    left, whole = _read(stored), _read(given)
+    if left is None or whole is None or left.keys() != whole.keys():
+        return False
+    return all(
+        _is_part(left[name], whole[name]) if name in FIELDS else left[name] == whole[name]
+        for name in whole
+    )
+
+
+def _is_part(left: Any, whole: Any) -> bool:
+    """Tells whether a list holds some of the elements of another one, in their order."""
+    if left == whole:
+        return True
+    rest = iter(_listed(whole))
+    return isinstance(left, list) and all(any(each == other for other in rest) for each in left)
+
+
+def _read(data_json: str) -> dict[str, Any] | None:
+    """Returns data that is an object and has one of the lists at its top."""
+    try:
+        data = orjson.loads(data_json)
+    except orjson.JSONDecodeError:  # whatever works on it will say so
+        return None
+    if isinstance(data, dict) and any(data.get(field) is not None for field in FIELDS):
+        return data
+    return None
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    """Returns the references of a list; what is no list is one that is not valid."""
+    if value is None:
+        return ()
+    return value if isinstance(value, list) else (_NoList(value),)
+
+
+@dataclass(frozen=True, slots=True)
+class _NoList:
+    """A value that stands where a list should."""
+
+    value: Any
+
+
+def _shown(reference: Any) -> str:
+    if isinstance(reference, str):
+        return reference[:LONGEST_SHOWN]
+    value = reference.value if isinstance(reference, _NoList) else reference
+    return orjson.dumps(value).decode()[:LONGEST_SHOWN]
