@@ -11,6 +11,7 @@ Methods take and return the messages of the package ``batchwork.v1``. What goes 
 
 from batchwork_client.batches import Batches, BatchFields, item_input
 from batchwork_client.connection import Batchwork, connect
+from batchwork_client.contexts import context_document
 from batchwork_client.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -77,5 +78,6 @@ __all__ = [
     "Violation",
     "WrongStateError",
     "connect",
+    "context_document",
     "item_input",
 ]

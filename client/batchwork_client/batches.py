@@ -28,10 +28,12 @@ from batchwork.v1.batch_service_pb2 import (
     UploadItemsResponse,
 )
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceStub
+from batchwork.v1.context_pb2 import Context
 from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
 from google.protobuf.struct_pb2 import Struct
 
 from batchwork_client.calls import Calls, new_request_id
+from batchwork_client.contexts import LARGEST_PAGE, whole_context
 from batchwork_client.errors import DeadlineExceededError
 from batchwork_client.instants import timestamp_of
 from batchwork_client.results import stream_results
@@ -215,6 +217,20 @@ class Batches:
         return self._calls.paged(
             self._stub.ListReferences, request_for, lambda page: page.references, limit=limit
         )
+
+    async def get_context(self, *batch_ids: str, tenant_id: str = "") -> Context:
+        """Returns the context of a batch, or of several merged, with the whole of its lists.
+
+        ``context_document`` makes the JSON of the requirement documents of it.
+
+        Args:
+            *batch_ids: At most 100.
+            tenant_id: Another tenant, or ``-`` for any; operators only.
+        """
+        request = messages.GetContextRequest(
+            batch_ids=batch_ids, page_size=LARGEST_PAGE, tenant_id=tenant_id
+        )
+        return await whole_context(self._calls, self._stub.GetContext, request)
 
     async def get_batch_statistics(
         self,

@@ -16,6 +16,7 @@ from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.config_sync import ConfigSync
+from batchwork_server.application.contexts import Contexts
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.explaining import Explaining
 from batchwork_server.application.firing import Firing
@@ -103,6 +104,7 @@ class Application:
     watching: Watching
     statistics: Statistics
     references: References
+    contexts: Contexts
     job_file: JobFile | None
     once: Once
     preference_poller: PreferencePoller | None
@@ -356,6 +358,7 @@ def _put_together(
         ),
         statistics=Statistics(store=store),
         references=References(store=store),
+        contexts=Contexts(store=store, batches=batches),
         job_file=job_file,
         once=Once(
             store=store,
@@ -486,6 +489,7 @@ async def serving(
             watching=app.watching,
             statistics=app.statistics,
             references=app.references,
+            contexts=app.contexts,
             credentials=credentials,
             clock=clock,
             listen=settings.listen,

@@ -106,7 +106,10 @@ class GroupServer:
         self.scheduler = BatchScheduler(self.firing, self.groups, clock=clock, wakeups=wakeups)
 
     async def put_job(self, job_id: str = JOB, **fields: Any) -> None:
-        """Imports a preference-based job; its runs may go on beside each other."""
+        """Imports a preference-based job; its runs may go on beside each other.
+
+        A field that is None is left out.
+        """
         job = {
             "id": job_id,
             "type": "preference",
@@ -115,6 +118,7 @@ class GroupServer:
             "template_id": "tpl_podcast",
             "overlap": "allow",
         } | fields
+        job = {name: value for name, value in job.items() if value is not None}
         text = json.dumps({"batch_processing_jobs": [job]})
         await self.imports.import_jobs(text, tenant_id=TENANT)
 

@@ -108,6 +108,7 @@ async def rows_of(database: Database, batch: Batch) -> dict[str, int]:
         "batch_labels",
         "batch_references",
         "invalid_references",
+        "item_users",
         "batches",
     )
     async with database.reading() as connection:

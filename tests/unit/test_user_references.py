@@ -7,17 +7,13 @@ from typing import Any
 
 import pytest
 from batchwork_server.domain.reference_validation import (
+    NO_VALID_USERS,
     CategoryCounts,
     InvalidReference,
     ReferenceCounts,
 )
 from batchwork_server.domain.user import UserVerdict
-from batchwork_server.planners.user_references import (
-    NO_VALID_USERS,
-    Judged,
-    UserReferences,
-    is_remnant,
-)
+from batchwork_server.planners.user_references import Judged, UserReferences, is_remnant
 
 from tests.factories import make_item
 

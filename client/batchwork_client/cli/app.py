@@ -10,6 +10,7 @@ import typer
 from batchwork_client.cli import (
     backfills,
     batches,
+    contexts,
     deletion,
     forecast,
     jobs,
@@ -89,6 +90,7 @@ jobs.add_to(app)
 plans.add_to(app)
 upcoming.add_to(app)
 occurrences.add_to(app)
+contexts.add_to(app)
 references.add_to(app)
 statistics.add_to(app)
 backfills.add_to(app)

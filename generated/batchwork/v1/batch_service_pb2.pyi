@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from batchwork.v1 import batch_pb2 as _batch_pb2
+from batchwork.v1 import context_pb2 as _context_pb2
 from batchwork.v1 import item_pb2 as _item_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -631,6 +632,75 @@ class ListReferencesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListReferencesResponse: _TypeAlias = ListReferencesResponse  # noqa: Y015
+
+@_typing.final
+class GetContextRequest(_message.Message):
+    """Asks for the context of batches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_IDS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Sets how many items, or users of items for several, a page looks at. A page
+    may list fewer: each name is listed once. Optional; unset means 1,000, more
+    than 5,000 means 5,000.
+    """
+    page_token: _builtins.str
+    """Continues the lists after a page. The batches must be those of the first
+    page.
+    """
+    tenant_id: _builtins.str
+    """Names another tenant, or `-` for any; operators only."""
+    @_builtins.property
+    def batch_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Identifies the batches, 1 to 100, each once."""
+
+    def __init__(
+        self,
+        *,
+        batch_ids: _abc.Iterable[_builtins.str] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_ids", b"batch_ids", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetContextRequest: _TypeAlias = GetContextRequest  # noqa: Y015
+
+@_typing.final
+class GetContextResponse(_message.Message):
+    """Answers `GetContext`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Continues the lists after this page; empty when it was the last."""
+    @_builtins.property
+    def context(self) -> _context_pb2.Context:
+        """Holds the context."""
+
+    def __init__(
+        self,
+        *,
+        context: _context_pb2.Context | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetContextResponse: _TypeAlias = GetContextResponse  # noqa: Y015
 
 @_typing.final
 class GetBatchStatisticsRequest(_message.Message):

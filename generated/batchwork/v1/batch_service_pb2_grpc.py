@@ -60,6 +60,11 @@ class BatchServiceStub:
                 request_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesResponse.FromString,
                 _registered_method=True)
+        self.GetContext = channel.unary_unary(
+                '/batchwork.v1.BatchService/GetContext',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.GetContextRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.GetContextResponse.FromString,
+                _registered_method=True)
         self.GetBatchStatistics = channel.unary_unary(
                 '/batchwork.v1.BatchService/GetBatchStatistics',
                 request_serializer=batchwork_dot_v1_dot_batch__service__pb2.GetBatchStatisticsRequest.SerializeToString,
@@ -194,6 +199,22 @@ class BatchServiceServicer:
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
         retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetContext(self, request, context):
+        """Returns the context of a batch: what it is about, who and what was valid,
+        and how far it is. Several batches have one context, merged.
+
+        It is worked out from what is stored of the batches at the moment of the
+        call. The lists come a page at a time, everything else is the same and
+        complete on each page.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
+        NOT_FOUND         No such batch, or not the caller's. Do not retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -453,6 +474,11 @@ def add_BatchServiceServicer_to_server(servicer, server):
                     request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesResponse.SerializeToString,
             ),
+            'GetContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetContext,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.GetContextRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.GetContextResponse.SerializeToString,
+            ),
             'GetBatchStatistics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBatchStatistics,
                     request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.GetBatchStatisticsRequest.FromString,
@@ -638,6 +664,33 @@ class BatchService:
             '/batchwork.v1.BatchService/ListReferences',
             batchwork_dot_v1_dot_batch__service__pb2.ListReferencesRequest.SerializeToString,
             batchwork_dot_v1_dot_batch__service__pb2.ListReferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.BatchService/GetContext',
+            batchwork_dot_v1_dot_batch__service__pb2.GetContextRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.GetContextResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,6 +81,18 @@ class BatchServiceStub:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
     """
+    GetContext: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.GetContextRequest, _batch_service_pb2.GetContextResponse]
+    """Returns the context of a batch: what it is about, who and what was valid,
+    and how far it is. Several batches have one context, merged.
+
+    It is worked out from what is stored of the batches at the moment of the
+    call. The lists come a page at a time, everything else is the same and
+    complete on each page.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
+      NOT_FOUND         No such batch, or not the caller's. Do not retry.
+    """
     GetBatchStatistics: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.GetBatchStatisticsRequest, _batch_service_pb2.GetBatchStatisticsResponse]
     """Counts batches and their items, all together and by what `group_by` names.
 
@@ -309,6 +321,18 @@ class BatchServiceAsyncStub(BatchServiceStub):
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
+    """
+    GetContext: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.GetContextRequest, _batch_service_pb2.GetContextResponse]  # type: ignore[assignment]
+    """Returns the context of a batch: what it is about, who and what was valid,
+    and how far it is. Several batches have one context, merged.
+
+    It is worked out from what is stored of the batches at the moment of the
+    call. The lists come a page at a time, everything else is the same and
+    complete on each page.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
+      NOT_FOUND         No such batch, or not the caller's. Do not retry.
     """
     GetBatchStatistics: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.GetBatchStatisticsRequest, _batch_service_pb2.GetBatchStatisticsResponse]  # type: ignore[assignment]
     """Counts batches and their items, all together and by what `group_by` names.
@@ -559,6 +583,24 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                             retry.
+        """
+
+    @_abc_1.abstractmethod
+    def GetContext(
+        self,
+        request: _batch_service_pb2.GetContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.GetContextResponse, _abc.Awaitable[_batch_service_pb2.GetContextResponse]]:
+        """Returns the context of a batch: what it is about, who and what was valid,
+        and how far it is. Several batches have one context, merged.
+
+        It is worked out from what is stored of the batches at the moment of the
+        call. The lists come a page at a time, everything else is the same and
+        complete on each page.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
+          NOT_FOUND         No such batch, or not the caller's. Do not retry.
         """
 
     @_abc_1.abstractmethod

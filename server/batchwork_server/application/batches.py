@@ -248,6 +248,7 @@ class Batches:
         )
         await self._store.references.add(tx, batch, prepared.plan.recipients)
         await self._store.validation_reports.add(tx, batch, prepared.plan.invalid_references)
+        await self._store.contexts.add_users(tx, batch, prepared.plan.item_users)
         await self._dispatcher.enqueue(tx, len(prepared.chunks))
         return batch
 

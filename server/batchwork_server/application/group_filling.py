@@ -13,14 +13,14 @@ from batchwork_server.application.planning import LARGEST_ITEM, PersonalRun, Pla
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch, BatchState, UserValidation
 from batchwork_server.domain.group_schedules import Filling, GroupSchedule, MemberSkip, UserRun
-from batchwork_server.domain.item import NewItem
+from batchwork_server.domain.item import ItemUser, NewItem
 from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.schedule import render_schedule
 from batchwork_server.domain.submission import Submission
 from batchwork_server.errors import InvalidArgument, Unavailable
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
-from batchwork_server.planners.preference import MembersItem
+from batchwork_server.planners.preference import MembersItem, users_of
 from batchwork_server.ports import Dispatcher
 from batchwork_server.store.store import DueGroup, Store, Transaction, UploadPage
 from batchwork_server.wakeups import Wakeups
@@ -43,12 +43,14 @@ class PlannedPage:
     """Users of a run with their items.
 
     Attributes:
+        item_users: The users of items that are for several together.
         runs: Of the users who have work.
         skips: Of the users who have none.
         following: Where the next page starts; None after the last one.
     """
 
     items: Sequence[NewItem]
+    item_users: Sequence[ItemUser]
     runs: Sequence[UserRun]
     skips: Sequence[UserRun]
     users: UserValidation
@@ -269,6 +271,13 @@ class GroupFilling:
         )
         if not page.items and not page.users.total:
             return draft
+        await self._store.contexts.add_users(
+            tx,
+            draft,
+            page.item_users,
+            first_index=total,
+            first_place=draft.request.user_validation.total,
+        )
         return await self._store.uploads.append(tx, draft, upload, now=now) or draft
 
     async def _planned_page(
@@ -289,6 +298,7 @@ class GroupFilling:
         ]
         return PlannedPage(
             items=[each.item for each in items],
+            item_users=users_of(items, personal.without),
             runs=[each for each in runs if not each.look_reason],
             skips=[each for each in runs if each.look_reason],
             users=UserValidation(
@@ -325,7 +335,7 @@ def _with_items(
     request = replace(planned.request, user_validation=page.users)
     return replace(
         prepared,
-        plan=replace(prepared.plan, request=request, items=page.items),
+        plan=replace(prepared.plan, request=request, items=page.items, item_users=page.item_users),
         chunks=chunks_of(page.items, request.options, now=now),
     )
 
@@ -371,4 +381,4 @@ def _bounded(each: MembersItem) -> MembersItem:
 
 def _nobody() -> PlannedPage:
     nobody = UserValidation(total=0, valid=0, invalid=0)
-    return PlannedPage(items=(), runs=(), skips=(), users=nobody, following=None)
+    return PlannedPage(items=(), item_users=(), runs=(), skips=(), users=nobody, following=None)

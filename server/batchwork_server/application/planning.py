@@ -21,8 +21,8 @@ from batchwork_server.domain.batch import (
     UserValidation,
 )
 from batchwork_server.domain.filters import PreferenceFilter
-from batchwork_server.domain.item import NewItem
-from batchwork_server.domain.job import DataSource, PreferenceSource
+from batchwork_server.domain.item import ItemUser, NewItem
+from batchwork_server.domain.job import DataSource, JobShape, PreferenceSource
 from batchwork_server.domain.reference import Recipient
 from batchwork_server.domain.reference_validation import (
     NOTHING_FOUND,
@@ -35,6 +35,7 @@ from batchwork_server.domain.submission import RequestedOptions, Submission
 from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import InvalidArgument, Violation
 from batchwork_server.planners import Selected, plan
+from batchwork_server.planners.preference import MembersItem, users_of
 from batchwork_server.planners.selected import INLINE, left_out
 from batchwork_server.planners.user_references import UserReferences
 from batchwork_server.ports import CategoryRepository, TemplateService
@@ -62,12 +63,14 @@ class Plan:
     Attributes:
         recipients: Who gets a reference to its results.
         invalid_references: What was taken out of its items, or left out of the one item.
+        item_users: The users of items that are for several together.
     """
 
     request: BatchRequest
     items: Sequence[NewItem]
     recipients: Sequence[Recipient] = ()
     invalid_references: Sequence[InvalidReference] = ()
+    item_users: Sequence[ItemUser] = ()
 
     @property
     def skips(self) -> Mapping[str, int]:
@@ -79,8 +82,9 @@ class Plan:
 class _Found:
     """The items of a batch, and what was found of the users whom they name."""
 
-    items: list[NewItem]
+    items: Sequence[NewItem]
     users: UserValidation
+    item_users: Sequence[ItemUser]
     references: ReferenceValidation = NOTHING_FOUND
     invalid_references: Sequence[InvalidReference] = ()
 
@@ -138,6 +142,7 @@ class Planning:
             request=request,
             items=found.items,
             recipients=recipients,
+            item_users=found.item_users,
             invalid_references=found.invalid_references,
         )
 
@@ -264,9 +269,11 @@ class Planning:
         verdicts = await self._validation.verdicts(named, tenant_id=tenant_id) if named else {}
         judged = references.judged(verdicts)
         selected = Selected(groups=groups | dict(judged.groups), verdicts=verdicts)
+        is_one = submission.shape is not JobShape.INDIVIDUAL
         return _Found(
             items=plan(submission.shape, selected),
             users=_count(users, verdicts),
+            item_users=selected.users_together() if is_one else (),
             references=judged.found,
             invalid_references=[*judged.invalid, *left_out(submission.shape, selected)],
         )
@@ -279,16 +286,22 @@ class Planning:
         wanting = PreferenceFilter(
             tenant_id=tenant_id, feature_type=submission.feature_type, enabled=True
         )
-        items: list[NewItem] = []
+        items: list[MembersItem] = []
+        without: dict[str, str] = {}
         after: tuple[str, str] | None = None
         while True:
             page, after = await self._store.preferences.list(
                 wanting, page_size=_PREFERENCES_PAGE, after=after
             )
             wished = [each for each in page if _is_asked_for(each.user_id, submission)]
-            items += [each.item for each in await personal.plan(wished)]
+            items += await personal.plan(wished)
+            without |= personal.without
             if after is None:
-                return _Found(items=items, users=personal.users)
+                return _Found(
+                    items=[each.item for each in items],
+                    users=personal.users,
+                    item_users=users_of(items, without),
+                )
 
     def _personal_items(
         self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str

@@ -39,6 +39,20 @@ class NewItem:
     skip_reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemUser:
+    """A user for whom an item is that is for several users together.
+
+    Attributes:
+        item_index: Of the item; None when nothing is to be done for them.
+        skip_reason: Why nothing is; empty otherwise.
+    """
+
+    user_id: str
+    item_index: int | None
+    skip_reason: str = ""
+
+
 @dataclass(slots=True)  # one of these is made for every attempt
 class PendingItem:
     """An item that a worker has taken.

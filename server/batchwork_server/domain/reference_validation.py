@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from batchwork_server.domain.user import UserVerdict
 
+NO_VALID_USERS = "NO_VALID_USERS"
+"""The skip reason of a thing that names users of whom none is valid."""
+
 OWN = "user_id"
 """Where an invalid user is named whose thing was left out of an item that is made of many."""
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from batchwork_server.domain.item import NewItem
+from batchwork_server.domain.item import ItemUser, NewItem
 from batchwork_server.domain.job import DataSource, JobShape
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.planners.selected import array_of, group_object
@@ -69,6 +69,27 @@ def plan_members(
     if data_source is DataSource.USERS:
         return list(_users_together(wanted))
     return list(_categories(wanted))
+
+
+def users_of(items: Sequence[MembersItem], without: Mapping[str, str]) -> list[ItemUser]:
+    """Returns the users of items that are for several, and those who are in none of these.
+
+    Args:
+        items: Of one page, in the order of their places.
+        without: The users of the page for whom nothing is to be done, and why.
+    """
+    if any(each.item.user_id is not None for each in items):
+        return []  # each user has an item of their own, also to say why it is skipped
+    served = [
+        ItemUser(user_id=user_id, item_index=index)
+        for index, each in enumerate(items)
+        for user_id in each.user_ids
+    ]
+    skipped = [
+        ItemUser(user_id=user_id, item_index=None, skip_reason=reason)
+        for user_id, reason in without.items()
+    ]
+    return served + skipped
 
 
 def _individual(member: Member) -> MembersItem:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from batchwork_server.domain.item import NewItem
+from batchwork_server.domain.item import ItemUser, NewItem
 from batchwork_server.domain.job import JobShape
 from batchwork_server.domain.reference_validation import OWN, InvalidReference
 from batchwork_server.domain.selection import SelectedItem
@@ -42,6 +42,23 @@ class Selected:
 
     def valid(self, category: str) -> list[SelectedItem]:
         return [item for item in self.groups[category] if self.skip_reason(item) is None]
+
+    def users_together(self) -> list[ItemUser]:
+        """Returns the users of the one item that holds the whole selection, each once."""
+        reasons = {
+            item.user_id: self.user_problem(item)
+            for group in self.groups.values()
+            for item in group
+            if item.user_id is not None
+        }
+        return [
+            ItemUser(
+                user_id=user_id,
+                item_index=0 if reason is None else None,
+                skip_reason=reason or "",
+            )
+            for user_id, reason in reasons.items()
+        ]
 
 
 def left_out(shape: JobShape, selected: Selected) -> list[InvalidReference]:

@@ -14,6 +14,7 @@ import orjson
 
 from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.reference_validation import (
+    NO_VALID_USERS,
     NOTHING_FOUND,
     CategoryCounts,
     InvalidReference,
@@ -24,9 +25,6 @@ from batchwork_server.domain.user import UserVerdict
 
 FIELDS = ("user_ids", "member_ids")
 """The lists, by the names that the requirement documents give them."""
-
-NO_VALID_USERS = "NO_VALID_USERS"
-"""The skip reason of a thing that names users of whom none is valid."""
 
 LONGEST_SHOWN = 128
 """Of a reference that is no user id, the beginning is kept as it stands in the JSON."""

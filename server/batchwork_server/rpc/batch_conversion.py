@@ -43,7 +43,7 @@ from batchwork_server.domain.job import (
     default_data_source,
 )
 from batchwork_server.domain.json_object import listed, quoted
-from batchwork_server.domain.reference_validation import ReferenceValidation
+from batchwork_server.domain.reference_validation import ReferenceCounts, ReferenceValidation
 from batchwork_server.domain.selection import MAX_ITEMS
 from batchwork_server.domain.submission import RequestedOptions, Submission
 from batchwork_server.domain.waiting import WaitReason
@@ -430,10 +430,11 @@ def reference_validation_to(
         categories=messages.CategoryCounts(
             total=categories.total, valid=categories.valid, invalid=categories.invalid
         ),
-        user_references=messages.ReferenceCounts(
-            total=references.total,
-            valid=references.valid,
-            invalid=references.invalid,
-            unknown=references.unknown,
-        ),
+        user_references=reference_counts_to(references),
+    )
+
+
+def reference_counts_to(found: ReferenceCounts) -> messages.ReferenceCounts:
+    return messages.ReferenceCounts(
+        total=found.total, valid=found.valid, invalid=found.invalid, unknown=found.unknown
     )

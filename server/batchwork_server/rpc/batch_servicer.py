@@ -11,6 +11,7 @@ from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
+from batchwork_server.application.contexts import Contexts
 from batchwork_server.application.references import References
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
@@ -32,6 +33,11 @@ from batchwork_server.rpc.change_conversion import (
     stop_in_flight_from,
 )
 from batchwork_server.rpc.checks import Checks
+from batchwork_server.rpc.context_conversion import (
+    batch_ids_from,
+    context_page_size_from,
+    context_to,
+)
 from batchwork_server.rpc.filters import (
     batch_filter_from,
     final_states_from,
@@ -46,8 +52,10 @@ from batchwork_server.rpc.item_conversion import item_to
 from batchwork_server.rpc.page_tokens import (
     numbered_from,
     place_from,
+    places_from,
     token_after_numbered,
     token_after_place,
+    token_after_places,
 )
 from batchwork_server.rpc.reference_conversion import reference_filter_from, reference_to
 from batchwork_server.rpc.result_conversion import page_to, wanted_from
@@ -71,6 +79,7 @@ class BatchServicer(BatchServiceServicer):
         watching: Watching,
         statistics: Statistics,
         references: References,
+        contexts: Contexts,
     ) -> None:
         self._batches = batches
         self._changes = changes
@@ -80,6 +89,7 @@ class BatchServicer(BatchServiceServicer):
         self._watching = watching
         self._statistics = statistics
         self._references = references
+        self._contexts = contexts
 
     async def CreateBatch(
         self, request: messages.CreateBatchRequest, context: Any
@@ -139,6 +149,23 @@ class BatchServicer(BatchServiceServicer):
         return messages.ListReferencesResponse(
             references=[reference_to(reference) for reference in found],
             next_page_token=token_after_numbered(request, last),
+        )
+
+    async def GetContext(
+        self, request: messages.GetContextRequest, context: Any
+    ) -> messages.GetContextResponse:
+        checks = Checks()
+        batch_ids = batch_ids_from(request, checks=checks)
+        tenant_id = checks.scope(caller_of(), request.tenant_id)
+        page_size = context_page_size_from(request, checks=checks)
+        after = places_from(request, most=len(batch_ids), checks=checks)
+        checks.done()
+        found = await self._contexts.get_context(
+            batch_ids, tenant_id=tenant_id, page_size=page_size, after=after
+        )
+        return messages.GetContextResponse(
+            context=context_to(found),
+            next_page_token=token_after_places(request, found.following),
         )
 
     async def GetBatchStatistics(

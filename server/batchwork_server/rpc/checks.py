@@ -196,10 +196,12 @@ class Checks:
                 self.refuse(f"{path}[{index}]", f"{number} is no value to ask for.")
         return tuple(choices[number] for number in dict.fromkeys(numbers) if number in choices)
 
-    def page_size(self, value: int) -> int:
+    def page_size(
+        self, value: int, *, unset: int = DEFAULT_PAGE_SIZE, most: int = MAX_PAGE_SIZE
+    ) -> int:
         if value < 0:
-            self.refuse("page_size", f"{value} is negative; leave it out for {DEFAULT_PAGE_SIZE}.")
-        return min(value or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+            self.refuse("page_size", f"{value} is negative; leave it out for {unset}.")
+        return min(value or unset, most)
 
     def duration(
         self, path: str, value: Duration, *, least: timedelta, most: timedelta

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from batchwork.v1.batch_service_pb2 import (
+    GetContextRequest,
     ListBatchesRequest,
     ListItemsRequest,
     ListReferencesRequest,
@@ -28,7 +29,8 @@ from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.opaque import binding_of, read_token, write_token
 
 ListRequest: TypeAlias = (
-    ListBatchesRequest
+    GetContextRequest
+    | ListBatchesRequest
     | ListCompatibleCategoriesRequest
     | ListGroupMembersRequest
     | ListItemsRequest
@@ -107,6 +109,29 @@ def numbered_from(request: ListRequest, *, checks: Checks) -> tuple[str, int] | 
             return None
         case [str(name), int(number)] if _is_name(name) and 0 <= number <= MAX_INTEGER:
             return name, number
+    _refuse(checks)
+    return None
+
+
+def token_after_places(request: ListRequest, places: tuple[int, int] | None) -> str:
+    """Returns the token for the page after a place inside of something; empty without one."""
+    if places is None:
+        return ""
+    number, place = places
+    return write_token(number, place + 1, binding=_filters_of(request))
+
+
+def places_from(request: ListRequest, *, most: int, checks: Checks) -> tuple[int, int] | None:
+    """Returns the place inside of something after which a page starts; none for the first page.
+
+    Args:
+        most: How many things there are.
+    """
+    match _values_from(request):
+        case None:
+            return None
+        case [int(number), int(following)] if 0 <= number < most and 0 <= following <= MAX_INTEGER:
+            return number, following - 1
     _refuse(checks)
     return None
 

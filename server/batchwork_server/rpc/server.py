@@ -21,6 +21,7 @@ from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.compatible_categories import CompatibleCategories
+from batchwork_server.application.contexts import Contexts
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.explaining import Explaining
 from batchwork_server.application.forecast import Forecast
@@ -130,6 +131,7 @@ class RpcServer:
         watching: Watching,
         statistics: Statistics,
         references: References,
+        contexts: Contexts,
         credentials: Credentials | None,
         clock: Clock,
         listen: str,
@@ -159,6 +161,7 @@ class RpcServer:
                 watching=watching,
                 statistics=statistics,
                 references=references,
+                contexts=contexts,
             ),
             guarded,
         )

@@ -55,6 +55,7 @@ _LONG_TABLES = (
     ("chunks", "first_index"),
     ("events", "sequence"),
     ("invalid_references", "number"),
+    ("item_users", "place"),
 )
 # The last row of the slice is looked up in the key; without one the slice is all that is left. One
 # bound, not two: SQLite would search with the first and read all that is left for the second.

@@ -9,6 +9,7 @@ from batchwork_server.store.categories import SqlCategories
 from batchwork_server.store.changes import SqlChanges
 from batchwork_server.store.chunks import SqlChunks
 from batchwork_server.store.config_sources import SqlConfigSources
+from batchwork_server.store.contexts import SqlContexts
 from batchwork_server.store.database import Database
 from batchwork_server.store.event_reader import SqlEvents
 from batchwork_server.store.group_members import SqlGroupMembers
@@ -45,6 +46,7 @@ class SqlStore:
         self.statistics = SqlStatistics(database)
         self.references = SqlReferences(database)
         self.validation_reports = SqlValidationReports(database)
+        self.contexts = SqlContexts(database)
         self.requests = SqlRequests(database)
         self.jobs = SqlJobs(database)
         self.occurrences = SqlOccurrences(database)

@@ -25,6 +25,7 @@ from batchwork_server.store.protocols.chunks import (
     Reopened,
 )
 from batchwork_server.store.protocols.config_sources import ConfigSourceStore
+from batchwork_server.store.protocols.contexts import ContextStore
 from batchwork_server.store.protocols.events import Event, EventStore, UnreadEvent
 from batchwork_server.store.protocols.group_members import GroupMemberStore
 from batchwork_server.store.protocols.group_runs import GroupRunStore
@@ -66,6 +67,7 @@ __all__ = [
     "Claimed",
     "ClaimedChunk",
     "ConfigSourceStore",
+    "ContextStore",
     "DeletedBatch",
     "DueGroup",
     "DueJob",
@@ -127,6 +129,8 @@ class Store(Protocol):
     def references(self) -> ReferenceStore: ...
     @property
     def validation_reports(self) -> ValidationReportStore: ...
+    @property
+    def contexts(self) -> ContextStore: ...
     @property
     def requests(self) -> RequestStore: ...
     @property

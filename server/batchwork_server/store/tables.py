@@ -158,6 +158,22 @@ invalid_references = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# The users of items that are for several users together, in the order of the batch, and those for
+# whom such a batch has nothing to do. Items for one user name them in their own row.
+item_users = sa.Table(
+    "item_users",
+    metadata,
+    sa.Column("batch_key", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("place", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("item_index", sa.BigInteger),  # none for those for whom nothing is to be done
+    _text("skip_reason"),  # why; empty when something is
+    # The batches of a user, newest first.
+    sa.Index(None, "tenant_id", "user_id", "batch_key"),
+    sqlite_with_rowid=False,
+)
+
 batch_labels = sa.Table(
     "batch_labels",
     metadata,

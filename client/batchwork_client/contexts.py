@@ -1,0 +1,118 @@
+"""Contexts of batches: their pages put together, and the JSON of the requirement documents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from batchwork.v1 import batch_service_pb2 as messages
+from batchwork.v1.batch_pb2 import ReferenceCounts
+from batchwork.v1.context_pb2 import Context, ContextValidation
+from google.protobuf.json_format import MessageToDict
+
+from batchwork_client.calls import Calls
+
+LARGEST_PAGE = 5000
+"""How many items a page of a context looks at, at most."""
+
+
+async def whole_context(
+    calls: Calls,
+    method: grpc.aio.UnaryUnaryMultiCallable[
+        messages.GetContextRequest, messages.GetContextResponse
+    ],
+    request: messages.GetContextRequest,
+) -> Context:
+    """Returns a context with the whole of its lists, as they are when the last page is read."""
+    whole: Context | None = None
+    async for page in _pages(calls, method, request):
+        if whole is not None:
+            lists = whole.items
+            lists.MergeFrom(page.items)
+            page.items.CopyFrom(lists)
+        whole = page
+    assert whole is not None  # noqa: S101  there is always a first page
+    return whole
+
+
+async def _pages(
+    calls: Calls,
+    method: grpc.aio.UnaryUnaryMultiCallable[
+        messages.GetContextRequest, messages.GetContextResponse
+    ],
+    request: messages.GetContextRequest,
+) -> AsyncIterator[Context]:
+    while True:
+        response = await calls.unary(method, request)
+        yield response.context
+        request.page_token = response.next_page_token
+        if not request.page_token:
+            return
+
+
+def context_document(context: Context) -> dict[str, Any]:
+    """Returns a context as the JSON object of the requirement documents.
+
+    It is ``{"results": {"metadata", "items", "progress", "validation"}}``. The metadata have
+    ``user_references`` where things of categories list users. The items are
+    ``valid_users`` and ``invalid_users``; of batches by categories they are ``valid_categories``
+    and ``invalid_categories``, and users only where there are any.
+    """
+    metadata: dict[str, Any] = _plain(MessageToDict(context.metadata))
+    progress, validation = context.progress, context.validation
+    if context.HasField("user_references"):
+        metadata["user_references"] = _counts_of(context.user_references)
+    return {
+        "results": {
+            "metadata": metadata,
+            "items": _lists_of(context, by_categories=_is_by_categories(metadata)),
+            "progress": {
+                "processed": progress.processed,
+                "succeeded": progress.succeeded,
+                "failed": progress.failed,
+                "total": progress.total,
+                "percentage": _plain(round(progress.percent, 2)),
+            },
+            "validation": _counts_of(validation),
+        }
+    }
+
+
+def _counts_of(found: ContextValidation | ReferenceCounts) -> dict[str, int]:
+    counts = {"total": found.total, "valid": found.valid, "invalid": found.invalid}
+    if isinstance(found, ReferenceCounts) and found.unknown:
+        counts["unknown"] = found.unknown
+    return counts
+
+
+def _lists_of(context: Context, *, by_categories: bool) -> dict[str, list[str]]:
+    items = context.items
+    users = {"valid_users": [*items.valid_users], "invalid_users": [*items.invalid_users]}
+    if not by_categories:
+        return users
+    categories = {
+        "valid_categories": [*items.valid_categories],
+        "invalid_categories": [*items.invalid_categories],
+    }
+    return categories | {name: found for name, found in users.items() if found}
+
+
+def _is_by_categories(metadata: dict[str, Any]) -> bool:
+    said = [metadata, *metadata.get("batches", {}).values()]
+    return any(
+        each.get("data_source_type") == "categories"
+        and not str(each.get("batch_type", "")).startswith("PREFERENCE_")
+        for each in said
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Returns a JSON value whose whole numbers are whole, though doubles carried them."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value
