@@ -21,9 +21,8 @@ from batchwork_server.domain.job import (
     JobDefinition,
     JobShape,
     PreferenceSource,
-    parse_job_file,
-    render_job_file,
 )
+from batchwork_server.domain.job_file import parse_job_file, render_job_file
 from batchwork_server.domain.preference import parse_wish
 from batchwork_server.domain.schedule import parse_schedule
 

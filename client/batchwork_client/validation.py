@@ -8,6 +8,7 @@ from itertools import islice
 
 import grpc
 from batchwork.v1 import validation_service_pb2 as messages
+from batchwork.v1.job_pb2 import Job
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceStub
 
 from batchwork_client.calls import Calls
@@ -73,6 +74,38 @@ class Validation:
         async with aclosing(answers):
             async for answer in answers:
                 yield answer
+
+    async def validate_jobs(
+        self,
+        jobs: str | Iterable[Job] = (),
+        *,
+        job_ids: Iterable[str] = (),
+        all_stored: bool = False,
+        tenant_id: str = "",
+    ) -> messages.ValidateJobsResponse:
+        """Returns all that is wrong with jobs, and all that may not be meant; changes nothing.
+
+        Exactly one of the first three arguments is given.
+
+        Args:
+            jobs: A job file as JSON text, or jobs as ``create_job`` takes them.
+            job_ids: Stored jobs.
+            all_stored: Whether all stored jobs are meant.
+            tenant_id: Another tenant; operators only.
+
+        Raises:
+            InvalidArgumentError: It does not say which jobs are meant.
+            NotFoundError: A stored job does not exist.
+        """
+        text = jobs if isinstance(jobs, str) else ""
+        request = messages.ValidateJobsRequest(
+            jobs_json=text,
+            jobs=() if isinstance(jobs, str) else jobs,
+            job_ids=job_ids,
+            all_stored=all_stored,
+            tenant_id=tenant_id,
+        )
+        return await self._calls.unary(self._stub.ValidateJobs, request)
 
 
 def _chunks(user_ids: Iterable[str]) -> Iterator[list[str]]:

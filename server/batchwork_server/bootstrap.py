@@ -26,6 +26,7 @@ from batchwork_server.application.group_firing import GroupFiring
 from batchwork_server.application.group_pages import GroupPages
 from batchwork_server.application.group_schedules import GroupSchedules
 from batchwork_server.application.job_imports import JobImports
+from batchwork_server.application.job_validation import JobValidation
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.once import Once
@@ -101,6 +102,7 @@ class Application:
     forecast: Forecast
     explaining: Explaining
     validation: Validation
+    job_validation: JobValidation
     watching: Watching
     statistics: Statistics
     references: References
@@ -353,6 +355,14 @@ def _put_together(
             store=store, clock=clock, changed=preference_changes.announce
         ),
         validation=validation,
+        job_validation=JobValidation(
+            jobs=store.jobs,
+            categories=store.categories,
+            users=store.users,
+            templates=templates,
+            clock=clock,
+            zone=settings.time_zone,
+        ),
         watching=Watching(
             store=store, clock=clock, wakeups=wakeups, max_watchers=settings.max_watchers
         ),
@@ -486,6 +496,7 @@ async def serving(
             forecast=app.forecast,
             explaining=app.explaining,
             validation=app.validation,
+            job_validation=app.job_validation,
             watching=app.watching,
             statistics=app.statistics,
             references=app.references,

@@ -528,3 +528,15 @@ async def test_no_users_at_all_is_for_the_server_to_refuse(client_of):
     await client.validation.validate_users([])
 
     assert len(validate_users.requests) == 1
+
+
+async def test_jobs_are_validated_as_text_or_as_messages(client_of):
+    validate_jobs = Unary(validation_service_pb2.ValidateJobsResponse())
+    client = await client_of(servicer(ValidationServiceServicer, ValidateJobs=validate_jobs))
+
+    await client.validation.validate_jobs("{}")
+    await client.validation.validate_jobs(iter([Job(job_id="job-1")]))
+
+    text, messages = validate_jobs.requests
+    assert (text.jobs_json, len(text.jobs)) == ("{}", 0)
+    assert (messages.jobs_json, messages.jobs[0].job_id) == ("", "job-1")

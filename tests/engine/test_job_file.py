@@ -14,7 +14,7 @@ import pytest
 from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.domain.filters import JobFilter
-from batchwork_server.domain.job import MAX_FILE_BYTES
+from batchwork_server.domain.job_file import MAX_FILE_BYTES
 from batchwork_server.engine import job_file as module
 from batchwork_server.engine import watched_file
 from batchwork_server.engine.job_file import MAX_LOGGED, JobFile
@@ -166,8 +166,11 @@ async def test_one_bad_job_among_many_keeps_all_of_the_change_out(server: Server
     assert await server.stored() == before
     assert fates(told) == ["job_file.loaded", "job_file.refused"]
     line = told()[-1]
-    assert (line["level"], line["violation_count"]) == ("error", 1)
-    assert [v["path"] for v in line["violations"]] == ["$.batch_processing_jobs[51].limit"]
+    assert (line["level"], line["violation_count"]) == ("error", 2)
+    assert [v["path"] for v in line["violations"]] == [
+        "$.batch_processing_jobs[51].limit",
+        "$.batch_processing_jobs[51].template_id",
+    ]
     assert "0" in line["violations"][0]["message"]
 
 

@@ -10,8 +10,6 @@ import pytest
 from batchwork_server.domain.batch import Priority
 from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.job import (
-    MAX_FILE_BYTES,
-    MAX_JOBS,
     DataSource,
     JobDefinition,
     JobShape,
@@ -19,8 +17,12 @@ from batchwork_server.domain.job import (
     changed_fields,
     default_data_source,
     parse_job,
+)
+from batchwork_server.domain.job_file import (
+    MAX_FILE_BYTES,
+    MAX_JOBS,
     parse_job_file,
-    parse_jobs_by_path,
+    read_job_file,
     render_job_file,
 )
 from batchwork_server.domain.job_policies import CatchUp, Overlap
@@ -314,12 +316,22 @@ def test_a_job_of_one_category_selects_by_all_its_filters() -> None:
 def test_the_jobs_are_told_by_their_paths() -> None:
     text = make_file(make_job(), make_job(id="no"), make_job(id="job_more"))
 
-    jobs, _ = parse_jobs_by_path(text)
+    jobs = read_job_file(text).jobs
 
-    assert {path: job.job_id for path, job in jobs.items()} == {
-        FIRST: "job_posts",
-        "$.batch_processing_jobs[2]": "job_more",
+    assert {job.path: bool(job.violations) for job in jobs} == {
+        FIRST: False,
+        "$.batch_processing_jobs[1]": True,
+        "$.batch_processing_jobs[2]": False,
     }
+
+
+def test_what_is_right_about_a_broken_job_is_read() -> None:
+    file = read_job_file(make_file(make_job(id="no", template_id="tpl", limit="many")))
+
+    [job] = file.jobs
+    assert job.definition is not None
+    assert job.definition.template_id == "tpl"
+    assert [violation.path for violation in job.violations] == [f"{FIRST}.id", f"{FIRST}.limit"]
 
 
 def test_a_file_may_start_with_a_byte_order_mark() -> None:

@@ -51,7 +51,7 @@ class ExitCode(IntEnum):
 EXIT_CODES_IN_WORDS = """\b
 Exit codes:
   0    done
-  1    a watched batch did not succeed in all its items, or a user is not valid
+  1    a watched batch did not succeed in all its items, or something is not valid
   2    wrong usage, or the server found the request invalid
   3    the server cannot be reached or does not answer in time
   4    there is no such batch, item, job or preference

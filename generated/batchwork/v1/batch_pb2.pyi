@@ -420,6 +420,42 @@ class Warning(_message.Message):
 Global___Warning: _TypeAlias = Warning  # noqa: Y015
 
 @_typing.final
+class Violation(_message.Message):
+    """Tells the caller about something that is wrong, where what is wrong is the
+    answer; a call that is refused has it in its status.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Names the kind as a stable UPPER_SNAKE code, such as `UNKNOWN_TEMPLATE`;
+    most are `FIELD_VIOLATION`.
+    """
+    path: _builtins.str
+    """Points to the place in the request or in the file, such as
+    `$.batch_processing_jobs[0].schedule.at`.
+    """
+    message: _builtins.str
+    """Names the value for a person and says what to do."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        path: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "path", b"path", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Violation: _TypeAlias = Violation  # noqa: Y015
+
+@_typing.final
 class Batch(_message.Message):
     """Holds one execution of a job or of a request."""
 

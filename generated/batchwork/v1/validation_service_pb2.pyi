@@ -3,6 +3,8 @@
 isort:skip_file
 """
 
+from batchwork.v1 import batch_pb2 as _batch_pb2
+from batchwork.v1 import job_pb2 as _job_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -262,3 +264,177 @@ class StreamValidateUsersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamValidateUsersResponse: _TypeAlias = StreamValidateUsersResponse  # noqa: Y015
+
+@_typing.final
+class ValidateJobsRequest(_message.Message):
+    """Asks to validate jobs; exactly one of the first four fields is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_JSON_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    ALL_STORED_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    jobs_json: _builtins.str
+    """Carries a job file as JSON text, as `ImportJobs` takes it. One that cannot
+    be read, or has more than 4 MiB or 10,000 jobs, is a violation.
+    """
+    all_stored: _builtins.bool
+    """Means all jobs that are stored."""
+    tenant_id: _builtins.str
+    """Names another tenant; operators only."""
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
+        """Holds jobs as `CreateJob` takes them; at most 10,000."""
+
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Identifies stored jobs; at most 10,000, each counts once."""
+
+    def __init__(
+        self,
+        *,
+        jobs_json: _builtins.str = ...,
+        jobs: _abc.Iterable[_job_pb2.Job] | None = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        all_stored: _builtins.bool = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_stored", b"all_stored", "job_ids", b"job_ids", "jobs", b"jobs", "jobs_json", b"jobs_json", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateJobsRequest: _TypeAlias = ValidateJobsRequest  # noqa: Y015
+
+@_typing.final
+class JobValidation(_message.Message):
+    """Tells what was found of one job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    VALID_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Points to the job: `$.batch_processing_jobs[0]` in a file, else `jobs[0]`,
+    counted as in this answer.
+    """
+    job_id: _builtins.str
+    """Identifies the job; empty when it has no id that can be read."""
+    valid: _builtins.bool
+    """Tells whether nothing is wrong with the job."""
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Violation]:
+        """Lists what is wrong. Paths are those of a job file, or of a `Job`."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Warning]:
+        """Lists what would be accepted but may not be meant."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        valid: _builtins.bool = ...,
+        violations: _abc.Iterable[_batch_pb2.Violation] | None = ...,
+        warnings: _abc.Iterable[_batch_pb2.Warning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "path", b"path", "valid", b"valid", "violations", b"violations", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobValidation: _TypeAlias = JobValidation  # noqa: Y015
+
+@_typing.final
+class JobValidationTotals(_message.Message):
+    """Counts what was found of jobs, also what is not listed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    VALID_FIELD_NUMBER: _builtins.int
+    INVALID_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Counts the jobs."""
+    valid: _builtins.int
+    """Counts the jobs with which nothing is wrong."""
+    invalid: _builtins.int
+    """Counts the other jobs."""
+    violations: _builtins.int
+    """Counts the violations."""
+    warnings: _builtins.int
+    """Counts the warnings."""
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        valid: _builtins.int = ...,
+        invalid: _builtins.int = ...,
+        violations: _builtins.int = ...,
+        warnings: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid", b"invalid", "total", b"total", "valid", b"valid", "violations", b"violations", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobValidationTotals: _TypeAlias = JobValidationTotals  # noqa: Y015
+
+@_typing.final
+class ValidateJobsResponse(_message.Message):
+    """Answers `ValidateJobs`. The first 1,000 violations and the first 1,000
+    warnings are listed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobValidation]:
+        """Lists an answer for each job, in the order of the request; of stored jobs by
+        id when none was named.
+        """
+
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Violation]:
+        """Lists what is wrong with the file as a whole."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Warning]:
+        """Lists what is to be known of the answer as a whole. FILTERS_NOT_TRIED: with
+        so many jobs only the filters were tried that could be in ten seconds.
+        """
+
+    @_builtins.property
+    def totals(self) -> Global___JobValidationTotals:
+        """Counts what was found."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___JobValidation] | None = ...,
+        violations: _abc.Iterable[_batch_pb2.Violation] | None = ...,
+        warnings: _abc.Iterable[_batch_pb2.Warning] | None = ...,
+        totals: Global___JobValidationTotals | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "totals", b"totals", "violations", b"violations", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateJobsResponse: _TypeAlias = ValidateJobsResponse  # noqa: Y015

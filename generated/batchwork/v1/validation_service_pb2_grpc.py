@@ -50,6 +50,11 @@ class ValidationServiceStub:
                 request_serializer=batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersResponse.FromString,
                 _registered_method=True)
+        self.ValidateJobs = channel.unary_unary(
+                '/batchwork.v1.ValidationService/ValidateJobs',
+                request_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsResponse.FromString,
+                _registered_method=True)
 
 
 class ValidationServiceServicer:
@@ -95,6 +100,24 @@ class ValidationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidateJobs(self, request, context):
+        """Validates jobs before they are stored, or as they are stored, and changes
+        nothing.
+
+        Every violation of every job is told at once, and every warning: those of
+        `ImportJobs`, and NO_TIME_ZONE, SHORT_MONTHS, CLOCK_CHANGE and
+        FILTER_MATCHES_NOTHING, which an import does not look for.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: none or several of the fields that say
+        which jobs are meant, or more than 10,000. Do not retry.
+        NOT_FOUND         A job of `job_ids` does not exist. Do not retry.
+        UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ValidationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -107,6 +130,11 @@ def add_ValidationServiceServicer_to_server(servicer, server):
                     servicer.StreamValidateUsers,
                     request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersResponse.SerializeToString,
+            ),
+            'ValidateJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateJobs,
+                    request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -169,6 +197,33 @@ class ValidationService:
             '/batchwork.v1.ValidationService/StreamValidateUsers',
             batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersRequest.SerializeToString,
             batchwork_dot_v1_dot_validation__service__pb2.StreamValidateUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.ValidationService/ValidateJobs',
+            batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsRequest.SerializeToString,
+            batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

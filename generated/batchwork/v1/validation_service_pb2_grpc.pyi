@@ -65,6 +65,20 @@ class ValidationServiceStub:
                           not retry.
       RESOURCE_EXHAUSTED  QUOTA_SLOW_READER. Go on with what was not answered.
     """
+    ValidateJobs: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateJobsRequest, _validation_service_pb2.ValidateJobsResponse]
+    """Validates jobs before they are stored, or as they are stored, and changes
+    nothing.
+
+    Every violation of every job is told at once, and every warning: those of
+    `ImportJobs`, and NO_TIME_ZONE, SHORT_MONTHS, CLOCK_CHANGE and
+    FILTER_MATCHES_NOTHING, which an import does not look for.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: none or several of the fields that say
+                        which jobs are meant, or more than 10,000. Do not retry.
+      NOT_FOUND         A job of `job_ids` does not exist. Do not retry.
+      UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
+    """
 
 @_typing.type_check_only
 class ValidationServiceAsyncStub(ValidationServiceStub):
@@ -102,6 +116,20 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
                           than 10,000. The messages before it are answered. Do
                           not retry.
       RESOURCE_EXHAUSTED  QUOTA_SLOW_READER. Go on with what was not answered.
+    """
+    ValidateJobs: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateJobsRequest, _validation_service_pb2.ValidateJobsResponse]  # type: ignore[assignment]
+    """Validates jobs before they are stored, or as they are stored, and changes
+    nothing.
+
+    Every violation of every job is told at once, and every warning: those of
+    `ImportJobs`, and NO_TIME_ZONE, SHORT_MONTHS, CLOCK_CHANGE and
+    FILTER_MATCHES_NOTHING, which an import does not look for.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: none or several of the fields that say
+                        which jobs are meant, or more than 10,000. Do not retry.
+      NOT_FOUND         A job of `job_ids` does not exist. Do not retry.
+      UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
     """
 
 class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -149,6 +177,26 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
                               than 10,000. The messages before it are answered. Do
                               not retry.
           RESOURCE_EXHAUSTED  QUOTA_SLOW_READER. Go on with what was not answered.
+        """
+
+    @_abc_1.abstractmethod
+    def ValidateJobs(
+        self,
+        request: _validation_service_pb2.ValidateJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validation_service_pb2.ValidateJobsResponse, _abc.Awaitable[_validation_service_pb2.ValidateJobsResponse]]:
+        """Validates jobs before they are stored, or as they are stored, and changes
+        nothing.
+
+        Every violation of every job is told at once, and every warning: those of
+        `ImportJobs`, and NO_TIME_ZONE, SHORT_MONTHS, CLOCK_CHANGE and
+        FILTER_MATCHES_NOTHING, which an import does not look for.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: none or several of the fields that say
+                            which jobs are meant, or more than 10,000. Do not retry.
+          NOT_FOUND         A job of `job_ids` does not exist. Do not retry.
+          UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
         """
 
 def add_ValidationServiceServicer_to_server(servicer: ValidationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from batchwork_server.application.first_answers import FirstAnswers, Request
-from batchwork_server.application.job_checks import template_violations
+from batchwork_server.application.job_checks import definitions_by_path, template_violations
 from batchwork_server.application.job_writing import JobWriting, revised
 from batchwork_server.application.jobs import NO_SOURCE, select_jobs
 from batchwork_server.application.notices import (
@@ -23,13 +23,8 @@ from batchwork_server.application.notices import (
 )
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Notice
-from batchwork_server.domain.job import (
-    JobDefinition,
-    StoredJob,
-    changed_fields,
-    parse_jobs_by_path,
-    render_job_file,
-)
+from batchwork_server.domain.job import JobDefinition, StoredJob, changed_fields
+from batchwork_server.domain.job_file import read_job_file, render_job_file
 from batchwork_server.domain.json_object import quoted
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import InvalidArgument, Violation
@@ -188,13 +183,15 @@ class JobImports:
     ) -> tuple[Mapping[str, JobDefinition], tuple[Notice, ...]]:
         """Reads a file and compares it with the world; raises when anything is wrong with it."""
         # A file of 4 MiB takes a while to read; calls that wait for the loop must not.
-        jobs, violations = await asyncio.to_thread(parse_jobs_by_path, text)
-        violations += template_violations(jobs, await self._templates.all())
+        file = await asyncio.to_thread(read_job_file, text)
+        violations = file.all_violations
+        violations += template_violations(file.jobs, await self._templates.all())
         if source and not _SOURCE.fullmatch(source):
             message = f"{quoted(source)} is no source; write 1 to 63 letters, digits, '_' or '-'."
             violations.append(Violation("source", message))
         if violations:
             raise InvalidArgument(violations)
+        jobs = definitions_by_path(file.jobs)
         return jobs, await self._notices.of(jobs, tenant_id=tenant_id)
 
 

@@ -16,6 +16,7 @@ from batchwork_server.domain.batch import Notice, Template
 from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.firing import next_run_after
 from batchwork_server.domain.job import JobDefinition, StoredJob, parse_job, render_job
+from batchwork_server.domain.job_file import ReadJob
 from batchwork_server.domain.json_object import quoted
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import (
@@ -42,8 +43,8 @@ _ANEW = Idempotency()
 JobReading = Callable[[JobDefinition | None], tuple[JobDefinition | None, Sequence[Violation]]]
 """Makes a definition of a request and of the stored one that it changes, if it changes one.
 
-It returns the definition and all that is wrong with the request; none when what is wrong does not
-let a definition be made. It may be called more than once.
+It returns the definition, as far as it could be read, and all that is wrong with the request. It
+may be called more than once.
 """
 
 log = get_logger(__name__)
@@ -365,9 +366,8 @@ def _checked(
 ) -> JobDefinition:
     """Returns the definition that is asked for, or raises with everything that is wrong."""
     definition, violations = read(stored)
-    found = list(violations)
-    if definition is not None:
-        found += template_violations({_PATH: definition}, templates)
+    job = ReadJob(path=_PATH, definition=definition, violations=tuple(violations))
+    found = [*violations, *template_violations([job], templates)]
     if found or definition is None:
         raise InvalidArgument(found)
     return definition

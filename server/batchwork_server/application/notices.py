@@ -35,18 +35,27 @@ class JobNotices:
         Raises:
             Unavailable: a source is away.
         """
+        found = await self.by_job(jobs, tenant_id=tenant_id)
+        return _capped([notice for notices in found.values() for notice in notices])
+
+    async def by_job(
+        self, jobs: Mapping[str, JobDefinition], *, tenant_id: str
+    ) -> dict[str, list[Notice]]:
+        """Returns all notices about jobs, by the JSON paths of the jobs.
+
+        Raises:
+            Unavailable: a source is away.
+        """
         fields = await self._fields_by_category(jobs.values(), tenant_id=tenant_id)
         verdicts = await self._verdicts(jobs.values(), tenant_id=tenant_id)
-        notices = [
-            notice
-            for path, job in jobs.items()
-            for notice in (
+        return {
+            path: [
                 *_about_categories(job, path=path, fields=fields),
                 *_about_filters(job, path=path, fields=fields),
                 *_about_users(job, path=path, verdicts=verdicts),
-            )
-        ]
-        return _capped(notices)
+            ]
+            for path, job in jobs.items()
+        }
 
     async def _fields_by_category(
         self, jobs: Iterable[JobDefinition], *, tenant_id: str
@@ -87,15 +96,18 @@ def _about_filters(
     job: JobDefinition, *, path: str, fields: Mapping[str, Sequence[str]]
 ) -> Iterator[Notice]:
     for category in job.categories:
-        filters_path = f"{path}.filters"
-        if job.shape is JobShape.COMBINED:
-            filters_path = child_path(filters_path, category)
         yield from unmatched_filters(
             job.filters_of(category),
             category=category,
             existing=fields.get(category, ()),
-            path=filters_path,
+            path=filters_path(job, category, path=path),
         )
+
+
+def filters_path(job: JobDefinition, category: str, *, path: str) -> str:
+    """Returns where the filters of one of a job's categories stand."""
+    filters = f"{path}.filters"
+    return child_path(filters, category) if job.shape is JobShape.COMBINED else filters
 
 
 def unmatched_filters(

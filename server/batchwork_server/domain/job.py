@@ -1,9 +1,8 @@
-"""Jobs: stored definitions of what to process, how, and when; and the files that hold them."""
+"""Jobs: stored definitions of what to process, how, and when."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -27,7 +26,6 @@ from batchwork_server.domain.json_object import (
     child_path,
     comparable,
     listed,
-    parse_json,
     quoted,
     seconds_of,
 )
@@ -37,8 +35,6 @@ from batchwork_server.domain.schedule import Schedule, parse_schedule, render_sc
 from batchwork_server.domain.selection import MAX_ITEMS, parse_filters
 from batchwork_server.errors import Violation
 
-MAX_FILE_BYTES = 4 * 1024 * 1024
-MAX_JOBS = 10_000
 MAX_CATEGORIES = 32
 MAX_DISTRIBUTION_USERS = 10_000
 MAX_RETRY_LIMIT = 100
@@ -50,8 +46,6 @@ LONGEST_DISPLAY_NAME = 256
 LONGEST_DESCRIPTION = 4096
 
 PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
-
-JOBS_FIELD = "batch_processing_jobs"
 
 
 class JobShape(StrEnum):
@@ -192,34 +186,6 @@ def default_data_source(
     return DataSource.CATEGORIES
 
 
-def parse_job_file(text: str) -> tuple[list[JobDefinition], list[Violation]]:
-    """Reads a job file as the requirement documents have it.
-
-    Returns:
-        The jobs that are right, in the order of the file, and every violation with its JSON path.
-    """
-    jobs, violations = parse_jobs_by_path(text)
-    return list(jobs.values()), violations
-
-
-def parse_jobs_by_path(text: str) -> tuple[dict[str, JobDefinition], list[Violation]]:
-    """Reads a job file like ``parse_job_file``, and tells the JSON path of each job."""
-    size = len(text.encode(errors="surrogatepass"))
-    if size > MAX_FILE_BYTES:
-        message = f"The file has {size} bytes; the limit is {MAX_FILE_BYTES}."
-        return {}, [Violation("$", message, PAYLOAD_TOO_LARGE, limit=MAX_FILE_BYTES)]
-    document, violations = parse_json(text)
-    if violations:
-        return {}, violations
-    return _jobs_of_document(document)
-
-
-def render_job_file(jobs: Iterable[JobDefinition]) -> str:
-    """Writes a job file that ``parse_job_file`` reads as equal jobs, in one spelling."""
-    document = {JOBS_FIELD: [render_job(job) for job in jobs]}
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
 def render_job(job: JobDefinition) -> dict[str, Any]:
     """Writes a job so that ``parse_job`` reads an equal one."""
     return dict(_rendered_fields(job))
@@ -289,64 +255,27 @@ def parse_job(value: Any, *, path: str = "$") -> tuple[JobDefinition | None, lis
     Returns:
         The job, or none and every violation.
     """
+    job, violations = read_job(value, path=path)
+    return (None, violations) if violations else (job, [])
+
+
+def read_job(value: Any, *, path: str) -> tuple[JobDefinition | None, list[Violation]]:
+    """Reads one job like ``parse_job``, as far as possible.
+
+    Returns:
+        The job, in which something of its type stands in for each field that is wrong, and every
+        violation; none when the value is no object.
+    """
     violations: list[Violation] = []
     reader = FieldReader(value, path=path, violations=violations)
     if violations:
         return None, violations
     job = _read_job(reader)
     reader.refuse_unknown("a job")
-    return (None, violations) if violations else (job, [])
+    return job, violations
 
 
-def _jobs_of_document(document: Any) -> tuple[dict[str, JobDefinition], list[Violation]]:
-    violations: list[Violation] = []
-    reader = FieldReader(document, path="$", violations=violations)
-    values = [] if violations else _read_list_of_jobs(reader)
-    reader.refuse_unknown("a job file")
-    jobs: dict[str, JobDefinition] = {}
-    for index, value in enumerate(values):
-        path = f"$.{JOBS_FIELD}[{index}]"
-        job, job_violations = parse_job(value, path=path)
-        violations += job_violations
-        if job is not None:
-            jobs[path] = job
-    return jobs, violations + _repeated_ids(values)
-
-
-def _read_list_of_jobs(reader: FieldReader) -> list[Any]:
-    if not reader.require(JOBS_FIELD):
-        return []
-    values = reader.take(JOBS_FIELD)
-    if not isinstance(values, list):
-        reader.refuse(JOBS_FIELD, f"{quoted(values)} is not a list of jobs.")
-        return []
-    if len(values) > MAX_JOBS:
-        message = f"{len(values)} jobs are too many for one file; the limit is {MAX_JOBS}."
-        reader.refuse(JOBS_FIELD, message, reason=PAYLOAD_TOO_LARGE, limit=MAX_JOBS)
-        return []
-    return values
-
-
-def _repeated_ids(values: list[Any]) -> list[Violation]:
-    """Finds ids that stand twice, also in jobs that are wrong in other ways."""
-    violations = []
-    first_places: dict[str, int] = {}
-    for index, value in enumerate(values):
-        spelling = next((name for name in _ID_SPELLINGS if _has_text(value, name)), None)
-        if spelling is None:
-            continue
-        first = first_places.setdefault(value[spelling], index)
-        if first != index:
-            message = f"{quoted(value[spelling])} is the id of job [{first}] already."
-            violations.append(Violation(f"$.{JOBS_FIELD}[{index}].{spelling}", message))
-    return violations
-
-
-def _has_text(value: Any, name: str) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get(name), str) and value[name] != ""
-
-
-_ID_SPELLINGS = ("id", "job_id")
+ID_SPELLINGS = ("id", "job_id")
 
 _TYPES: Mapping[str, tuple[JobShape, PreferenceSource]] = {
     "individual": (JobShape.INDIVIDUAL, PreferenceSource.STATIC),
@@ -405,9 +334,9 @@ def _read_job(reader: FieldReader) -> JobDefinition:
 
 
 def _read_id(reader: FieldReader) -> str:
-    if not reader.require(*_ID_SPELLINGS):
+    if not reader.require(*ID_SPELLINGS):
         return ""
-    value = reader.take(*_ID_SPELLINGS)
+    value = reader.take(*ID_SPELLINGS)
     if isinstance(value, str) and is_id(value):
         return value
     reader.refuse("id", f"{quoted(value)} is no id; an id has 4 to 63 letters, digits, '_' or '-'.")

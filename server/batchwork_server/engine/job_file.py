@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from batchwork_server.domain.batch import Notice
-from batchwork_server.domain.job import MAX_FILE_BYTES
+from batchwork_server.domain.job_file import MAX_FILE_BYTES
 from batchwork_server.engine.watched_file import WatchedFile
 from batchwork_server.errors import InvalidArgument, Violation
 from batchwork_server.logs import get_logger

@@ -26,7 +26,7 @@ from batchwork_server.domain.job import (
     JobShape,
     PreferenceSource,
     StoredJob,
-    parse_job,
+    read_job,
     render_job,
 )
 from batchwork_server.domain.job_policies import CatchUp, Overlap
@@ -87,7 +87,7 @@ _CONTRACT_NAMES = {
     "distribution.users": "distribution_user_ids",
     **{name: field for field, names in _FILE_NAMES.items() for name in names},
 }
-_FIRST_NAME = re.compile(r"^job\.(distribution\.users|\w+)")
+_FIRST_NAME = re.compile(r"^(job|jobs\[\d+\])\.(distribution\.users|\w+)")
 _NANOS = 1_000_000_000  # in a second
 
 # A number that stands for nothing goes to the rules of job files as it is, and is refused there.
@@ -107,19 +107,21 @@ _PREFERENCE_BASED: dict[int, bool] = {
 }
 
 
-def job_reading(job: messages.Job, fields: Collection[str], *, checks: Checks) -> JobReading:
+def job_reading(
+    job: messages.Job, fields: Collection[str], *, checks: Checks, path: str = "job"
+) -> JobReading:
     """Reads a job by the rules of job files, so that there is one set of rules.
 
     What is read sets ``fields`` of the stored job, or makes a job of them when there is none. The
     violations are those that ``checks`` has at that time, and those of the job.
     """
-    given = dict(_document_of(job, fields, checks=checks))
+    given = dict(_document_of(job, fields, checks=checks, path=path))
     replaced = {name for field in fields for name in _FILE_NAMES.get(field, (field,))}
 
     def read(stored: JobDefinition | None) -> tuple[JobDefinition | None, list[Violation]]:
         document = {"id": job.job_id} if stored is None else render_job(stored)
         kept = {name: value for name, value in document.items() if name not in replaced}
-        definition, violations = parse_job(kept | given, path="job")
+        definition, violations = read_job(kept | given, path=path)
         in_words = [replace(each, path=contract_path(each.path)) for each in violations]
         return definition, [*checks.violations, *in_words]
 
@@ -139,10 +141,12 @@ def masked_fields(path: str, mask: FieldMask, job: messages.Job, *, checks: Chec
 
 
 def contract_path(path: str) -> str:
-    """Returns where a job has what stands in a job file at a path below ``job``."""
+    """Returns where a job has what stands in a job file at a path below ``job`` or ``jobs[0]``."""
     if path == "$":  # the whole file
         return "job"
-    return _FIRST_NAME.sub(lambda found: f"job.{_CONTRACT_NAMES.get(found[1], found[1])}", path)
+    return _FIRST_NAME.sub(
+        lambda found: f"{found[1]}.{_CONTRACT_NAMES.get(found[2], found[2])}", path
+    )
 
 
 def job_warnings_to(notices: Sequence[Notice]) -> list[WarningMessage]:
@@ -150,20 +154,19 @@ def job_warnings_to(notices: Sequence[Notice]) -> list[WarningMessage]:
 
 
 def _document_of(
-    job: messages.Job, fields: Collection[str], *, checks: Checks
+    job: messages.Job, fields: Collection[str], *, checks: Checks, path: str
 ) -> Iterator[tuple[str, Any]]:
     """Yields the fields of a job that are set, as a job file has them."""
     for field, value in job.ListFields():
         if field.name not in fields:
             continue
-        plain = _plain_value(field.name, value, checks=checks)
+        plain = _plain_value(field.name, value, checks=checks, path=f"{path}.{field.name}")
         if plain is not None:
             yield _FILE_NAMES.get(field.name, (field.name,))[0], plain
 
 
-def _plain_value(name: str, value: Any, *, checks: Checks) -> Any:
+def _plain_value(name: str, value: Any, *, checks: Checks, path: str) -> Any:
     """Returns a value as a job file has it; none when it is wrong in a way that no file can be."""
-    path = f"job.{name}"
     match name:
         case "shape" | "data_source" | "priority" | "catch_up" | "overlap":
             return _WORDS[name].get(value, value)

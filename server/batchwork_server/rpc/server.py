@@ -26,6 +26,7 @@ from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.explaining import Explaining
 from batchwork_server.application.forecast import Forecast
 from batchwork_server.application.job_imports import JobImports
+from batchwork_server.application.job_validation import JobValidation
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.preference_changes import PreferenceChanges
@@ -96,6 +97,7 @@ class RpcServer:
         compatible_categories: Likewise.
         forecast: Likewise.
         validation: Behind ValidationService.
+        job_validation: Behind the validation of jobs of ValidationService.
         watching: Behind the watches of BatchService.
         credentials: Who may call; None lets everybody in.
         clock: Measures calls.
@@ -128,6 +130,7 @@ class RpcServer:
         compatible_categories: CompatibleCategories,
         forecast: Forecast,
         validation: Validation,
+        job_validation: JobValidation,
         watching: Watching,
         statistics: Statistics,
         references: References,
@@ -181,7 +184,9 @@ class RpcServer:
             ),
             guarded,
         )
-        add_ValidationServiceServicer_to_server(ValidationServicer(validation), guarded)
+        add_ValidationServiceServicer_to_server(
+            ValidationServicer(validation, jobs=job_validation), guarded
+        )
         add_HealthServicer_to_server(self._health, guarded)
         if reflection:
             enable_server_reflection((*SERVICES, HEALTH_SERVICE, REFLECTION_SERVICE), guarded)

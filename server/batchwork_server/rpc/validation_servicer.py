@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 from batchwork.v1 import validation_service_pb2 as messages
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
 
+from batchwork_server.application.job_validation import JobsReport, JobValidation
 from batchwork_server.application.validation import Validation
+from batchwork_server.domain.job_file import MAX_JOBS
+from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.interceptors import caller_of
+from batchwork_server.rpc.job_validation_conversion import jobs_from, jobs_report_to, path_of_job
 from batchwork_server.rpc.user_conversion import (
     page_report_to,
     pages_from,
@@ -19,12 +24,15 @@ from batchwork_server.rpc.user_conversion import (
     user_ids_from,
 )
 
+_SOURCES_OF_JOBS = ("jobs_json", "jobs", "job_ids", "all_stored")
+
 
 class ValidationServicer(ValidationServiceServicer):
-    """Answers whether users are there; the contract says what each call means."""
+    """Answers whether what is named is there and right; the contract says what each call means."""
 
-    def __init__(self, validation: Validation) -> None:
+    def __init__(self, validation: Validation, jobs: JobValidation) -> None:
         self._validation = validation
+        self._jobs = jobs
 
     async def ValidateUsers(
         self, request: messages.ValidateUsersRequest, context: Any
@@ -44,3 +52,31 @@ class ValidationServicer(ValidationServiceServicer):
         async with aclosing(reports):
             async for found in reports:
                 yield page_report_to(found)
+
+    async def ValidateJobs(
+        self, request: messages.ValidateJobsRequest, context: Any
+    ) -> messages.ValidateJobsResponse:
+        checks = Checks()
+        checks.count("jobs", request.jobs, most=MAX_JOBS)
+        job_ids = checks.ids("job_ids", request.job_ids, most=MAX_JOBS)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        given = [name for name in _SOURCES_OF_JOBS if getattr(request, name)]
+        if len(given) != 1:
+            checks.refuse(
+                given[1] if given else "jobs_json",
+                f"Set exactly one of {', '.join(_SOURCES_OF_JOBS)}; {len(given)} are set.",
+            )
+        checks.done()
+        report = await self._validated_jobs(request, job_ids, tenant_id=tenant_id)
+        return jobs_report_to(report, of_file=bool(request.jobs_json))
+
+    async def _validated_jobs(
+        self, request: messages.ValidateJobsRequest, job_ids: tuple[str, ...], *, tenant_id: str
+    ) -> JobsReport:
+        if request.jobs_json:
+            return await self._jobs.validate_job_file(request.jobs_json, tenant_id=tenant_id)
+        if request.jobs:
+            # Thousands of jobs take a while to read; calls that wait for the loop must not.
+            jobs = await asyncio.to_thread(jobs_from, request.jobs)
+            return await self._jobs.validate_jobs(jobs, tenant_id=tenant_id)
+        return await self._jobs.validate_stored_jobs(job_ids, tenant_id=tenant_id, path=path_of_job)
