@@ -177,8 +177,11 @@ class Preferences:
         *,
         update_mask: Sequence[str] = (),
         request_id: str | None = None,
-    ) -> DefaultPreference:
-        """Sets the tenant's default for a feature, creates it, and returns it as stored.
+    ) -> messages.SetDefaultPreferenceResponse:
+        """Sets the tenant's default for a feature, or creates it.
+
+        Returns:
+            The default as stored, and what may not be meant about it.
 
         Args:
             default_preference: ``feature_type`` names it; an ``etag`` must be that of the stored
@@ -195,8 +198,7 @@ class Preferences:
         )
         if update_mask:
             request.update_mask.CopyFrom(FieldMask(paths=update_mask))
-        response = await self._calls.unary(self._stub.SetDefaultPreference, request)
-        return response.default_preference
+        return await self._calls.unary(self._stub.SetDefaultPreference, request)
 
     async def get_effective_preference(
         self, user_id: str, *, feature_type: str, job_id: str = "", tenant_id: str = ""

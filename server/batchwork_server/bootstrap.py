@@ -30,6 +30,7 @@ from batchwork_server.application.job_validation import JobValidation
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.once import Once
+from batchwork_server.application.override_notices import OverrideNotices
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
@@ -101,6 +102,7 @@ class Application:
     compatible_categories: CompatibleCategories
     forecast: Forecast
     explaining: Explaining
+    override_notices: OverrideNotices
     validation: Validation
     job_validation: JobValidation
     watching: Watching
@@ -311,7 +313,9 @@ def _put_together(
         processing=settings.processing,
     )
     firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
-    preference_views = PreferenceViews(store=store, clock=clock, zone=settings.time_zone)
+    preference_views = PreferenceViews(
+        store=store, templates=templates, clock=clock, zone=settings.time_zone
+    )
     groups = _groups(
         settings, store, planning, batches, dispatcher=dispatcher, clock=clock, wakeups=wakeups
     )
@@ -354,6 +358,7 @@ def _put_together(
         preference_imports=PreferenceImports(
             store=store, clock=clock, changed=preference_changes.announce
         ),
+        override_notices=OverrideNotices(jobs=store.jobs, templates=templates),
         validation=validation,
         job_validation=JobValidation(
             jobs=store.jobs,
@@ -495,6 +500,7 @@ async def serving(
             compatible_categories=app.compatible_categories,
             forecast=app.forecast,
             explaining=app.explaining,
+            override_notices=app.override_notices,
             validation=app.validation,
             job_validation=app.job_validation,
             watching=app.watching,

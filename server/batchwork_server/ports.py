@@ -168,6 +168,8 @@ class ItemCall:
         idempotency_key: The same on every attempt at the item.
         parameters: Of the template.
         due_time: When the batch was due, if a schedule or a backfill made it.
+        overrides: What counts for the item's user; the template's own defaults where the work is
+            for no user, or for several, whose overrides are in the data.
     """
 
     batch_id: str
@@ -182,6 +184,7 @@ class ItemCall:
     model: str = ""
     batch_metadata: Mapping[str, Any] = field(default_factory=dict)
     due_time: datetime | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)

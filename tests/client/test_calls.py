@@ -428,7 +428,7 @@ async def test_preferences_are_set_together_deleted_and_explained(client_of):
     read = await preferences.get_default_preference("posts")
 
     assert (deleted.group_left, found.enabled) == (3, True)
-    assert read == written == default
+    assert read == written.default_preference == default
     assert all(call.requests[0].request_id for call in (batch_set, delete, set_default))
     assert list(batch_set.requests[0].update_mask.paths) == ["enabled"]
     assert delete.requests[0].etag == "r1"

@@ -13,7 +13,7 @@ from batchwork_server.store.database import Database
 
 from tests.engine.groups import FEATURE, JOB, GroupServer
 from tests.factories import TENANT
-from tests.fakes import START, FakeClock
+from tests.fakes import START, FakeClock, FakeTemplates
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 TEN = START + HOUR
@@ -28,7 +28,9 @@ def server(database: Database, clock: FakeClock) -> GroupServer:
 
 async def explain(server: GroupServer, user_id: str = "ada") -> list[UserPeriod]:
     """Returns the periods of a user, oldest first."""
-    views = PreferenceViews(store=server.store, clock=server.clock, zone="UTC")
+    views = PreferenceViews(
+        store=server.store, templates=FakeTemplates(), clock=server.clock, zone="UTC"
+    )
     explaining = Explaining(store=server.store, views=views, clock=server.clock)
     periods, _ = await explaining.explain_user(
         user_id=user_id, feature_type=FEATURE, tenant_id=TENANT, start=START
@@ -38,7 +40,9 @@ async def explain(server: GroupServer, user_id: str = "ada") -> list[UserPeriod]
 
 async def is_done(server: GroupServer) -> bool:
     """Tells whether the user had their run in the period that it is now."""
-    views = PreferenceViews(store=server.store, clock=server.clock, zone="UTC")
+    views = PreferenceViews(
+        store=server.store, templates=FakeTemplates(), clock=server.clock, zone="UTC"
+    )
     view = await views.get_effective_preference(
         user_id="ada", feature_type=FEATURE, tenant_id=TENANT, job_id=JOB
     )

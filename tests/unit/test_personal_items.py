@@ -9,6 +9,7 @@ import pytest
 from batchwork_server.application.personal_items import PersonalItems
 from batchwork_server.application.validation import Validation
 from batchwork_server.domain.batch import UserValidation
+from batchwork_server.domain.declared_overrides import DeclaredOverride, DeclaredOverrides
 from batchwork_server.domain.job import DataSource, JobShape, PreferenceSource
 from batchwork_server.domain.personal import chosen_categories, personal_selection
 from batchwork_server.domain.preference import Preference
@@ -71,6 +72,7 @@ class World:
         shape: JobShape = JobShape.INDIVIDUAL,
         data_source: DataSource = DataSource.CATEGORIES,
         limit: int = 1000,
+        declared: DeclaredOverrides | None = None,
         **filters: Any,
     ) -> PersonalItems:
         selections = [
@@ -86,6 +88,7 @@ class World:
                 feature_type="digest",
             ),
             selections,
+            declared=declared,
             tenant_id=TENANT,
             categories=self.categories,
             validation=Validation(self.users),
@@ -191,6 +194,20 @@ def test_every_override_that_is_wrong_is_named():
 )
 def test_a_user_chooses_among_the_categories_of_the_job(wanted, chosen):
     assert chosen_categories({"categories": wanted}, ("a", "b", "c")) == chosen
+
+
+async def test_what_a_user_leaves_open_is_as_the_template_says(world):
+    tone = DeclaredOverride(default="casual", choices=("casual", "formal"))
+    run = world.run("posts", declared={"tone": tone, "item_limit": DeclaredOverride(default=1)})
+
+    planned = await run.plan([wish("ann"), wish("bob", tone="formal"), wish("eve", tone="rude")])
+
+    assert [data_of(each)["template_overrides"] for each in planned] == [
+        {"tone": "casual", "item_limit": 1},
+        {"tone": "formal", "item_limit": 1},
+        {"tone": "casual", "item_limit": 1},
+    ]
+    assert [len(data_of(each)["items"]) for each in planned] == [1, 1, 1]
 
 
 async def test_each_user_gets_what_they_wish_in_their_order(world):

@@ -9,7 +9,7 @@ from batchwork_server.processors.render import LARGEST_MAX_LENGTH, RenderProcess
 render = RenderProcessor()
 
 
-def item_call(text, *, data=None, user_id="nasa", **parameters):
+def item_call(text, *, data=None, user_id="nasa", overrides=None, **parameters):
     return ItemCall(
         batch_id="bat_api_20260101000000_aaaaaaaa",
         tenant_id="acme",
@@ -23,6 +23,7 @@ def item_call(text, *, data=None, user_id="nasa", **parameters):
         model="small",
         batch_metadata={"data_source_type": "users"},
         due_time=datetime(2026, 3, 2, 9, 30, tzinfo=UTC),
+        overrides=overrides or {},
     )
 
 
@@ -45,6 +46,12 @@ async def test_keys_of_an_object_are_variables():
     value = await rendered("@{{ name }}: {{ posts }}", data={"name": "nasa", "posts": 3600})
 
     assert value == {"text": "@nasa: 3600"}
+
+
+async def test_overrides_are_a_variable():
+    value = await rendered("{{ overrides.tone }}", data={"n": 1}, overrides={"tone": "dry"})
+
+    assert value == {"text": "dry"}
 
 
 async def test_several_texts_become_an_object_of_the_same_names():

@@ -3,6 +3,7 @@ import json
 import pytest
 from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.domain.batch import Template
+from batchwork_server.domain.declared_overrides import DeclaredOverride
 from batchwork_server.errors import ConfigurationError
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.processors.render import RenderProcessor
@@ -49,6 +50,14 @@ async def test_a_file_may_be_one_template(tmp_path, registry):
         description="A post",
         operations=("annotate",),
     )
+
+
+async def test_a_template_may_declare_overrides(tmp_path, registry):
+    write(tmp_path, post__json=fields(overrides={"tone": {"enum": ["a", "b"], "default": "a"}}))
+
+    template = await FileTemplates.load(tmp_path, registry).get("tpl_post")
+
+    assert template.overrides == {"tone": DeclaredOverride(choices=("a", "b"), default="a")}
 
 
 async def test_a_file_may_list_several_templates(tmp_path, registry):
@@ -98,6 +107,9 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path, registry):
         ({"operations": "annotate"}, "post.json: $.operations: must be a list of texts."),
         ({"feature_types": [1]}, "post.json: $.feature_types: must be a list of texts."),
         ({"parameters": []}, "post.json: $.parameters: must be an object."),
+        ({"overrides": ["tone"]}, 'post.json: $.overrides: ["tone"] is not an object of'),
+        ({"overrides": {"a": {"type": "text"}}}, 'post.json: $.overrides.a.type: "text" is none'),
+        ({"overrides": {"item_limit": {"default": 0}}}, "post.json: $.overrides.item_limit: 0 is"),
         (
             {"processor": "rendr"},
             "post.json: $.processor: There is no processor 'rendr'; there are: render.",

@@ -26,6 +26,7 @@ from batchwork_client.cli.output import (
     batch_facts,
     counts_in_words,
     note,
+    note_warnings,
     printable,
     seconds_in_words,
     state_name,
@@ -180,8 +181,7 @@ async def show_started(batchwork: Batchwork, batch: Batch, *, watch: bool, as_js
 
 def show_warnings(batch: Batch) -> None:
     """Tells what was accepted but may not be meant."""
-    for warning in batch.warnings:
-        note(f"warning: {warning.path}: {warning.message}")
+    note_warnings(batch.warnings)
 
 
 async def watch(

@@ -12,7 +12,7 @@ from batchwork.v1.policy_pb2 import Overlap
 
 from batchwork_client.cli.batches import show_started
 from batchwork_client.cli.inputs import InputError, enum_values_from, read_text, short_name
-from batchwork_client.cli.output import note, write_message, write_table
+from batchwork_client.cli.output import note_warnings, write_message, write_table
 from batchwork_client.cli.parameters import AsJson, Limit, Note, RequestId, Users, Watch
 from batchwork_client.cli.session import command, session_of
 
@@ -97,8 +97,7 @@ async def import_jobs(
     if as_json:
         write_message(response)
         return
-    for warning in response.warnings:
-        note(f"warning: {warning.path}: {warning.message}")
+    note_warnings(response.warnings)
     write_table(
         ("JOB", "CHANGE", "REVISION", "FIELDS"), [_change_row(each) for each in response.changes]
     )

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import typer
 from batchwork.v1.batch_pb2 import Batch, BatchCounts, BatchState, WaitReason
+from batchwork.v1.batch_pb2 import Warning as BatchWarning
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
@@ -90,6 +91,12 @@ def write_facts(facts: Iterable[tuple[str, str]]) -> None:
 def note(text: str) -> None:
     """Tells a person something on stderr."""
     typer.echo(printable(text), err=True)
+
+
+def note_warnings(warnings: Iterable[BatchWarning]) -> None:
+    """Tells a person on stderr what was accepted but may not be meant."""
+    for warning in warnings:
+        note(f"warning: {warning.path}: {warning.message}")
 
 
 def problem(text: str) -> None:

@@ -25,6 +25,7 @@ from batchwork_client.cli.inputs import (
     values_from,
 )
 from batchwork_client.cli.output import (
+    note_warnings,
     printable,
     time_in_words,
     write_facts,
@@ -334,10 +335,11 @@ async def set_default_preference(
     if not mask:
         raise InputError(["give --enabled, --disabled, --schedule or --override"])
     async with session.connect() as batchwork:
-        stored = await batchwork.preferences.set_default_preference(
+        done = await batchwork.preferences.set_default_preference(
             default, update_mask=mask, request_id=request_id or None
         )
-    _show(stored, as_json=as_json)
+    note_warnings(done.warnings)
+    _show(done.default_preference, as_json=as_json)
 
 
 def _show(default: DefaultPreference, *, as_json: bool) -> None:

@@ -23,7 +23,13 @@ from batchwork_client.cli.inputs import (
     short_name,
     values_from,
 )
-from batchwork_client.cli.output import time_in_words, write_facts, write_message, write_table
+from batchwork_client.cli.output import (
+    note_warnings,
+    time_in_words,
+    write_facts,
+    write_message,
+    write_table,
+)
 from batchwork_client.cli.parameters import AsJson, Limit, RequestId
 from batchwork_client.cli.preference_words import (
     group_cells,
@@ -99,6 +105,7 @@ async def set_preference(
     if as_json:
         write_message(done)
         return
+    note_warnings(done.warnings)
     _show(done.preference, as_json=False, more=[*group_facts(done), *run_facts(done.next_runs)])
 
 
@@ -126,6 +133,7 @@ async def batch_set_preferences(
     if as_json:
         write_message(done)
         return
+    note_warnings(done.warnings)
     write_table(
         ("USER", "FEATURE", "CHANGED", "LEFT", "JOINED"),
         [
@@ -156,6 +164,7 @@ async def import_preferences(
     if as_json:
         write_message(done)
         return
+    note_warnings(done.warnings)
     write_table(
         ("USER", "FEATURE", "CHANGE", "FIELDS"),
         [

@@ -36,6 +36,8 @@ class _PreferenceOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pref
     """The job: its `default_preferences`, and for a zone also its schedule."""
     PREFERENCE_ORIGIN_SERVER: _PreferenceOrigin.ValueType  # 4
     """A setting of the server, or what it does when nobody says anything."""
+    PREFERENCE_ORIGIN_TEMPLATE: _PreferenceOrigin.ValueType  # 5
+    """The template of the job, by what it declares; only of an override."""
 
 class PreferenceOrigin(_PreferenceOrigin, metaclass=_PreferenceOriginEnumTypeWrapper):
     """Says who said what a field of an effective preference is."""
@@ -50,6 +52,8 @@ PREFERENCE_ORIGIN_JOB_DEFAULT: PreferenceOrigin.ValueType  # 3
 """The job: its `default_preferences`, and for a zone also its schedule."""
 PREFERENCE_ORIGIN_SERVER: PreferenceOrigin.ValueType  # 4
 """A setting of the server, or what it does when nobody says anything."""
+PREFERENCE_ORIGIN_TEMPLATE: PreferenceOrigin.ValueType  # 5
+"""The template of the job, by what it declares; only of an override."""
 Global___PreferenceOrigin: _TypeAlias = PreferenceOrigin  # noqa: Y015
 
 class _PreferenceChangeKind:

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from batchwork.v1 import batch_pb2 as _batch_pb2
 from batchwork.v1 import job_service_pb2 as _job_service_pb2
 from batchwork.v1 import preference_pb2 as _preference_pb2
 from batchwork.v1 import schedule_pb2 as _schedule_pb2
@@ -228,6 +229,7 @@ class SetPreferenceResponse(_message.Message):
     GROUP_LEFT_FIELD_NUMBER: _builtins.int
     GROUP_JOINED_FIELD_NUMBER: _builtins.int
     NEXT_RUNS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     group_left: _builtins.int
     """Identifies the group that the user left; unset when there was none, or the
     user stayed where they were.
@@ -247,6 +249,13 @@ class SetPreferenceResponse(_message.Message):
         not enabled or nothing is due.
         """
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Warning]:
+        """Lists what was accepted but may not be meant: UNKNOWN_OVERRIDE for what the
+        templates behind the feature do not know, OVERRIDE_NOT_ALLOWED for a value
+        that one of them does not allow.
+        """
+
     def __init__(
         self,
         *,
@@ -254,10 +263,11 @@ class SetPreferenceResponse(_message.Message):
         group_left: _builtins.int | None = ...,
         group_joined: _builtins.int | None = ...,
         next_runs: _abc.Iterable[_job_service_pb2.UpcomingRun] | None = ...,
+        warnings: _abc.Iterable[_batch_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "group_joined", b"group_joined", "group_left", b"group_left", "preference", b"preference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "group_joined", b"group_joined", "group_left", b"group_left", "next_runs", b"next_runs", "preference", b"preference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "group_joined", b"group_joined", "group_left", b"group_left", "next_runs", b"next_runs", "preference", b"preference", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__group_joined: _TypeAlias = _typing.Literal["group_joined"]  # noqa: Y015
     _WhichOneofArgType__group_joined: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined"]  # noqa: Y015
@@ -422,18 +432,26 @@ class BatchSetPreferencesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetPreferenceResult]:
         """Tells what became of each, in the order of the request."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Warning]:
+        """Lists what was accepted but may not be meant, as in `SetPreferenceResponse`;
+        the first 1,000.
+        """
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___SetPreferenceResult] | None = ...,
+        warnings: _abc.Iterable[_batch_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -518,20 +536,28 @@ class ImportPreferencesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PREFERENCES_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def preferences(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedPreference]:
         """Lists the preferences in the order of the document; then those that it does
         not name and whose `active` changes, by feature and user.
         """
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Warning]:
+        """Lists what was accepted but may not be meant, as in `SetPreferenceResponse`;
+        the first 1,000.
+        """
+
     def __init__(
         self,
         *,
         preferences: _abc.Iterable[Global___ImportedPreference] | None = ...,
+        warnings: _abc.Iterable[_batch_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["preferences", b"preferences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preferences", b"preferences", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -632,18 +658,24 @@ class SetDefaultPreferenceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DEFAULT_PREFERENCE_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def default_preference(self) -> _preference_pb2.DefaultPreference:
         """Holds the default after the call."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Warning]:
+        """Lists what was accepted but may not be meant, as in `SetPreferenceResponse`."""
 
     def __init__(
         self,
         *,
         default_preference: _preference_pb2.DefaultPreference | None = ...,
+        warnings: _abc.Iterable[_batch_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_preference", b"default_preference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_preference", b"default_preference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_preference", b"default_preference", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,7 +776,10 @@ class GetEffectivePreferenceResponse(_message.Message):
 
     @_builtins.property
     def template_overrides(self) -> _struct_pb2.Struct:
-        """Holds the changes to the template, merged by their names."""
+        """Holds the changes to the template, merged by their names: the user's over the
+        tenant's over the job's over the defaults of the job's template. A null takes
+        back what the tenant and the job say.
+        """
 
     @_builtins.property
     def override_origins(self) -> _containers.ScalarMap[_builtins.str, _preference_pb2.PreferenceOrigin.ValueType]:

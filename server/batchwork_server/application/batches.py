@@ -20,6 +20,7 @@ from batchwork_server.domain.batch import (
     dispatch_time,
 )
 from batchwork_server.domain.caller import Caller
+from batchwork_server.domain.effective_preference import default_wish_of
 from batchwork_server.domain.filters import BatchFilter, ItemFilter
 from batchwork_server.domain.ids import new_batch_id
 from batchwork_server.domain.item import Item, NewItem
@@ -515,7 +516,7 @@ def submission_of(
         source: What made it run.
         due_time: When it was due; none for a run on request.
     """
-    definition = job.definition
+    definition, wish = job.definition, default_wish_of(job)
     return Submission(
         categories=definition.categories,
         filters=definition.filters,
@@ -542,4 +543,5 @@ def submission_of(
         user_ids=user_ids,
         recipient_ids=definition.distribution_user_ids if definition.distribute_results else (),
         due_time=due_time,
+        default_overrides={} if wish is None else wish.template_overrides,
     )

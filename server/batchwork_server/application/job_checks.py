@@ -29,10 +29,23 @@ def template_violations(
         yield from known.violations_of(job)
 
 
+def default_template(
+    templates: Iterable[Template], *, operation: str, feature_type: str
+) -> Template | None:
+    """Returns the first template that is the default of an operation or a feature."""
+    defaults = (
+        each
+        for each in templates
+        if each.is_default_of(operation=operation, feature_type=feature_type)
+    )
+    return next(defaults, None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownTemplates:
     """What templates there are, and what has one by default."""
 
+    templates: Sequence[Template]
     ids: Sequence[str]
     operations: Sequence[str]
     feature_types: frozenset[str]
@@ -40,10 +53,22 @@ class KnownTemplates:
     @classmethod
     def of(cls, templates: Sequence[Template]) -> KnownTemplates:
         return cls(
+            templates=templates,
             ids=sorted(template.template_id for template in templates),
             operations=sorted({name for template in templates for name in template.operations}),
             feature_types=frozenset(name for each in templates for name in each.feature_types),
         )
+
+    def template_of(self, job: JobDefinition) -> Template | None:
+        """Returns what processes the items of a job; none when there is no such template."""
+        if job.template_id:
+            found = (each for each in self.templates if each.template_id == job.template_id)
+            return next(found, None)
+        return self.default_of(operation=job.operation, feature_type=job.feature_type)
+
+    def default_of(self, *, operation: str, feature_type: str) -> Template | None:
+        """Returns what processes what names no template."""
+        return default_template(self.templates, operation=operation, feature_type=feature_type)
 
     def violations_of(self, job: ReadJob) -> Iterator[Violation]:
         """Yields what is wrong with the template and the operation that a job names."""

@@ -108,7 +108,7 @@ class JobImports:
         self._store = store
         self._answers = FirstAnswers(store.requests)
         self._writing = JobWriting(store, zone=zone)
-        self._notices = JobNotices(categories=categories, users=users)
+        self._notices = JobNotices(categories=categories, users=users, templates=templates)
         self._templates = templates
         self._clock = clock
         self._wakeups = wakeups

@@ -90,7 +90,7 @@ class JobValidation:
     ) -> None:
         self._jobs = jobs
         self._categories = categories
-        self._notices = JobNotices(categories=categories, users=users)
+        self._notices = JobNotices(categories=categories, users=users, templates=templates)
         self._templates = templates
         self._clock = clock
         self._zone = zone

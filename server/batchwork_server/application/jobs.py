@@ -84,7 +84,7 @@ class Jobs:
         self._store = store
         self._answers = FirstAnswers(store.requests)
         self._writing = JobWriting(store, zone=zone)
-        self._notices = JobNotices(categories=categories, users=users)
+        self._notices = JobNotices(categories=categories, users=users, templates=templates)
         self._templates = templates
         self._clock = clock
         self._wakeups = wakeups

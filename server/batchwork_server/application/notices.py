@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from batchwork_server.domain.batch import Notice
+from batchwork_server.application.job_checks import KnownTemplates
+from batchwork_server.application.override_notices import override_notices
+from batchwork_server.domain.batch import Notice, Template
 from batchwork_server.domain.job import JobDefinition, JobShape
 from batchwork_server.domain.json_object import child_path, listed, quoted
 from batchwork_server.domain.selection import field_of_filter
 from batchwork_server.domain.user import UserVerdict
-from batchwork_server.ports import CategoryRepository, UserRepository
+from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
 
 CATEGORY_WITHOUT_ITEMS = "CATEGORY_WITHOUT_ITEMS"
 FILTER_MATCHES_NO_FIELD = "FILTER_MATCHES_NO_FIELD"
@@ -21,11 +23,18 @@ MAX_NOTICES = 1000
 
 
 class JobNotices:
-    """Compares jobs with the categories and the users that exist."""
+    """Compares jobs with the categories, the users and the templates that exist."""
 
-    def __init__(self, *, categories: CategoryRepository, users: UserRepository) -> None:
+    def __init__(
+        self,
+        *,
+        categories: CategoryRepository,
+        users: UserRepository,
+        templates: TemplateService,
+    ) -> None:
         self._categories = categories
         self._users = users
+        self._templates = templates
 
     async def of(self, jobs: Mapping[str, JobDefinition], *, tenant_id: str) -> tuple[Notice, ...]:
         """Returns what is to be noticed about jobs, by their JSON paths, in the order of the file.
@@ -48,11 +57,13 @@ class JobNotices:
         """
         fields = await self._fields_by_category(jobs.values(), tenant_id=tenant_id)
         verdicts = await self._verdicts(jobs.values(), tenant_id=tenant_id)
+        known = KnownTemplates.of(await self._templates.all())
         return {
             path: [
                 *_about_categories(job, path=path, fields=fields),
                 *_about_filters(job, path=path, fields=fields),
                 *_about_users(job, path=path, verdicts=verdicts),
+                *_about_overrides(job, path=path, template=known.template_of(job)),
             ]
             for path, job in jobs.items()
         }
@@ -144,6 +155,16 @@ def _about_users(
                 path=f"{path}.distribution.users[{index}]",
                 message=f"The user {quoted(user_id)} gets no reference: {verdict}.",
             )
+
+
+def _about_overrides(
+    job: JobDefinition, *, path: str, template: Template | None
+) -> Iterator[Notice]:
+    overrides = job.default_preferences.get("template_overrides")
+    if template is None or not isinstance(overrides, Mapping):
+        return
+    place = f"{path}.default_preferences.template_overrides"
+    yield from override_notices(overrides, path=place, templates=[template])
 
 
 def _capped(notices: Sequence[Notice]) -> tuple[Notice, ...]:

@@ -11,6 +11,7 @@ import orjson
 
 from batchwork_server.application.validation import Validation
 from batchwork_server.domain.batch import UserValidation
+from batchwork_server.domain.declared_overrides import DeclaredOverrides, over_defaults
 from batchwork_server.domain.job import DataSource
 from batchwork_server.domain.personal import (
     SELECTING_OVERRIDES,
@@ -43,6 +44,7 @@ class PersonalItems:
     Args:
         selections: What the job selects of each category, in the order of the job; none when it
             names no category.
+        declared: The overrides that the template knows.
         now: From where filters that are relative to now count.
     """
 
@@ -51,6 +53,7 @@ class PersonalItems:
         submission: Submission,
         selections: Sequence[Selection],
         *,
+        declared: DeclaredOverrides | None,
         tenant_id: str,
         categories: CategoryRepository,
         validation: Validation,
@@ -58,6 +61,7 @@ class PersonalItems:
     ) -> None:
         self._submission = submission
         self._selections = {selection.category: selection for selection in selections}
+        self._declared = declared
         self._tenant_id = tenant_id
         self._categories = categories
         self._validation = validation
@@ -85,7 +89,7 @@ class PersonalItems:
         """Returns the items for the users of a page.
 
         Args:
-            preferences: One for each user.
+            preferences: One for each user, with what the tenant and the job say besides.
             skipped: Users for whom nothing is to be done, and why.
 
         Raises:
@@ -102,7 +106,7 @@ class PersonalItems:
             reason = (skipped or {}).get(user) or _invalid(verdicts[user])
             member = Member(
                 user_id=user,
-                template_overrides=preference.template_overrides,
+                template_overrides=over_defaults(preference.template_overrides, self._declared),
                 things={},
                 skip_reason=reason,
             )

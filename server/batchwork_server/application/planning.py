@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from batchwork_server.application.job_checks import default_template
 from batchwork_server.application.notices import unmatched_filters
 from batchwork_server.application.personal_items import PersonalItems
 from batchwork_server.application.validation import Validation
@@ -20,6 +21,7 @@ from batchwork_server.domain.batch import (
     Template,
     UserValidation,
 )
+from batchwork_server.domain.declared_overrides import merged_overrides
 from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.item import ItemUser, NewItem
 from batchwork_server.domain.job import DataSource, JobShape, PreferenceSource
@@ -125,7 +127,8 @@ class Planning:
         """
         template, selections, notices = await self._looked_up(submission, tenant_id=tenant_id)
         if submission.preference_source is PreferenceSource.DYNAMIC:
-            found = await self._personal(submission, selections, tenant_id=tenant_id)
+            personal = self._personal_items(submission, template, selections, tenant_id=tenant_id)
+            found = await self._personal(submission, personal, tenant_id=tenant_id)
         else:
             found = await self._shared(submission, selections, tenant_id=tenant_id)
         _check_sizes(found.items)
@@ -173,7 +176,7 @@ class Planning:
             user_validation=UserValidation(total=0, valid=0, invalid=0),
             notices=notices,
         )
-        items = self._personal_items(submission, selections, tenant_id=tenant_id)
+        items = self._personal_items(submission, template, selections, tenant_id=tenant_id)
         recipients = await self._recipients(submission, tenant_id=tenant_id)
         return PersonalRun(request=request, items=items, recipients=recipients)
 
@@ -204,7 +207,9 @@ class Planning:
                     _unknown("UNKNOWN_TEMPLATE", "template_id", submission.template_id, ids)
                 )
             return found, violations
-        found = next((t for t in known if _is_default(t, submission)), None)
+        found = default_template(
+            known, operation=submission.operation, feature_type=submission.feature_type
+        )
         if found is None and not violations:
             violations.append(
                 Violation(
@@ -279,13 +284,13 @@ class Planning:
         )
 
     async def _personal(
-        self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str
+        self, submission: Submission, personal: PersonalItems, *, tenant_id: str
     ) -> _Found:
         """Returns the items for every user who wants the feature."""
-        personal = self._personal_items(submission, selections, tenant_id=tenant_id)
-        wanting = PreferenceFilter(
-            tenant_id=tenant_id, feature_type=submission.feature_type, enabled=True
-        )
+        feature_type = submission.feature_type
+        default = await self._store.preferences.get_default(feature_type, tenant_id=tenant_id)
+        of_tenant = {} if default is None else default.template_overrides
+        wanting = PreferenceFilter(tenant_id=tenant_id, feature_type=feature_type, enabled=True)
         items: list[MembersItem] = []
         without: dict[str, str] = {}
         after: tuple[str, str] | None = None
@@ -293,7 +298,16 @@ class Planning:
             page, after = await self._store.preferences.list(
                 wanting, page_size=_PREFERENCES_PAGE, after=after
             )
-            wished = [each for each in page if _is_asked_for(each.user_id, submission)]
+            wished = [
+                replace(
+                    each,
+                    template_overrides=merged_overrides(
+                        submission.default_overrides, of_tenant, each.template_overrides
+                    ),
+                )
+                for each in page
+                if _is_asked_for(each.user_id, submission)
+            ]
             items += await personal.plan(wished)
             without |= personal.without
             if after is None:
@@ -304,11 +318,17 @@ class Planning:
                 )
 
     def _personal_items(
-        self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str
+        self,
+        submission: Submission,
+        template: Template,
+        selections: Sequence[Selection],
+        *,
+        tenant_id: str,
     ) -> PersonalItems:
         return PersonalItems(
             submission,
             selections,
+            declared=template.overrides,
             tenant_id=tenant_id,
             categories=self._categories,
             validation=self._validation,
@@ -327,12 +347,6 @@ def _own(items: Iterable[SelectedItem], submission: Submission) -> list[Selected
     if submission.user_ids:
         return [item for item in items if item.user_id in submission.user_ids]
     return list(items)
-
-
-def _is_default(template: Template, submission: Submission) -> bool:
-    return (submission.operation != "" and submission.operation in template.operations) or (
-        submission.feature_type != "" and submission.feature_type in template.feature_types
-    )
 
 
 def _count(users: Sequence[str], verdicts: Mapping[str, UserVerdict]) -> UserValidation:

@@ -68,15 +68,25 @@ class PreferenceImports:
         self._clock = clock
         self._changed = changed
 
+    async def read(self, text: str) -> list[UserWishes]:
+        """Reads a text in a thread: a large one takes a while.
+
+        Raises:
+            InvalidArgument: with everything that is wrong, by JSON path.
+        """
+        users, violations = await asyncio.to_thread(parse_preference_file, text)
+        refuse_any(violations)
+        return users
+
     async def import_preferences(
         self,
-        text: str,
+        users: Sequence[UserWishes],
         *,
         tenant_id: str,
         idempotency: Idempotency = _ANEW,
         validate_only: bool = False,
     ) -> list[ImportedPreference]:
-        """Stores the preferences of a text, all of them or none.
+        """Stores the preferences of users, all of them or none.
 
         What a user has set for other features stays, but for ``active``, which counts for all.
 
@@ -84,11 +94,8 @@ class PreferenceImports:
             validate_only: Answers with the difference and stores nothing.
 
         Raises:
-            InvalidArgument: with everything that is wrong, by JSON path.
             RequestIdReused: nothing was changed.
         """
-        users, violations = await asyncio.to_thread(parse_preference_file, text)
-        refuse_any(violations)
         now = self._clock.now()
         request = {
             "tenant_id": tenant_id,

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
+from batchwork_server.application.job_checks import KnownTemplates
 from batchwork_server.application.upcoming import UpcomingRun
 from batchwork_server.clock import Clock
+from batchwork_server.domain.declared_overrides import DeclaredOverrides
 from batchwork_server.domain.due_times import DueTime, due_times, start_time
 from batchwork_server.domain.effective_preference import (
     EffectivePreference,
@@ -27,7 +29,8 @@ from batchwork_server.domain.preference_groups import (
     period_of,
 )
 from batchwork_server.domain.schedule import Schedule
-from batchwork_server.errors import NotFound
+from batchwork_server.errors import NotFound, SourceUnavailable
+from batchwork_server.ports import TemplateService
 from batchwork_server.store.store import Store
 
 MOST_JOBS = 10
@@ -84,8 +87,11 @@ class PreferenceViews:
         zone: Where nobody names one.
     """
 
-    def __init__(self, *, store: Store, clock: Clock, zone: str) -> None:
+    def __init__(
+        self, *, store: Store, templates: TemplateService, clock: Clock, zone: str
+    ) -> None:
         self._store = store
+        self._templates = templates
         self._clock = clock
         self._zone = zone
 
@@ -117,7 +123,11 @@ class PreferenceViews:
             user_id=user_id, feature_type=feature_type, tenant_id=tenant_id
         )
         effective = effective_preference(
-            preference, default=feature.default, job=job, server_zone=self._zone
+            preference,
+            default=feature.default,
+            job=job,
+            server_zone=self._zone,
+            declared=await self._declared_by(job),
         )
         run = None
         if effective.enabled and effective.schedule is not None:
@@ -128,6 +138,17 @@ class PreferenceViews:
             next_runs=[] if run is None else [run],
             period_done=await self._is_done(effective.schedule, job, user_id=user_id),
         )
+
+    async def _declared_by(self, job: StoredJob | None) -> DeclaredOverrides | None:
+        """Returns the overrides that a job's template knows, as far as that is known now."""
+        if job is None:
+            return None
+        try:
+            known = KnownTemplates.of(await self._templates.all())
+        except SourceUnavailable:
+            return None
+        template = known.template_of(job.definition)
+        return None if template is None else template.overrides
 
     async def _is_done(
         self, effective: EffectiveSchedule | None, job: StoredJob | None, *, user_id: str

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from batchwork_server.domain.declared_overrides import DeclaredOverrides
 from batchwork_server.domain.failure import FailurePolicy
 from batchwork_server.domain.reference_validation import NOTHING_FOUND, ReferenceValidation
 from batchwork_server.domain.retry import RetryPolicy
@@ -154,6 +155,8 @@ class Template:
     Attributes:
         operations: The operations that use this template when a request names none.
         feature_types: The features that use this template when a job names none.
+        overrides: Those that it knows besides the ones that every template knows; None when it
+            does not say, and then none is unknown.
     """
 
     template_id: str
@@ -162,6 +165,13 @@ class Template:
     description: str = ""
     operations: tuple[str, ...] = ()
     feature_types: tuple[str, ...] = ()
+    overrides: DeclaredOverrides | None = None
+
+    def is_default_of(self, *, operation: str, feature_type: str) -> bool:
+        """Tells whether this is what processes an operation or a feature that names no template."""
+        return (operation != "" and operation in self.operations) or (
+            feature_type != "" and feature_type in self.feature_types
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,11 +26,13 @@ class UserWishes:
         wishes: By feature; for every other feature the user has no wish.
         active: False while nothing is to be done for the user, whatever is wished. None where
             nobody says: then a user of a Config Database is active.
+        path: Where the wishes stand in what was read.
     """
 
     user_id: str
     wishes: Mapping[str, Wish] = field(default_factory=dict)
     active: bool | None = True
+    path: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batchwork_server.domain.declared_overrides import (
+    DeclaredOverrides,
+    merged_overrides,
+    over_defaults,
+)
 from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.preference import DefaultPreference, Preference, Wish, parse_wish
 from batchwork_server.domain.preference_groups import (
@@ -58,11 +63,18 @@ def effective_preference(
     default: DefaultPreference | None,
     job: StoredJob | None,
     server_zone: str,
+    declared: DeclaredOverrides | None = None,
 ) -> EffectivePreference:
     """Returns what comes of a user's preference, or of none, with the defaults.
 
-    Without any of them nothing is to be done for the user. Overrides are merged by their names,
-    each as a whole.
+    Without any of them nothing is to be done for the user.
+
+    Args:
+        preference: The user's own.
+        default: The tenant's.
+        job: What runs for the user.
+        server_zone: Where nobody names one.
+        declared: The overrides that the job's template knows.
     """
     of_job = default_wish_of(job) if job is not None else None
     said = [
@@ -75,11 +87,8 @@ def effective_preference(
         if wish is not None
     ]
     enabled, enabled_origin = (said[0][0].enabled, said[0][1]) if said else (False, Origin.SERVER)
-    overrides: dict[str, Any] = {}
-    origins: dict[str, Origin] = {}
-    for wish, origin in reversed(said):
-        overrides.update(wish.template_overrides)
-        origins.update(dict.fromkeys(wish.template_overrides, origin))
+    merged = merged_overrides(*(wish.template_overrides for wish, _ in reversed(said)))
+    overrides = over_defaults(merged, declared)
     return EffectivePreference(
         enabled=enabled,
         enabled_origin=enabled_origin,
@@ -90,6 +99,22 @@ def effective_preference(
             server_zone=server_zone,
         ),
         template_overrides=overrides,
-        override_origins=origins,
+        override_origins={
+            name: _origin_of(name, value, said=said, merged=merged)
+            for name, value in overrides.items()
+        },
         active=preference is None or preference.active,
     )
+
+
+def _origin_of(
+    name: str,
+    value: Any,
+    *,
+    said: Sequence[tuple[Preference | DefaultPreference | Wish, Origin]],
+    merged: Mapping[str, Any],
+) -> Origin:
+    """Returns who said what an override is; who comes first in ``said`` counts before others."""
+    if merged.get(name) is not value:
+        return Origin.TEMPLATE
+    return next(origin for wish, origin in said if name in wish.template_overrides)

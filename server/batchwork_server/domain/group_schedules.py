@@ -13,6 +13,7 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any
 
+from batchwork_server.domain.declared_overrides import merged_overrides
 from batchwork_server.domain.due_times import due_times, start_time
 from batchwork_server.domain.effective_preference import default_wish_of, job_times_of
 from batchwork_server.domain.firing import Decision, NextRun
@@ -128,11 +129,11 @@ def overrides_of(
 ) -> dict[str, Any]:
     """Returns what counts for a user: theirs over the tenant's default over the job's, by key."""
     of_job = default_wish_of(job)
-    return {
-        **(of_job.template_overrides if of_job is not None else {}),
-        **(default.template_overrides if default is not None else {}),
-        **preference.template_overrides,
-    }
+    return merged_overrides(
+        of_job.template_overrides if of_job is not None else {},
+        default.template_overrides if default is not None else {},
+        preference.template_overrides,
+    )
 
 
 def next_due(schedule: Schedule | None, after: datetime, *, created: datetime) -> datetime | None:

@@ -111,6 +111,7 @@ class _Document:
             user_id=user_id,
             wishes=self._read_wishes(features, path=path),
             active=inner_active if active is None or inner_active is False else active,
+            path=path,
         )
 
     def _read_user_id(self) -> str:

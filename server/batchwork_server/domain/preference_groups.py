@@ -41,6 +41,7 @@ class Origin(StrEnum):
     USER = "USER"
     TENANT_DEFAULT = "TENANT_DEFAULT"
     JOB_DEFAULT = "JOB_DEFAULT"
+    TEMPLATE = "TEMPLATE"
     SERVER = "SERVER"
 
 

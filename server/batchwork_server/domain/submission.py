@@ -58,6 +58,7 @@ class Submission:
         user_ids: Restricts the items to those of these users; empty means no restriction.
         recipient_ids: Users who get a reference to the results.
         due_time: When a run was due; filters that are relative to now count from it.
+        default_overrides: What the job says of the template for users who say nothing else.
         is_draft: More items are uploaded later; nothing runs before the draft is sealed.
     """
 
@@ -84,6 +85,7 @@ class Submission:
     user_ids: frozenset[str] = frozenset()
     recipient_ids: tuple[str, ...] = ()
     due_time: datetime | None = None
+    default_overrides: Mapping[str, Any] = field(default_factory=dict)
     is_draft: bool = False
 
     @property

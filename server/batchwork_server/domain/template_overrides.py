@@ -102,3 +102,6 @@ _CHECKS: Mapping[str, _Check] = {
     "item_limit": _item_limit,
     "custom_filters": _custom_filters,
 }
+
+KNOWN_OVERRIDES = tuple(_CHECKS)
+"""The overrides that mean the same with every template."""

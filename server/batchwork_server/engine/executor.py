@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import orjson
 
 from batchwork_server.clock import Clock
-from batchwork_server.domain.batch import Batch
+from batchwork_server.domain.batch import Batch, BatchRequest
+from batchwork_server.domain.declared_overrides import defaults_of
 from batchwork_server.domain.ids import idempotency_key
 from batchwork_server.domain.item import ItemError, ItemState, Outcome, PendingItem
 from batchwork_server.engine.isolation import ChildDied, ChildProcesses
@@ -363,12 +364,13 @@ class _Rest:
 
 def _call_of(batch: Batch, item: PendingItem) -> ItemCall:
     request = batch.request
+    data = orjson.loads(item.data_json)
     return ItemCall(
         batch_id=batch.batch_id,
         tenant_id=batch.tenant_id,
         item_id=item.item_id,
         user_id=item.user_id,
-        data=orjson.loads(item.data_json),
+        data=data,
         attempt=item.attempts + 1,
         idempotency_key=idempotency_key(batch.batch_id, item.item_id),
         parameters=request.template.parameters,
@@ -376,7 +378,17 @@ def _call_of(batch: Batch, item: PendingItem) -> ItemCall:
         model=request.options.model,
         batch_metadata=request.batch_metadata,
         due_time=request.due_time,
+        overrides=_overrides_of(request, data),
     )
+
+
+def _overrides_of(request: BatchRequest, data: Any) -> Mapping[str, Any]:
+    """Returns what counts for an item: what its user wishes, or what the template says itself."""
+    if request.is_preference_based and isinstance(data, dict):
+        said = data.get("template_overrides")
+        if isinstance(said, dict):
+            return said
+    return defaults_of(request.template.overrides)
 
 
 def _log_surprise(running: RunningBatch, item: PendingItem, error: BaseException) -> None:

@@ -58,6 +58,7 @@ class RenderProcessor:
         ``item``: ``id`` and ``user_id`` (empty when the item belongs to nobody).
         ``batch``: ``id``, ``tenant_id``, ``operation``, ``metadata``, and ``due_time`` in ISO
             8601 and UTC, empty when no schedule and no backfill made the batch.
+        ``overrides``: What counts for the item's user, by name, such as ``overrides.tone``.
         ``attempt``: Counts from 1.
         ``model``: As the batch names it.
 
@@ -202,6 +203,7 @@ def _variables(call: ItemCall) -> dict[str, Any]:
             "metadata": call.batch_metadata,
             "due_time": call.due_time.isoformat() if call.due_time else "",
         },
+        "overrides": call.overrides,
         "attempt": call.attempt,
         "model": call.model,
     }

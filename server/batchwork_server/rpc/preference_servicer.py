@@ -14,6 +14,7 @@ from batchwork_server.application.compatible_categories import CompatibleCategor
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.explaining import Explaining
 from batchwork_server.application.forecast import DEFAULT_LENGTH, Forecast
+from batchwork_server.application.override_notices import OverrideNotices, SaidOverrides
 from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
 from batchwork_server.application.preference_views import PreferenceViews
@@ -21,6 +22,7 @@ from batchwork_server.application.preferences import (
     MAX_PREFERENCES,
     WISH_FIELDS,
     Preferences,
+    masked_fields,
     repeated_keys,
 )
 from batchwork_server.domain.forecast import (
@@ -28,8 +30,9 @@ from batchwork_server.domain.forecast import (
     LONGEST_FORECAST,
     SHORTEST_BUCKET,
 )
-from batchwork_server.domain.json_object import MAX_INTEGER
-from batchwork_server.domain.preference import check_schedule
+from batchwork_server.domain.json_object import MAX_INTEGER, child_path
+from batchwork_server.domain.preference import DefaultPreference, Preference, check_schedule
+from batchwork_server.rpc.batch_conversion import warnings_to
 from batchwork_server.rpc.checks import MAX_PAGE_SIZE, Checks
 from batchwork_server.rpc.explaining_conversion import explained_span, user_period_to
 from batchwork_server.rpc.filters import preference_filter_from
@@ -78,6 +81,7 @@ class PreferenceServicer(PreferenceServiceServicer):
         categories: CompatibleCategories,
         forecast: Forecast,
         explaining: Explaining,
+        overrides: OverrideNotices,
     ) -> None:
         self._preferences = preferences
         self._defaults = defaults
@@ -87,6 +91,7 @@ class PreferenceServicer(PreferenceServiceServicer):
         self._categories = categories
         self._forecast = forecast
         self._explaining = explaining
+        self._overrides = overrides
 
     async def GetPreference(
         self, request: messages.GetPreferenceRequest, context: Any
@@ -119,11 +124,14 @@ class PreferenceServicer(PreferenceServiceServicer):
             idempotency=idempotency,
         )
         next_runs = await self._views.next_runs(done.preference, tenant_id=tenant_id)
+        said = _said("preference", done.preference)
+        notices = await self._overrides.of([said], tenant_id=tenant_id)
         return messages.SetPreferenceResponse(
             preference=preference_to(done.preference),
             group_left=done.group_left,
             group_joined=done.group_joined,
             next_runs=[upcoming_run_to(run) for run in next_runs],
+            warnings=warnings_to(notices),
         )
 
     async def DeletePreference(
@@ -157,14 +165,25 @@ class PreferenceServicer(PreferenceServiceServicer):
         update_mask = checks.mask("update_mask", request.update_mask, WISH_FIELDS)
         idempotency = idempotency_from(request, checks=checks)
         checks.done()
+        tenant_id = caller_of().tenant_id
         results = await self._preferences.batch_set_preferences(
             wished,
-            tenant_id=caller_of().tenant_id,
+            tenant_id=tenant_id,
             update_mask=update_mask,
             idempotency=idempotency,
         )
+        said = [
+            SaidOverrides(
+                path=f"preferences[{index}].template_overrides",
+                feature_type=each.feature_type,
+                overrides=each.wish.template_overrides,
+            )
+            for index, each in enumerate(wished)
+            if "template_overrides" in masked_fields(update_mask)
+        ]
         return messages.BatchSetPreferencesResponse(
-            results=[result_to(result) for result in results]
+            results=[result_to(result) for result in results],
+            warnings=warnings_to(await self._overrides.of(said, tenant_id=tenant_id)),
         )
 
     async def ListPreferences(
@@ -189,14 +208,26 @@ class PreferenceServicer(PreferenceServiceServicer):
         checks = Checks()
         idempotency = idempotency_from(request, checks=checks)
         checks.done()
+        tenant_id = caller_of().tenant_id
+        users = await self._imports.read(request.preferences_json)
         imported = await self._imports.import_preferences(
-            request.preferences_json,
-            tenant_id=caller_of().tenant_id,
+            users,
+            tenant_id=tenant_id,
             idempotency=idempotency,
             validate_only=request.validate_only,
         )
+        said = [
+            SaidOverrides(
+                path=f"{child_path(user.path, feature_type)}.template_overrides",
+                feature_type=feature_type,
+                overrides=wish.template_overrides,
+            )
+            for user in users
+            for feature_type, wish in user.wishes.items()
+        ]
         return messages.ImportPreferencesResponse(
-            preferences=[imported_to(each) for each in imported]
+            preferences=[imported_to(each) for each in imported],
+            warnings=warnings_to(await self._overrides.of(said, tenant_id=tenant_id)),
         )
 
     async def GetDefaultPreference(
@@ -218,15 +249,20 @@ class PreferenceServicer(PreferenceServiceServicer):
         update_mask = checks.mask("update_mask", request.update_mask, WISH_FIELDS)
         idempotency = idempotency_from(request, checks=checks)
         checks.done()
+        tenant_id = caller_of().tenant_id
         default = await self._defaults.set_default_preference(
             wish,
             feature_type=feature_type,
-            tenant_id=caller_of().tenant_id,
+            tenant_id=tenant_id,
             etag=given.etag,
             update_mask=update_mask,
             idempotency=idempotency,
         )
-        return messages.SetDefaultPreferenceResponse(default_preference=default_to(default))
+        said = _said("default_preference", default)
+        return messages.SetDefaultPreferenceResponse(
+            default_preference=default_to(default),
+            warnings=warnings_to(await self._overrides.of([said], tenant_id=tenant_id)),
+        )
 
     async def GetEffectivePreference(
         self, request: messages.GetEffectivePreferenceRequest, context: Any
@@ -418,3 +454,11 @@ def _after_from(
     if not request.HasField("after"):
         return None
     return checks.whole("after", request.after, least=0, most=MAX_INTEGER)
+
+
+def _said(path: str, preference: Preference | DefaultPreference) -> SaidOverrides:
+    return SaidOverrides(
+        path=f"{path}.template_overrides",
+        feature_type=preference.feature_type,
+        overrides=preference.template_overrides,
+    )

@@ -29,6 +29,7 @@ from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.job_validation import JobValidation
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.occurrences import Occurrences
+from batchwork_server.application.override_notices import OverrideNotices
 from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
 from batchwork_server.application.preference_views import PreferenceViews
@@ -91,6 +92,7 @@ class RpcServer:
         preferences: Behind PreferenceService.
         default_preferences: Likewise.
         explaining: Likewise.
+        override_notices: Likewise.
         preference_views: Likewise.
         preference_changes: Likewise.
         preference_imports: Likewise.
@@ -124,6 +126,7 @@ class RpcServer:
         preferences: Preferences,
         default_preferences: DefaultPreferences,
         explaining: Explaining,
+        override_notices: OverrideNotices,
         preference_views: PreferenceViews,
         preference_changes: PreferenceChanges,
         preference_imports: PreferenceImports,
@@ -181,6 +184,7 @@ class RpcServer:
                 categories=compatible_categories,
                 forecast=forecast,
                 explaining=explaining,
+                overrides=override_notices,
             ),
             guarded,
         )

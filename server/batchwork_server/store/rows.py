@@ -21,6 +21,11 @@ from batchwork_server.domain.batch import (
     Template,
     UserValidation,
 )
+from batchwork_server.domain.declared_overrides import (
+    DeclaredOverrides,
+    parse_declared_overrides,
+    render_declared_overrides,
+)
 from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.item import Attempt, Item, ItemError, ItemState
 from batchwork_server.domain.reference_validation import (
@@ -100,6 +105,7 @@ def request_to(request: BatchRequest) -> str:
             "description": request.template.description,
             "operations": request.template.operations,
             "feature_types": request.template.feature_types,
+            "overrides": render_declared_overrides(request.template.overrides),
         },
         "options": {
             "chunk_size": options.chunk_size,
@@ -200,7 +206,14 @@ def _template_from(document: Mapping[str, Any]) -> Template:
         description=document["description"],
         operations=tuple(document["operations"]),
         feature_types=tuple(document["feature_types"]),
+        overrides=_overrides_from(document.get("overrides")),
     )
+
+
+def _overrides_from(document: Any) -> DeclaredOverrides | None:
+    if document is None:
+        return None
+    return parse_declared_overrides(document, path="overrides")[0]
 
 
 def _failure_policy_to(policy: FailurePolicy | None) -> dict[str, Any] | None:
