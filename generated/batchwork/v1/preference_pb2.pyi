@@ -4,10 +4,12 @@ isort:skip_file
 """
 
 from batchwork.v1 import schedule_pb2 as _schedule_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -19,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SortOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SortOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SortOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SORT_ORDER_UNSPECIFIED: _SortOrder.ValueType  # 0
+    """Nobody says it."""
+    SORT_ORDER_ASC: _SortOrder.ValueType  # 1
+    """The smallest first."""
+    SORT_ORDER_DESC: _SortOrder.ValueType  # 2
+    """The largest first."""
+
+class SortOrder(_SortOrder, metaclass=_SortOrderEnumTypeWrapper):
+    """Says in which direction to sort."""
+
+SORT_ORDER_UNSPECIFIED: SortOrder.ValueType  # 0
+"""Nobody says it."""
+SORT_ORDER_ASC: SortOrder.ValueType  # 1
+"""The smallest first."""
+SORT_ORDER_DESC: SortOrder.ValueType  # 2
+"""The largest first."""
+Global___SortOrder: _TypeAlias = SortOrder  # noqa: Y015
 
 class _PreferenceOrigin:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -99,6 +125,7 @@ class Preference(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     INACTIVE_FIELD_NUMBER: _builtins.int
+    KNOWN_OVERRIDES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Names the user."""
     feature_type: _builtins.str
@@ -135,6 +162,13 @@ class Preference(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Tells when the preference changed last."""
 
+    @_builtins.property
+    def known_overrides(self) -> Global___KnownOverrides:
+        """Repeats the overrides that the service knows, with their types. A preference
+        that is set may name them here, in `template_overrides`, or in both where
+        both say the same; they count as `template_overrides` in a mask.
+        """
+
     def __init__(
         self,
         *,
@@ -147,14 +181,94 @@ class Preference(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         inactive: _builtins.bool = ...,
+        known_overrides: Global___KnownOverrides | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "inactive", b"inactive", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "inactive", b"inactive", "known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Preference: _TypeAlias = Preference  # noqa: Y015
+
+@_typing.final
+class KnownOverrides(_message.Message):
+    """Holds the changes to a template whose names the service knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TONE_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    FOCUS_AREAS_FIELD_NUMBER: _builtins.int
+    SORT_BY_FIELD_NUMBER: _builtins.int
+    SORT_ORDER_FIELD_NUMBER: _builtins.int
+    ITEM_LIMIT_FIELD_NUMBER: _builtins.int
+    CUSTOM_FILTERS_FIELD_NUMBER: _builtins.int
+    tone: _builtins.str
+    """Names the tone, such as `professional`: text of one line."""
+    length: _builtins.str
+    """Names the length, such as `medium`: text of one line."""
+    sort_by: _builtins.str
+    """Names the field to sort by."""
+    sort_order: Global___SortOrder.ValueType
+    """Says in which direction to sort."""
+    item_limit: _builtins.int
+    """Bounds the number of items, 1 to 1,000,000."""
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names the categories to select from, at most 100. Empty means those of the
+        job.
+        """
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keeps items that have one of these tags, at most 100."""
+
+    @_builtins.property
+    def focus_areas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names what to look at, such as `engagement`, at most 100."""
+
+    @_builtins.property
+    def custom_filters(self) -> _struct_pb2.Struct:
+        """Narrows the selection by filters, as a job has them."""
+
+    def __init__(
+        self,
+        *,
+        tone: _builtins.str | None = ...,
+        length: _builtins.str | None = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        focus_areas: _abc.Iterable[_builtins.str] | None = ...,
+        sort_by: _builtins.str | None = ...,
+        sort_order: Global___SortOrder.ValueType = ...,
+        item_limit: _builtins.int | None = ...,
+        custom_filters: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_item_limit", b"_item_limit", "_length", b"_length", "_sort_by", b"_sort_by", "_tone", b"_tone", "custom_filters", b"custom_filters", "item_limit", b"item_limit", "length", b"length", "sort_by", b"sort_by", "tone", b"tone"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_item_limit", b"_item_limit", "_length", b"_length", "_sort_by", b"_sort_by", "_tone", b"_tone", "categories", b"categories", "custom_filters", b"custom_filters", "focus_areas", b"focus_areas", "item_limit", b"item_limit", "length", b"length", "sort_by", b"sort_by", "sort_order", b"sort_order", "tags", b"tags", "tone", b"tone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__item_limit: _TypeAlias = _typing.Literal["item_limit"]  # noqa: Y015
+    _WhichOneofArgType__item_limit: _TypeAlias = _typing.Literal["_item_limit", b"_item_limit"]  # noqa: Y015
+    _WhichOneofReturnType__length: _TypeAlias = _typing.Literal["length"]  # noqa: Y015
+    _WhichOneofArgType__length: _TypeAlias = _typing.Literal["_length", b"_length"]  # noqa: Y015
+    _WhichOneofReturnType__sort_by: _TypeAlias = _typing.Literal["sort_by"]  # noqa: Y015
+    _WhichOneofArgType__sort_by: _TypeAlias = _typing.Literal["_sort_by", b"_sort_by"]  # noqa: Y015
+    _WhichOneofReturnType__tone: _TypeAlias = _typing.Literal["tone"]  # noqa: Y015
+    _WhichOneofArgType__tone: _TypeAlias = _typing.Literal["_tone", b"_tone"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__item_limit) -> _WhichOneofReturnType__item_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__length) -> _WhichOneofReturnType__length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sort_by) -> _WhichOneofReturnType__sort_by | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tone) -> _WhichOneofReturnType__tone | None: ...
+
+Global___KnownOverrides: _TypeAlias = KnownOverrides  # noqa: Y015
 
 @_typing.final
 class DefaultPreference(_message.Message):
@@ -171,6 +285,7 @@ class DefaultPreference(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    KNOWN_OVERRIDES_FIELD_NUMBER: _builtins.int
     feature_type: _builtins.str
     """Names the feature."""
     enabled: _builtins.bool
@@ -197,6 +312,10 @@ class DefaultPreference(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Tells when the default changed last."""
 
+    @_builtins.property
+    def known_overrides(self) -> Global___KnownOverrides:
+        """Repeats the overrides that the service knows, as in `Preference`."""
+
     def __init__(
         self,
         *,
@@ -207,10 +326,11 @@ class DefaultPreference(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        known_overrides: Global___KnownOverrides | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

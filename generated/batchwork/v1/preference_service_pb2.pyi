@@ -754,6 +754,7 @@ class GetEffectivePreferenceResponse(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     NEXT_RUNS_FIELD_NUMBER: _builtins.int
     PERIOD_DONE_FIELD_NUMBER: _builtins.int
+    KNOWN_OVERRIDES_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     """Tells whether anything is to be done for the user."""
     enabled_origin: _preference_pb2.PreferenceOrigin.ValueType
@@ -791,6 +792,12 @@ class GetEffectivePreferenceResponse(_message.Message):
         job at most.
         """
 
+    @_builtins.property
+    def known_overrides(self) -> _preference_pb2.KnownOverrides:
+        """Repeats those of the merged overrides that the service knows, with their
+        types.
+        """
+
     def __init__(
         self,
         *,
@@ -805,10 +812,11 @@ class GetEffectivePreferenceResponse(_message.Message):
         job_id: _builtins.str = ...,
         next_runs: _abc.Iterable[_job_service_pb2.UpcomingRun] | None = ...,
         period_done: _builtins.bool = ...,
+        known_overrides: _preference_pb2.KnownOverrides | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule", "template_overrides", b"template_overrides"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "enabled_origin", b"enabled_origin", "inactive", b"inactive", "job_id", b"job_id", "next_runs", b"next_runs", "override_origins", b"override_origins", "period_done", b"period_done", "schedule", b"schedule", "schedule_origin", b"schedule_origin", "template_overrides", b"template_overrides", "time_zone_origin", b"time_zone_origin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "enabled_origin", b"enabled_origin", "inactive", b"inactive", "job_id", b"job_id", "known_overrides", b"known_overrides", "next_runs", b"next_runs", "override_origins", b"override_origins", "period_done", b"period_done", "schedule", b"schedule", "schedule_origin", b"schedule_origin", "template_overrides", b"template_overrides", "time_zone_origin", b"time_zone_origin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,7 +14,6 @@ from batchwork_server.application.preference_views import EffectiveView, GroupVi
 from batchwork_server.application.preferences import SetResult, WishedPreference
 from batchwork_server.domain.forecast import LoadBucket
 from batchwork_server.domain.preference import (
-    MAX_OVERRIDES_BYTES,
     DefaultPreference,
     Preference,
     Wish,
@@ -28,6 +27,11 @@ from batchwork_server.domain.preference_groups import (
     PreferenceChange,
 )
 from batchwork_server.rpc.checks import Checks
+from batchwork_server.rpc.override_conversion import (
+    known_overrides_to,
+    overrides_from,
+    where_they_stand,
+)
 from batchwork_server.rpc.schedule_conversion import schedule_from, schedule_to
 from batchwork_server.rpc.upcoming_conversion import upcoming_run_to
 from batchwork_server.rpc.values import set_timestamp, struct_to, timestamp_to
@@ -52,13 +56,9 @@ def wish_from(
     wish = Wish(
         enabled=given.enabled,
         schedule=schedule,
-        template_overrides=checks.json_object(
-            f"{path}.template_overrides",
-            given.template_overrides,
-            most_bytes=MAX_OVERRIDES_BYTES,
-        ),
+        template_overrides=overrides_from(path, given, checks=checks),
     )
-    checks.add(check_wish(wish, path=path))
+    checks.add(where_they_stand(list(check_wish(wish, path=path)), path, given))
     return wish
 
 
@@ -81,6 +81,7 @@ def preference_to(preference: Preference) -> messages.Preference:
         enabled=preference.enabled,
         schedule=None if schedule is None else schedule_to(schedule),
         template_overrides=struct_to(preference.template_overrides),
+        known_overrides=known_overrides_to(preference.template_overrides),
         etag=preference.etag,
         create_time=timestamp_to(preference.create_time),
         update_time=timestamp_to(preference.update_time),
@@ -95,6 +96,7 @@ def default_to(default: DefaultPreference) -> messages.DefaultPreference:
         enabled=default.enabled,
         schedule=None if schedule is None else schedule_to(schedule),
         template_overrides=struct_to(default.template_overrides),
+        known_overrides=known_overrides_to(default.template_overrides),
         etag=default.etag,
         create_time=timestamp_to(default.create_time),
         update_time=timestamp_to(default.update_time),
@@ -122,6 +124,7 @@ def effective_to(view: EffectiveView) -> service.GetEffectivePreferenceResponse:
         enabled=effective.enabled,
         enabled_origin=_ORIGINS[effective.enabled_origin],
         template_overrides=struct_to(effective.template_overrides),
+        known_overrides=known_overrides_to(effective.template_overrides),
         override_origins={
             name: _ORIGINS[origin] for name, origin in effective.override_origins.items()
         },
