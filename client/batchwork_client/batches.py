@@ -461,6 +461,7 @@ class Batches:
         *,
         follow: bool = False,
         states: Sequence[ItemState.ValueType] = (),
+        user_id: str = "",
         without_data: bool = False,
         resume_token: str = "",
         tenant_id: str = "",
@@ -477,8 +478,10 @@ class Batches:
             batch_id: The batch.
             follow: Goes on until the batch is done; else ends with what is finished now.
             states: Keeps items in one of these final states; empty means any.
+            user_id: Keeps items of this user; empty means anybody's.
             without_data: Leaves the input of the items out.
-            resume_token: Starts after the message that carried it, with the same ``states``.
+            resume_token: Starts after the message that carried it, with the same ``states`` and
+                ``user_id``.
             tenant_id: Another tenant, or ``-`` for any; operators only.
             patience: How long to wait for what.
 
@@ -492,6 +495,7 @@ class Batches:
             resume_token=resume_token,
             follow=follow,
             states=states,
+            user_id=user_id,
             without_data=without_data,
             tenant_id=tenant_id,
         )

@@ -114,15 +114,18 @@ def test_results_are_followed_line_by_line(batchwork, server):  # noqa: F811
     server.answers["StreamResults"] = lambda _context: iter([StreamResultsResponse(items=items)])
 
     text = batchwork("results", "bat-1", "--follow")
-    as_json = batchwork("results", "bat-1", "--follow", "--limit", "1", "--json")
+    as_json = batchwork(
+        *("results", "bat-1", "--follow"), *("--user", "ada", "--limit", "1", "--json")
+    )
 
     assert [line.split()[0] for line in text.stdout.splitlines()] == ["a", "b"]
     assert [json.loads(line)["item_id"] for line in as_json.stdout.splitlines()] == ["a"]
     assert all(request.follow for request in server.requests["StreamResults"])
+    assert [request.user_id for request in server.requests["StreamResults"]] == ["", "ada"]
 
 
 def test_following_takes_no_filter_that_it_does_not_know(batchwork, server):  # noqa: F811
-    result = batchwork("results", "bat-1", "--follow", "--user", "ada")
+    result = batchwork("results", "bat-1", "--follow", "--skip-reason", "NONE")
 
     assert result.exit_code == 2
     assert "--follow" in result.stderr

@@ -179,3 +179,24 @@ async def test_results_are_the_tenants_own(guarded):
     request = StreamResultsRequest(batch_id="bat-1", tenant_id="blue")
     stream = guarded.batches.StreamResults(request, metadata=as_caller(OLGA))
     assert ids_in([message async for message in stream]) == ["a"]
+
+
+async def test_only_the_items_of_a_user_come_when_one_is_named(api):
+    items = [ItemInput(item_id=f"item-{n}", user_id=f"user-{n % 3}") for n in range(1200)]
+    await api.create_batch(batch_id="bat-1", items=items)
+    await api.finished("bat-1")
+
+    messages = await streamed(api, user_id="user-2")
+    rest = await streamed(api, user_id="user-2", resume_token=messages[0].resume_token)
+    refusal = await refused(
+        api.batches.StreamResults(
+            StreamResultsRequest(
+                batch_id="bat-1", user_id="user-1", resume_token=messages[0].resume_token
+            )
+        )
+    )
+
+    assert sorted(ids_in(messages)) == sorted(f"item-{n}" for n in range(2, 1200, 3))
+    assert ids_in(messages[:1]) + ids_in(rest) == ids_in(messages)
+    assert list(refusal.violations) == ["resume_token"]
+    assert ids_in(await streamed(api, user_id="nobody")) == []

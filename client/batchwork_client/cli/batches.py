@@ -311,15 +311,15 @@ async def results(
 ) -> None:
     """Shows the items of a batch, also while it runs."""
     session = session_of(context)
-    if follow_it and (item or user or error_reason or skip_reason):
-        raise InputError(["--follow goes with --state, --failed, --limit and --json only"])
+    if follow_it and (item or error_reason or skip_reason):
+        raise InputError(["--follow goes with --state, --failed, --user, --limit and --json only"])
     wanted = enum_values_from(
         "--state", ItemState.DESCRIPTOR, (states or []) + ([_FAILED] if failed else [])
     )
     async with session.connect() as batchwork:
         if follow_it:
             finished = batchwork.batches.stream_results(
-                batch, follow=True, states=wanted, tenant_id=session.tenant_id
+                batch, follow=True, states=wanted, user_id=user, tenant_id=session.tenant_id
             )
             await _follow_results(finished, limit=limit, as_json=as_json)
             return

@@ -1400,6 +1400,7 @@ class StreamResultsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     WITHOUT_DATA_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
     """Identifies the batch."""
     resume_token: _builtins.str
@@ -1412,6 +1413,8 @@ class StreamResultsRequest(_message.Message):
     """Leaves the input of the items out."""
     tenant_id: _builtins.str
     """Names another tenant, or `-` for any; operators only."""
+    user_id: _builtins.str
+    """Keeps items of this user."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_item_pb2.ItemState.ValueType]:
         """Keeps items in one of these final states."""
@@ -1425,10 +1428,11 @@ class StreamResultsRequest(_message.Message):
         states: _abc.Iterable[_item_pb2.ItemState.ValueType] | None = ...,
         without_data: _builtins.bool = ...,
         tenant_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "follow", b"follow", "resume_token", b"resume_token", "states", b"states", "tenant_id", b"tenant_id", "without_data", b"without_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "follow", b"follow", "resume_token", b"resume_token", "states", b"states", "tenant_id", b"tenant_id", "user_id", b"user_id", "without_data", b"without_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

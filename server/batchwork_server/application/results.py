@@ -66,10 +66,12 @@ class Wanted:
 
     Attributes:
         states: Of the items; empty means any.
+        user_id: Of the items; empty means anybody's.
         with_data: Whether their input comes, too.
     """
 
     states: Collection[ItemState] = ()
+    user_id: str = ""
     with_data: bool = True
 
 
@@ -265,6 +267,7 @@ class _Reader:
                 batch.key,
                 [point.item_index for point in points],
                 states=self._wanted.states,
+                user_id=self._wanted.user_id,
                 with_data=self._wanted.with_data,
             )
             self._weighed.extend(

@@ -15,6 +15,7 @@ _FINAL_STATE_FROM = {number: state for number, state in ITEM_STATE_FROM.items() 
 def wanted_from(request: StreamResultsRequest, *, checks: Checks) -> Wanted:
     return Wanted(
         states=checks.choices("states", request.states, _FINAL_STATE_FROM),
+        user_id=checks.line("user_id", request.user_id),
         with_data=not request.without_data,
     )
 

@@ -10,11 +10,11 @@ from batchwork_server.rpc.opaque import binding_of, read_token, write_token
 
 
 class ResultTokens:
-    """Writes and reads the tokens of one batch and one choice of states."""
+    """Writes and reads the tokens of one batch and one choice of items."""
 
     def __init__(self, batch: Batch, wanted: Wanted) -> None:
         states = ",".join(sorted(wanted.states))
-        what = f"results/{batch.tenant_id}/{batch.batch_id}/{batch.key}/{states}"
+        what = f"results/{batch.tenant_id}/{batch.batch_id}/{batch.key}/{states}/{wanted.user_id}"
         self._binding = binding_of(what.encode())
 
     def write(self, point: ResultPoint) -> str:
@@ -24,7 +24,7 @@ class ResultTokens:
         """Returns where to go on; none without a token.
 
         Raises:
-            InvalidArgument: it is no token, or one of another batch or other states.
+            InvalidArgument: it is no token, or one of another batch, other states or another user.
         """
         if not token:
             return None
@@ -34,7 +34,7 @@ class ResultTokens:
             ):
                 return ResultPoint(sequence=sequence, item_index=item_index)
         message = (
-            "This is no token of the results of this batch with these states; repeat the states "
-            "of the first call, or start again without a token."
+            "This is no token of the results of this batch with these states and this user; "
+            "repeat those of the first call, or start again without a token."
         )
         raise InvalidArgument([Violation("resume_token", message)])

@@ -19,7 +19,7 @@ from batchwork_server.store.store import Event
 _WEIGHTS = """
 SELECT o.item_index, {weight}
 FROM outcomes o JOIN items i ON i.batch_key = o.batch_key AND i.item_index = o.item_index
-WHERE o.batch_key = ? AND o.item_index {listed} AND o.state <> 'PENDING'{states}
+WHERE o.batch_key = ? AND o.item_index {listed} AND o.state <> 'PENDING'{states}{user}
 """
 _ITEMS = """
 SELECT o.item_index, i.item_id, i.user_id, {data} AS data_json, o.state, o.attempt_count,
@@ -65,14 +65,21 @@ class SqlResults:
         indexes: Sequence[int],
         *,
         states: Collection[ItemState],
+        user_id: str,
         with_data: bool,
     ) -> dict[int, int]:
         async with self._database.reading() as connection:
             listed, places = _listed(connection, indexes)
             names = ["o.result_json", "o.error_message", *(["i.data_json"] if with_data else [])]
             weight = " + ".join(f"COALESCE({_size_of(connection, name)}, 0)" for name in names)
-            sql = _WEIGHTS.format(weight=weight, listed=listed, states=_in_states("o.", states))
-            rows = await run(connection, sql, (batch_key, places, *map(str, states)))
+            sql = _WEIGHTS.format(
+                weight=weight,
+                listed=listed,
+                states=_in_states("o.", states),
+                user=" AND i.user_id = ?" if user_id else "",
+            )
+            named = (user_id,) if user_id else ()
+            rows = await run(connection, sql, (batch_key, places, *map(str, states), *named))
         return dict(rows)
 
     async def items(

@@ -27,11 +27,13 @@ class ResultStore(Protocol):
         indexes: Sequence[int],
         *,
         states: Collection[ItemState],
+        user_id: str,
         with_data: bool,
     ) -> dict[int, int]:
         """Returns how many bytes of text each of the items has, by its place.
 
-        Left out are items that are not final, or in none of the ``states`` when there are any.
+        Left out are items that are not final, or in none of the ``states`` when there are any, or
+        not of the user when one is named.
         """
         ...
 
