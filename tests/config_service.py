@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.http_service import HttpService, Told
+
 KEY = "feature_preferences"
-API_KEY = "key-of-the-tests"
 
 
-@dataclass
-class Told:
-    """An answer instead of the right one.
-
-    Attributes:
-        hold: The answer begins only when it is set.
-    """
-
-    status: int = 200
-    body: str | bytes = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    hold: asyncio.Event | None = None
-    cut: bool = False
-
-
-class ConfigService:
+class ConfigService(HttpService):
     """What the service knows, and how it behaves.
 
     Attributes:
@@ -39,47 +22,15 @@ class ConfigService:
         forgotten: Ids up to this one are not known any more.
         page_size: Of all users; 0 answers a bare list.
         changes_size: So many changes are told at once.
-        behaviours: Used up one by one, by the next requests; then it is well.
-        always: When set, what every request gets.
-        tls: When set before it starts, it speaks TLS.
-        requests: The path and query of each request, in order.
-        keys: The authorization of each request.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.documents: dict[str, dict[str, Any]] = {}
         self.changes: list[dict[str, Any]] = []
         self.forgotten = 0
         self.page_size = 0
         self.changes_size = 1000
-        self.behaviours: list[Told] = []
-        self.always: Told | None = None
-        self.requests: list[str] = []
-        self.keys: list[str] = []
-        self.asked = asyncio.Event()
-        self.port = 0
-        self.tls: ssl.SSLContext | None = None
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[Any]] = set()
-
-    @property
-    def url(self) -> str:
-        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/api/v1"
-
-    async def start(self) -> None:
-        """Listens, on the same port as before if it did so already."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        """Refuses every connection from now on."""
-        if self._server is not None:
-            self._server.close()
-            for connection in self._connections:
-                connection.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
-            await self._server.wait_closed()
-            self._server = None
 
     def set(self, user_id: str, *, tells: bool = True, **features: Any) -> None:
         """Sets what a user wishes; with ``tells=False`` the change says only who changed."""
@@ -102,38 +53,7 @@ class ConfigService:
     def _changed(self, change: Mapping[str, Any]) -> None:
         self.changes.append({"id": len(self.changes) + 1, **change})
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            await self._answer(head, writer)
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
-    async def _answer(self, head: str, writer: asyncio.StreamWriter) -> None:
-        lines = head.split("\r\n")
-        target = lines[0].split(" ")[1]
-        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
-        self.requests.append(target.removeprefix("/api/v1"))
-        self.keys.append(headers.get("authorization", ""))
-        self.asked.set()
-        told = self.always or (self.behaviours.pop(0) if self.behaviours else self._right(target))
-        if told.hold is not None:
-            await told.hold.wait()
-        body = told.body.encode() if isinstance(told.body, str) else told.body
-        length = len(body) + (1 if told.cut else 0)
-        sent = {"content-length": str(length), "connection": "close", **told.headers}
-        status = f"HTTP/1.1 {told.status} X\r\n"
-        fields = "".join(f"{name}: {value}\r\n" for name, value in sent.items() if value)
-        writer.write((status + fields + "\r\n").encode() + body)
-
-    def _right(self, target: str) -> Told:
+    def right(self, target: str, body: bytes) -> Told:
         parts = urlsplit(target)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         match [unquote(segment) for segment in parts.path.split("/")[3:]]:

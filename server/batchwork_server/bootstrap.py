@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,14 +61,17 @@ from batchwork_server.engine.job_file import JOB_FILE, JobFile
 from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
+from batchwork_server.engine.user_source import USER_SOURCE, UserSource
 from batchwork_server.logs import flush_logs, get_logger
-from batchwork_server.ports import ConfigDatabase
+from batchwork_server.ports import ConfigDatabase, OutsideUsers
 from batchwork_server.process import prepare_process
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.rpc.credentials import Credentials, load_credentials
 from batchwork_server.rpc.server import RpcServer
+from batchwork_server.setting_kinds import Secret
 from batchwork_server.store.database import Database, PostgresLimits, open_database
 from batchwork_server.store.disk import BALLAST_BYTES, DiskLimits
+from batchwork_server.store.location import parse_url
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.wakeups import Wakeups
 
@@ -112,6 +115,7 @@ class Application:
     job_file: JobFile | None
     once: Once
     preference_poller: PreferencePoller | None
+    user_source: UserSource | None
     engine: Engine
 
 
@@ -166,15 +170,19 @@ async def application(
             max_idle=settings.max_idle_connections,
         ),
     )
-    source = _config_database(settings, clock)
-    try:
-        yield _put_together(
-            settings, database, templates, processors, children, source, clock, fires
-        )
-    finally:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
+        source = _config_database(settings, clock)
         if source is not None:
-            await source.close()
-        await database.close()
+            stack.push_async_callback(source.close)
+        outside_users = _outside_users(settings, clock)
+        users = None if outside_users is None else UserSource(outside_users, clock=clock)
+        if outside_users is not None and users is not None:
+            stack.push_async_callback(outside_users.close)
+            await users.check()
+        yield _put_together(
+            settings, database, templates, processors, children, source, users, clock, fires
+        )
 
 
 def _templates(settings: Settings, processors: ProcessorRegistry) -> FileTemplates:
@@ -210,6 +218,35 @@ def _config_database(settings: Settings, clock: Clock) -> HttpConfigDatabase | N
         cache_ttl=settings.config_cache_ttl,
         clock=clock,
     )
+
+
+def _outside_users(settings: Settings, clock: Clock) -> OutsideUsers | None:
+    if settings.users_database_url is not None:
+        return _users_database(settings, settings.users_database_url)
+    if settings.user_service_url is None:
+        return None
+    # As for the Config Database.
+    from batchwork_server.adapters.user_service import HttpUserService
+
+    key = settings.user_service_api_key
+    return HttpUserService(
+        url=settings.user_service_url,
+        api_key=key.reveal() if key is not None else "",
+        timeout=settings.user_service_timeout,
+        clock=clock,
+    )
+
+
+def _users_database(settings: Settings, url: Secret) -> OutsideUsers:
+    from batchwork_server.adapters.users_database import URL_SETTING, UsersDatabase, UsersTable
+
+    table = UsersTable(
+        name=settings.users_table,
+        id_column=settings.users_id_column,
+        tenant_column=settings.users_tenant_column or "",
+        active_column=settings.users_active_column or "",
+    )
+    return UsersDatabase(parse_url(url.reveal(), variable=URL_SETTING), table)
 
 
 def _preference_poller(
@@ -248,14 +285,16 @@ def _put_together(
     processors: ProcessorRegistry,
     children: ChildProcesses | None,
     source: ConfigDatabase | None,
+    user_source: UserSource | None,
     clock: Clock,
     fires: bool,
 ) -> Application:
     store = SqlStore(database)
+    users = store.users if user_source is None else user_source
     wakeups = Wakeups()
     Endings(wakeups)
     alone = database.dialect == "sqlite"  # its lock file keeps other processes away
-    validation = Validation(store.users)
+    validation = Validation(users)
     dispatcher = LocalDispatcher(chunks=store.chunks, clock=clock, wakeups=wakeups)
     planning = Planning(
         store=store,
@@ -286,7 +325,7 @@ def _put_together(
     jobs = Jobs(
         store=store,
         categories=store.categories,
-        users=store.users,
+        users=users,
         templates=templates,
         clock=clock,
         wakeups=wakeups,
@@ -295,7 +334,7 @@ def _put_together(
     job_imports = JobImports(
         store=store,
         categories=store.categories,
-        users=store.users,
+        users=users,
         templates=templates,
         clock=clock,
         wakeups=wakeups,
@@ -363,7 +402,7 @@ def _put_together(
         job_validation=JobValidation(
             jobs=store.jobs,
             categories=store.categories,
-            users=store.users,
+            users=users,
             templates=templates,
             clock=clock,
             zone=settings.time_zone,
@@ -384,6 +423,7 @@ def _put_together(
             wakeups=wakeups,
         ),
         preference_poller=poller,
+        user_source=user_source,
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,
@@ -400,6 +440,7 @@ def _put_together(
             processes=settings.processing,
             fires=settings.processing and fires,
             preference_poller=poller,
+            user_source=user_source,
         ),
     )
 
@@ -521,6 +562,7 @@ async def serving(
             engine=app.engine,
             job_file=app.job_file,
             preference_poller=app.preference_poller,
+            user_source=app.user_source,
             ping=app.database.ping,
             report=rpc.set_health,
             clock=clock,
@@ -529,6 +571,8 @@ async def serving(
             await rpc.set_health(JOB_FILE, app.job_file.is_well)
         if app.preference_poller is not None:
             await rpc.set_health(CONFIG_SOURCE, app.preference_poller.is_well)
+        if app.user_source is not None:
+            await rpc.set_health(USER_SOURCE, app.user_source.is_well)
         try:
             port = await rpc.start()
             health.start()

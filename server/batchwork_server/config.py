@@ -21,6 +21,7 @@ from batchwork_server.setting_kinds import (
     Duration,
     FilePath,
     HeaderText,
+    Identifier,
     Line,
     Number,
     Secret,
@@ -177,6 +178,20 @@ class Settings:
         timedelta(minutes=1),
     )
     config_tenant: str = setting("CONFIG_TENANT", Tenant(), "default")
+    users_database_url: Secret | None = setting("BATCHWORK_USERS_DATABASE_URL", SecretText(), None)
+    users_table: str = setting("BATCHWORK_USERS_TABLE", Identifier(parts=2), "system_users")
+    users_id_column: str = setting("BATCHWORK_USERS_ID_COLUMN", Identifier(), "user_id")
+    users_tenant_column: str | None = setting("BATCHWORK_USERS_TENANT_COLUMN", Identifier(), None)
+    users_active_column: str | None = setting("BATCHWORK_USERS_ACTIVE_COLUMN", Identifier(), None)
+    user_service_url: str | None = setting(
+        "USER_SERVICE_URL", WebAddress(key="USER_SERVICE_API_KEY"), None
+    )
+    user_service_api_key: Secret | None = setting("USER_SERVICE_API_KEY", HeaderText(), None)
+    user_service_timeout: timedelta = setting(
+        "USER_SERVICE_TIMEOUT",
+        Duration(timedelta(seconds=1), timedelta(minutes=10)),
+        timedelta(seconds=30),
+    )
     time_zone: str = setting("BATCHWORK_TIME_ZONE", TimeZone(), "UTC")
     log_level: Literal["debug", "info", "warn", "error"] = setting(
         "LOG_LEVEL", Word(Literal["debug", "info", "warn", "error"]), "info"

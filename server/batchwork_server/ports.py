@@ -66,6 +66,18 @@ class UserRepository(Protocol):
         ...
 
 
+class OutsideUsers(UserRepository, Protocol):
+    """Users whom somebody else keeps. Every method raises SourceUnavailable when they are away."""
+
+    async def ping(self) -> None:
+        """Looks whether the source answers."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        ...
+
+
 class CategoryRepository(Protocol):
     """Holds named collections of things that batches are made of."""
 

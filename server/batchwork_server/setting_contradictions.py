@@ -56,7 +56,8 @@ def contradictions(settings: Settings, *, given: Collection[str]) -> list[str]:
     return [
         *problems,
         *_database_problems(settings, given),
-        *_config_service_problems(settings),
+        *_clear_text_problems(settings),
+        *_users_problems(settings, given),
         *_handicap_problems(settings),
     ]
 
@@ -89,16 +90,44 @@ def _database_problems(settings: Settings, given: Collection[str]) -> list[str]:
 _PARTS = ("db_host", "db_port", "db_user", "db_password", "db_name", "db_sslmode")
 
 
-def _config_service_problems(settings: Settings) -> Iterator[str]:
-    if settings.config_service_url is None or settings.allow_clear_text:
-        return
-    parts = urlsplit(settings.config_service_url)
-    if parts.scheme != "https" and not is_loopback(f"{parts.hostname}:{parts.port or 80}"):
+def _clear_text_problems(settings: Settings) -> Iterator[str]:
+    services = (
+        ("CONFIG_SERVICE_URL", settings.config_service_url, "the preferences"),
+        ("USER_SERVICE_URL", settings.user_service_url, "the users"),
+    )
+    for variable, url, what in services:
+        if url is None or settings.allow_clear_text:
+            continue
+        parts = urlsplit(url)
+        if parts.scheme != "https" and not is_loopback(f"{parts.hostname}:{parts.port or 80}"):
+            yield (
+                f"{variable}: without TLS everybody on the way to {parts.hostname} can read "
+                f"the key and {what}. Write https, or say BATCHWORK_ALLOW_CLEAR_TEXT=true "
+                "when something else encrypts."
+            )
+
+
+def _users_problems(settings: Settings, given: Collection[str]) -> Iterator[str]:
+    variables = variables_of(type(settings))
+    if settings.users_database_url is not None and settings.user_service_url is not None:
         yield (
-            f"CONFIG_SERVICE_URL: without TLS everybody on the way to {parts.hostname} can read "
-            "the key and the preferences. Write https, or say BATCHWORK_ALLOW_CLEAR_TEXT=true "
-            "when something else encrypts."
+            "BATCHWORK_USERS_DATABASE_URL, USER_SERVICE_URL: the users are in one place. Keep one "
+            "of them, or none for the embedded table."
         )
+    parts = [variables[name] for name in _USERS_DATABASE_PARTS if name in given]
+    if parts and settings.users_database_url is None:
+        yield (
+            f"{', '.join(parts)}: missing beside them is BATCHWORK_USERS_DATABASE_URL, the "
+            "database that the table is in."
+        )
+
+
+_USERS_DATABASE_PARTS = (
+    "users_table",
+    "users_id_column",
+    "users_tenant_column",
+    "users_active_column",
+)
 
 
 def _handicap_problems(settings: Settings) -> list[str]:

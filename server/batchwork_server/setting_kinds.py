@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +24,7 @@ from batchwork_server.domain.schedule import is_time_zone
 _KIND = "kind"
 _VARIABLE = "variable"
 _LONGEST_URL = 2048
+_IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,25 @@ class Line(String):
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         if not is_line(value, longest=self._longest):
             raise ValidationError(f"Write text of one line with 1 to {self._longest} characters.")
+        return str(value)
+
+
+class Identifier(String):
+    """The name of a column or a table of a database.
+
+    Args:
+        parts: At most so many, with dots between them.
+    """
+
+    def __init__(self, *, parts: int = 1) -> None:
+        super().__init__()
+        self._parts = parts
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        names = str(value).split(".")
+        if len(names) > self._parts or not all(map(_IDENTIFIER.fullmatch, names)):
+            example = "public.system_users" if self._parts > 1 else "user_id"
+            raise ValidationError(f"Write letters, digits and underscores, such as {example}.")
         return str(value)
 
 

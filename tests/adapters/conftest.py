@@ -9,8 +9,9 @@ import pytest
 import stamina
 from batchwork_server.adapters.config_database import HttpConfigDatabase
 
-from tests.config_service import API_KEY, KEY, ConfigService, config_service
+from tests.config_service import KEY, ConfigService, config_service
 from tests.fakes import FakeClock
+from tests.http_service import API_KEY
 
 TTL = timedelta(seconds=3600)
 

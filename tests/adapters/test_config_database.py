@@ -22,8 +22,9 @@ from batchwork_server.domain.config_source import UserWishes
 from batchwork_server.errors import SourceUnavailable
 
 from tests.adapters.conftest import TTL, client_of
-from tests.config_service import API_KEY, KEY, ConfigService, Told
+from tests.config_service import KEY, ConfigService
 from tests.fakes import FakeClock
+from tests.http_service import API_KEY, Told
 
 DAILY = {"frequency": "daily", "preferred_time": "09:00"}
 ATTEMPTS = 4

@@ -22,9 +22,10 @@ from batchwork_server.logs import get_logger
 from batchwork_server.store.database import Database
 from batchwork_server.store.sql_store import SqlStore
 
-from tests.config_service import API_KEY, KEY, ConfigService, Told, config_service
+from tests.config_service import KEY, ConfigService, config_service
 from tests.factories import TENANT
 from tests.fakes import FakeClock
+from tests.http_service import API_KEY, Told
 
 INTERVAL = timedelta(seconds=60)
 REREAD = timedelta(hours=1)

@@ -21,7 +21,8 @@ from batchwork_server.setting_kinds import Secret
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from tests.config_service import API_KEY, ConfigService, config_service
+from tests.config_service import ConfigService, config_service
+from tests.http_service import API_KEY
 from tests.rpc.api import Api
 
 NINE = {"frequency": "daily", "preferred_time": "09:00"}

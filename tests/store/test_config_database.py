@@ -18,9 +18,10 @@ from batchwork_server.store.config_database import SqlConfigDatabase
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.sql_store import SqlStore
 
-from tests.config_service import API_KEY, KEY, ConfigService, config_service
+from tests.config_service import KEY, ConfigService, config_service
 from tests.factories import TENANT
 from tests.fakes import FakeClock
+from tests.http_service import API_KEY
 
 DAILY = {"frequency": "daily", "preferred_time": "09:00"}
 ZONED = {**DAILY, "time_zone": "Europe/Berlin", "template_overrides": {"tone": "casual"}}

@@ -379,3 +379,48 @@ def test_a_wrong_setting_of_a_config_service_is_named_without_its_value(monkeypa
     assert message.startswith(f"{name}: ")
     assert "two words" not in message
     assert "x-other" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BATCHWORK_USERS_TABLE", "users; DROP TABLE users"),
+        ("BATCHWORK_USERS_TABLE", "a.b.c"),
+        ("BATCHWORK_USERS_TABLE", ""),
+        ("BATCHWORK_USERS_ID_COLUMN", 'id"'),
+        ("BATCHWORK_USERS_ID_COLUMN", "public.id"),
+        ("BATCHWORK_USERS_TENANT_COLUMN", "1st"),
+        ("BATCHWORK_USERS_ACTIVE_COLUMN", "x" * 64),
+        ("USER_SERVICE_API_KEY", "two words"),
+        ("USER_SERVICE_TIMEOUT", "0"),
+        ("USER_SERVICE_URL", "users"),
+    ],
+)
+def test_a_wrong_setting_of_a_source_of_users_is_named(monkeypatch, name, value):
+    assert refusal(monkeypatch, **{name: value}).startswith(f"{name}: ")
+
+
+def test_the_users_are_in_one_place(monkeypatch):
+    monkeypatch.setenv("BATCHWORK_USERS_DATABASE_URL", "postgresql://me:secret@host/people")
+
+    message = refusal(monkeypatch, USER_SERVICE_URL="https://users.example.com")
+
+    assert message.startswith("BATCHWORK_USERS_DATABASE_URL, USER_SERVICE_URL: ")
+    assert "secret" not in message
+
+
+def test_a_table_of_users_needs_its_database(monkeypatch):
+    monkeypatch.setenv("BATCHWORK_USERS_TABLE", "people")
+
+    message = refusal(monkeypatch, BATCHWORK_USERS_ID_COLUMN="id")
+
+    assert message.startswith("BATCHWORK_USERS_TABLE, BATCHWORK_USERS_ID_COLUMN: ")
+
+
+def test_clear_text_to_a_user_service_elsewhere_must_be_meant(monkeypatch):
+    message = refusal(monkeypatch, USER_SERVICE_URL="http://user-svc:8080")
+    monkeypatch.setenv("BATCHWORK_ALLOW_CLEAR_TEXT", "true")
+    monkeypatch.setenv("USER_SERVICE_URL", "http://user-svc:8080")
+
+    assert message.startswith("USER_SERVICE_URL: ")
+    assert load_settings().user_service_url == "http://user-svc:8080"

@@ -63,6 +63,7 @@ class HttpConfigDatabase:
     ) -> None:
         self._source = HttpSource(
             name=NAME,
+            page="docs/config-service.md",
             url=url,
             url_setting="CONFIG_SERVICE_URL",
             api_key=api_key,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import httpx2
@@ -39,6 +40,14 @@ class Reply:
     status: int
     text: str
     url: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    method: str
+    url: str
+    parameters: Mapping[str, str] | None = None
+    content: bytes | None = None
 
 
 class _Failed(Exception):
@@ -102,10 +111,11 @@ class Breaker:
 
 
 class HttpSource:
-    """A service that is read with GET.
+    """A service that is read, so that asking again is always safe.
 
     Args:
         name: What errors call it.
+        page: Of our documentation, which says what the service is to answer.
         url: What every path is added to; ``url_setting`` names where it comes from.
         api_key: Sent as ``Authorization: Bearer``; empty sends none.
         timeout: For one attempt, from the connection to the last byte.
@@ -115,6 +125,7 @@ class HttpSource:
         self,
         *,
         name: str,
+        page: str,
         url: str,
         url_setting: str,
         api_key: str,
@@ -123,6 +134,7 @@ class HttpSource:
         clock: Clock,
     ) -> None:
         self._name = name
+        self._page = page
         self._url = url.rstrip("/")
         self._url_setting = url_setting
         self._key_setting = key_setting
@@ -144,8 +156,21 @@ class HttpSource:
         Raises:
             SourceUnavailable: there is no answer, or one that says that something is wrong.
         """
-        path = "/".join(_escaped(segment) for segment in segments)
-        url = f"{self._url}/{path}"
+        return await self._ask(_Question("GET", self._url_of(segments), parameters=parameters))
+
+    async def post(self, *segments: str, body: Any) -> Reply:
+        """Asks with a JSON value, for what does not fit into a path; it changes nothing there.
+
+        Raises:
+            SourceUnavailable: there is no answer, or one that says that something is wrong.
+        """
+        content = json.dumps(body, separators=(",", ":")).encode()
+        return await self._ask(_Question("POST", self._url_of(segments), content=content))
+
+    def _url_of(self, segments: Sequence[str]) -> str:
+        return "/".join([self._url, *(_escaped(segment) for segment in segments)])
+
+    async def _ask(self, question: _Question) -> Reply:
         pause = self._breaker.admit()
         if pause is not None:
             raise SourceUnavailable(
@@ -154,10 +179,10 @@ class HttpSource:
                 retry_after=pause,
             )
         try:
-            reply = await self._get(url, parameters)
+            reply = await self._retried(question)
         except _Failed as failed:
             self._breaker.failed()
-            self._last_problem = f"GET {url} {failed.problem}."
+            self._last_problem = f"{question.method} {question.url} {failed.problem}."
             raise SourceUnavailable(
                 f"Error connecting to {self._name}: {self._last_problem} {failed.advice}",
                 retry_after=failed.retry_after,
@@ -168,25 +193,31 @@ class HttpSource:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _get(self, url: str, parameters: Mapping[str, str]) -> Reply:
+    async def _retried(self, question: _Question) -> Reply:
         async for attempt in stamina.retry_context(
             on=_pause_before_retry, attempts=_ATTEMPTS, timeout=_LONGEST_CALL
         ):
             with attempt:
-                return await self._attempt(url, parameters)
+                return await self._attempt(question)
         raise AssertionError("Retrying ends with an answer or an error.")
 
-    async def _attempt(self, url: str, parameters: Mapping[str, str]) -> Reply:
+    async def _attempt(self, question: _Question) -> Reply:
         reachable = (
             f"Check that the service runs, that this machine reaches it, and {self._url_setting}."
         )
         try:
             async with (
                 asyncio.timeout(self._timeout.total_seconds()),
-                self._client.stream("GET", url, params=parameters) as response,
+                self._client.stream(
+                    question.method,
+                    question.url,
+                    params=question.parameters,
+                    content=question.content,
+                    headers={"content-type": "application/json"} if question.content else None,
+                ) as response,
             ):
                 self._check(response)
-                body = await _read(response)
+                body = await _read(response, page=self._page)
         except TimeoutError as error:
             seconds = self._timeout.total_seconds()
             raise _Failed(
@@ -198,7 +229,7 @@ class HttpSource:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise _Failed(f"came to nothing: {error}", advice=reachable) from error
         try:
-            return Reply(status=response.status_code, text=body.decode(), url=url)
+            return Reply(status=response.status_code, text=body.decode(), url=question.url)
         except UnicodeDecodeError as error:
             raise _Failed(
                 f"was answered with {response.status_code} and something that is not UTF-8",
@@ -231,8 +262,8 @@ def _pause_before_retry(error: Exception) -> bool | timedelta:
     return error.retry_after if error.retry_after <= _LONGEST_RETRY_AFTER else False
 
 
-async def _read(response: httpx2.Response) -> bytes:
-    advice = "Have the service answer with pages, see docs/config-service.md."
+async def _read(response: httpx2.Response, *, page: str) -> bytes:
+    advice = f"Have the service answer with less at once, see {page}."
     limit = f"more than {MAX_ANSWER_BYTES} bytes, which is the limit"
     if response.headers.get("content-encoding", "identity") != "identity":
         raise _Failed("was answered compressed", advice="Have the service heed accept-encoding.")

@@ -12,6 +12,7 @@ from batchwork_server.domain.job import JobDefinition, JobShape
 from batchwork_server.domain.json_object import child_path, listed, quoted
 from batchwork_server.domain.selection import field_of_filter
 from batchwork_server.domain.user import UserVerdict
+from batchwork_server.errors import SourceUnavailable
 from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
 
 CATEGORY_WITHOUT_ITEMS = "CATEGORY_WITHOUT_ITEMS"
@@ -86,7 +87,10 @@ class JobNotices:
         user_ids = {user_id: None for job in jobs for user_id in job.distribution_user_ids}
         if not user_ids:
             return {}
-        return await self._users.verdicts(tuple(user_ids), tenant_id=tenant_id)
+        try:
+            return await self._users.verdicts(tuple(user_ids), tenant_id=tenant_id)
+        except SourceUnavailable:  # no job waits for a notice
+            return dict.fromkeys(user_ids, UserVerdict.UNKNOWN)
 
 
 def _about_categories(

@@ -18,6 +18,7 @@ from batchwork_server.engine.loop import supervise, tick
 from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
+from batchwork_server.engine.user_source import USER_SOURCE, UserSource
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import Dispatcher
 
@@ -42,6 +43,7 @@ class Engine:
             by a cancellation or its time, ends nevertheless.
         fires: Whether jobs fire when they are due.
         preference_poller: None when no Config Database is followed.
+        user_source: None when the users are those of the embedded table.
     """
 
     WATCH_INTERVAL: ClassVar = timedelta(seconds=1)
@@ -64,6 +66,7 @@ class Engine:
         processes: bool = True,
         fires: bool = True,
         preference_poller: PreferencePoller | None = None,
+        user_source: UserSource | None = None,
     ) -> None:
         self._processor = processor
         self._dispatcher = dispatcher
@@ -80,6 +83,7 @@ class Engine:
         self._processes = processes
         self._fires = fires
         self._preference_poller = preference_poller
+        self._user_source = user_source
         self._stop_claims = asyncio.Event()
         self._stop_all = asyncio.Event()
         self._claims: list[asyncio.Task[None]] = []
@@ -113,6 +117,9 @@ class Engine:
         poller = self._preference_poller
         if poller is not None:
             self._loops.append(self._tick(CONFIG_SOURCE, poller.run_once, poller.interval))
+        users = self._user_source
+        if users is not None:
+            self._loops.append(self._tick(USER_SOURCE, users.run_once, UserSource.INTERVAL))
         if self._fires:
             self._scheduler.start()
             self._loops.append(

@@ -12,6 +12,7 @@ from batchwork_server.engine.engine import Engine
 from batchwork_server.engine.job_file import JOB_FILE, JobFile
 from batchwork_server.engine.loop import tick
 from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
+from batchwork_server.engine.user_source import USER_SOURCE, UserSource
 from batchwork_server.errors import Unavailable
 
 Report = Callable[[str, bool], Awaitable[None]]
@@ -23,6 +24,7 @@ class EngineHealth:
     Args:
         job_file: If there is one, it is reported under ``job-file``.
         preference_poller: If there is one, it is reported under ``config-source``.
+        user_source: If there is one, it is reported under ``user-source``.
         ping: Asks the database for an answer.
         report: Takes a name and whether it is well.
     """
@@ -35,6 +37,7 @@ class EngineHealth:
         engine: Engine,
         job_file: JobFile | None = None,
         preference_poller: PreferencePoller | None = None,
+        user_source: UserSource | None = None,
         ping: Callable[[], Awaitable[None]],
         report: Report,
         clock: Clock,
@@ -42,6 +45,7 @@ class EngineHealth:
         self._engine = engine
         self._job_file = job_file
         self._preference_poller = preference_poller
+        self._user_source = user_source
         self._ping = ping
         self._report = report
         self._clock = clock
@@ -64,6 +68,8 @@ class EngineHealth:
             await self._report(JOB_FILE, self._job_file.is_well)
         if self._preference_poller is not None:
             await self._report(CONFIG_SOURCE, self._preference_poller.is_well)
+        if self._user_source is not None:
+            await self._report(USER_SOURCE, self._user_source.is_well)
         await self._report("engine", self._engine.is_running)
         await self._report("database", await self._database_answers())
 

@@ -17,8 +17,11 @@ from batchwork_server.store.schema import VERSION_TABLE
 _ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
-def parse_url(url: str) -> sa.URL:
+def parse_url(url: str, *, variable: str = "BATCHWORK_DATABASE_URL or DATABASE_URL") -> sa.URL:
     """Reads a URL; one of PostgreSQL as libpq and its relatives write it, too.
+
+    Args:
+        variable: Names where the URL comes from.
 
     Raises:
         ConfigurationError: it is no URL of a database that is supported.
@@ -30,14 +33,12 @@ def parse_url(url: str) -> sa.URL:
         backend = parsed.get_backend_name()
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
         raise ConfigurationError(
-            "The database is not named by a URL; write BATCHWORK_DATABASE_URL="
-            " sqlite:///batchwork.db or "
+            f"The database is not named by a URL; write {variable} as sqlite:///batchwork.db or "
             "postgresql://user:password@host/name."
         ) from error
     if backend not in _ASYNC_DRIVERS:
         raise ConfigurationError(
-            f"BATCHWORK_DATABASE_URL or DATABASE_URL names {backend!r}; sqlite and postgresql are "
-            "supported."
+            f"{variable} names {backend!r}; sqlite and postgresql are supported."
         )
     if backend == "postgresql" and "sslmode" in parsed.query:
         # The driver takes the words of libpq under another name.
