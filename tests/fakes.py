@@ -149,6 +149,19 @@ class FakeCategories:
             met = _sorted_by(selection.order, met)
         return met[: selection.limit]
 
+    async def page(
+        self, selection: Selection, *, tenant_id: str, page_size: int, after: int | None = None
+    ) -> tuple[list[SelectedItem], int | None]:
+        start = 0 if after is None else after
+        held = self._held(selection.category, tenant_id)
+        met = [
+            (place, SelectedItem(item_id=i.item_id, user_id=i.user_id, data_json=i.data_json))
+            for place, i in enumerate(held, start=1)
+            if place > start and all(_meets(i, condition) for condition in selection.conditions)
+        ]
+        page = met[:page_size]
+        return [item for _, item in page], page[-1][0] if len(page) == page_size else None
+
     async def exists(self, category: str, *, tenant_id: str) -> bool:
         return bool(self._held(category, tenant_id))
 

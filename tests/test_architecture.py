@@ -25,14 +25,16 @@ ALLOWED: dict[str, set[str]] = {
     "wakeups": {"domain"},
     "failpoints": set(),
     "process": set(),
+    "spawn": set(),
     "ports": {"domain"},
     "planners": {"domain", "ports", "errors", "orjson"},
     "processors": {"domain", "ports", "errors", "jinja2"},
     "montage": {"domain", "ports", "errors"},
     # Of an outside source it matters how old an answer is, and how long it has been away.
     "adapters": {
-        *("domain", "ports", "errors", "clock"),
+        *("domain", "ports", "errors", "clock", "spawn"),
         *("apprise", "httpx2", "orjson", "stamina", "standardwebhooks", "yaml"),
+        *("jsonschema", "jsonschema_specifications", "pebble", "referencing"),
     },
     # The drivers belong to it as well.
     "store": {
@@ -45,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "engine": {
         *("domain", "ports", "store.store", "planners", "processors", "errors"),
-        *("clock", "logs", "metrics", "wakeups", "failpoints"),
+        *("clock", "logs", "metrics", "wakeups", "failpoints", "spawn"),
         *("orjson", "pebble", "apscheduler"),
     },
     # The clock measures calls; nobody else may read one.
@@ -69,6 +71,7 @@ ALSO_ALLOWED = {SERVER / "adapters" / "users_database.py": {"sqlalchemy"}}
 
 ONLY_IN = {
     "apprise": SERVER / "adapters" / "apprise_notifier.py",
+    "jsonschema": SERVER / "adapters" / "schema_child.py",
     "apscheduler": SERVER / "engine" / "batch_scheduler.py",
     "standardwebhooks": SERVER / "adapters" / "webhooks.py",
 }
@@ -88,10 +91,12 @@ MAY_SWALLOW_EVERYTHING = {
 NOT_NEEDED_BY_EVERY_SERVER = {
     *("aiosqlite", "alembic", "asyncpg", "jinja2", "pygments", "rich"),
     *("apprise", "httpx2", "requests", "standardwebhooks"),
+    *("jsonschema", "referencing"),
     "sqlalchemy.dialects.postgresql",
 }
 """What some servers would only keep in memory: what is for another database, for migrations, for
-templates to render, for terminals, for whoever is told of the ends of batches."""
+templates to render, for terminals, for whoever is told of the ends of batches,
+for the schemas of callers, which a child process checks."""
 
 NAMES_OF_NOTHING = {"utils", "util", "helpers", "helper", "common", "manager", "base", "enhanced"}
 

@@ -730,7 +730,7 @@ async def _final_batch(events: AsyncIterator[BatchEvent]) -> Batch:
 
 def _create_request(items: Items, fields: BatchFields) -> CreateBatchRequest:
     request = CreateBatchRequest(
-        items=_inputs(items),
+        items=item_inputs(items),
         operation=fields.get("operation", ""),
         template_id=fields.get("template_id", ""),
         category=fields.get("category", ""),
@@ -745,13 +745,14 @@ def _create_request(items: Items, fields: BatchFields) -> CreateBatchRequest:
         draft=fields.get("draft", False),
     )
     if "filters" in fields:
-        request.filters.CopyFrom(_struct(fields["filters"]))
+        request.filters.CopyFrom(struct_of(fields["filters"]))
     if "batch_metadata" in fields:
-        request.batch_metadata.CopyFrom(_struct(fields["batch_metadata"]))
+        request.batch_metadata.CopyFrom(struct_of(fields["batch_metadata"]))
     return request
 
 
-def _inputs(items: Items) -> Iterator[ItemInput]:
+def item_inputs(items: Items) -> Iterator[ItemInput]:
+    """Yields items as the contract has them."""
     for item in items.items() if isinstance(items, Mapping) else items:
         yield item if isinstance(item, ItemInput) else item_input(*item)
 
@@ -763,11 +764,11 @@ async def _any_inputs(
         async for item in items:
             yield item if isinstance(item, ItemInput) else item_input(*item)
     else:
-        for item in _inputs(items):
+        for item in item_inputs(items):
             yield item
 
 
-def _struct(values: Mapping[str, Any]) -> Struct:
+def struct_of(values: Mapping[str, Any]) -> Struct:
     struct = Struct()
     struct.update(values)
     return struct

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchwork_server.adapters.item_schemas import JsonSchemas
 from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
@@ -25,6 +26,7 @@ from batchwork_server.application.group_filling import GroupFilling
 from batchwork_server.application.group_firing import GroupFiring
 from batchwork_server.application.group_pages import GroupPages
 from batchwork_server.application.group_schedules import GroupSchedules
+from batchwork_server.application.item_validation import ItemValidation
 from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.job_validation import JobValidation
 from batchwork_server.application.jobs import Jobs
@@ -108,6 +110,7 @@ class Application:
     override_notices: OverrideNotices
     validation: Validation
     job_validation: JobValidation
+    item_validation: ItemValidation
     watching: Watching
     statistics: Statistics
     references: References
@@ -399,6 +402,9 @@ def _put_together(
         ),
         override_notices=OverrideNotices(jobs=store.jobs, templates=templates),
         validation=validation,
+        item_validation=ItemValidation(
+            categories=store.categories, schemas=JsonSchemas(), clock=clock
+        ),
         job_validation=JobValidation(
             jobs=store.jobs,
             categories=store.categories,
@@ -544,6 +550,7 @@ async def serving(
             override_notices=app.override_notices,
             validation=app.validation,
             job_validation=app.job_validation,
+            item_validation=app.item_validation,
             watching=app.watching,
             statistics=app.statistics,
             references=app.references,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from batchwork_server.domain.config_source import (
     WishGroup,
     WishPage,
 )
+from batchwork_server.domain.item_schema import CheckedItem
 from batchwork_server.domain.notification import Message
 from batchwork_server.domain.selection import SelectedItem, Selection
 from batchwork_server.domain.user import UserVerdict
@@ -89,6 +91,21 @@ class CategoryRepository(Protocol):
         """
         ...
 
+    async def page(
+        self, selection: Selection, *, tenant_id: str, page_size: int, after: int | None = None
+    ) -> tuple[list[SelectedItem], int | None]:
+        """Returns some of the items in the order of the category, and after which others follow.
+
+        The order and the limit of the selection do not count.
+
+        Args:
+            after: What the page before told; none begins with the first item.
+
+        Raises:
+            Unavailable: the source is away.
+        """
+        ...
+
     async def exists(self, category: str, *, tenant_id: str) -> bool:
         """Tells whether the category has any item."""
         ...
@@ -101,6 +118,30 @@ class CategoryRepository(Protocol):
         """Returns the names of the fields that the category's items have, sorted.
 
         At most the first thousand items are looked at.
+        """
+        ...
+
+
+class OpenSchema(Protocol):
+    """A schema against which items are checked."""
+
+    async def check(self, items: Sequence[tuple[str, str]]) -> Sequence[CheckedItem]:
+        """Checks items, each an id and JSON text, and returns each in its place.
+
+        Raises:
+            InvalidArgument: the schema refers to what is not there, or takes too long.
+        """
+        ...
+
+
+class ItemSchemas(Protocol):
+    """Checks items against schemas that callers bring."""
+
+    def open(self, schema_json: str) -> AbstractAsyncContextManager[OpenSchema]:
+        """Yields what checks items against a schema.
+
+        Raises:
+            InvalidArgument: with everything that is wrong with the schema.
         """
         ...
 

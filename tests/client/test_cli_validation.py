@@ -8,8 +8,13 @@ import pytest
 from batchwork.v1.batch_pb2 import Violation
 from batchwork.v1.batch_pb2 import Warning as BatchWarning
 from batchwork.v1.validation_service_pb2 import (
+    InvalidItem,
+    ItemFinding,
+    ItemValidationTotals,
     JobValidation,
     JobValidationTotals,
+    RuleCount,
+    ValidateItemsResponse,
     ValidateJobsResponse,
 )
 
@@ -71,4 +76,53 @@ def test_stored_jobs_are_named_or_all_are_meant(batchwork, server):  # noqa: F81
 def test_it_is_said_in_one_way_which_jobs_are_meant(batchwork, server, file):  # noqa: F811
     assert batchwork("validate", "jobs").exit_code == 2
     assert batchwork("validate", "jobs", file, "--stored").exit_code == 2
+    assert not server.requests
+
+
+@pytest.fixture
+def schema(tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text('{"type": "object"}')
+    return str(path)
+
+
+def test_items_that_do_not_meet_a_schema_are_an_exit_code(
+    batchwork,  # noqa: F811
+    server,  # noqa: F811
+    schema,
+    tmp_path,
+):
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"item_id": "a", "data": 1}\n')
+    finding = ItemFinding(path="$", rule="type", schema_path="$.type", message="1 is no object")
+    server.answers["ValidateItems"] = ValidateItemsResponse(
+        results=[InvalidItem(item_id="a", findings=[finding])],
+        rules=[RuleCount(rule="type", schema_path="$.type", items=1, findings=1)],
+        totals=ItemValidationTotals(total=4, valid=3, invalid=1, valid_ratio=0.75),
+    )
+
+    result = batchwork("validate", "items", schema, str(items))
+
+    assert result.exit_code == 1
+    assert "type  $.type         1      1" in result.stdout
+    assert "a     $     1 is no object" in result.stdout
+    assert result.stderr == "3 of 4 items are valid, 75.0%\n"
+    assert server.sent("ValidateItems").items[0].data_json == "1"
+
+
+def test_items_of_a_category_are_named(batchwork, server, schema):  # noqa: F811
+    server.answers["ValidateItems"] = ValidateItemsResponse()
+
+    arguments = ("--category", "posts", "--filter", "min_likes=3", "--limit", "5", "--show", "7")
+    result = batchwork("validate", "items", schema, *arguments, "--json")
+
+    assert result.exit_code == 0
+    sent = server.sent("ValidateItems")
+    assert (sent.category, sent.limit, sent.max_results) == ("posts", 5, 7)
+    assert sent.filters["min_likes"] == 3
+    assert sent.schema_json == '{"type": "object"}'
+
+
+def test_either_a_file_or_a_category_is_checked(batchwork, server, schema):  # noqa: F811
+    assert batchwork("validate", "items", schema).exit_code == 2
     assert not server.requests

@@ -378,3 +378,21 @@ async def test_database_counts_the_items_of_a_category(store):
 
     assert await store.categories.count("things", tenant_id=TENANT) == 2
     assert await store.categories.count("things", tenant_id="other") == 0
+
+
+async def test_pages_follow_each_other_in_the_order_of_the_category(source: Source):
+    items = (make_loaded_item(f"thing-{number}", data={"n": number}) for number in range(7))
+    await source.load(*items)
+    selection = Selection(category="things", conditions=(NumberBound(field="n", minimum=2),))
+
+    pages, after = [], None
+    while True:
+        page, after = await source.repository.page(
+            selection, tenant_id=TENANT, page_size=2, after=after
+        )
+        pages.append([item.item_id for item in page])
+        if after is None:
+            break
+
+    assert pages == [["thing-2", "thing-3"], ["thing-4", "thing-5"], ["thing-6"]]
+    assert await source.repository.page(selection, tenant_id="other", page_size=2) == ([], None)

@@ -1,4 +1,4 @@
-"""The commands that validate: validate-users, and validate jobs."""
+"""The commands that validate: validate-users, validate jobs, validate items."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ import typer
 from batchwork.v1.validation_service_pb2 import (
     JobValidation,
     UserVerdict,
+    ValidateItemsResponse,
     ValidateJobsResponse,
 )
 
-from batchwork_client.cli.inputs import InputError, read_text, short_name
+from batchwork_client.cli.inputs import (
+    InputError,
+    items_from,
+    read_text,
+    short_name,
+    values_from,
+)
 from batchwork_client.cli.output import note, write_message, write_table
 from batchwork_client.cli.parameters import AsJson
 from batchwork_client.cli.session import ExitCode, command, session_of
@@ -114,3 +121,64 @@ def _finding_rows(
     violations = [(job_id, "violation", v.reason, v.path, v.message) for v in found.violations]
     warnings = [(job_id, "warning", w.reason, w.path, w.message) for w in found.warnings]
     return [*violations, *warnings]
+
+
+@command(group, "items")
+async def validate_items(
+    context: typer.Context,
+    schema: Annotated[str, typer.Argument(help="A file with a JSON Schema; - reads stdin.")],
+    file: Annotated[
+        str, typer.Argument(help="Items as .json, .jsonl or .csv, as submit takes them.")
+    ] = "",
+    category: Annotated[str, typer.Option(help="Checks the items of a category instead.")] = "",
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="NAME=VALUE", help="Narrows the category; repeatable."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Checks at most so many of it.")] = 0,
+    show: Annotated[int, typer.Option(min=1, help="Shows at most so many invalid items.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Tells which items do not meet a JSON Schema, with counts per rule; changes nothing."""
+    session = session_of(context)
+    if bool(file) == bool(category):
+        raise InputError(["give either a file of items or --category"])
+    text = read_text(schema)
+    items = items_from(file) if file else []
+    async with session.connect() as batchwork:
+        answer = await batchwork.validation.validate_items(
+            text,
+            items,
+            category=category,
+            filters=values_from("--filter", filters or ()),
+            limit=limit,
+            max_results=show,
+            tenant_id=session.tenant_id,
+        )
+    if as_json:
+        write_message(answer)
+    else:
+        _show_items(answer)
+    if answer.totals.invalid:
+        raise typer.Exit(ExitCode.FAILURES)
+
+
+def _show_items(answer: ValidateItemsResponse) -> None:
+    if answer.rules:
+        write_table(
+            ("RULE", "IN THE SCHEMA", "ITEMS", "FINDINGS"),
+            [
+                (each.rule, each.schema_path, str(each.items), str(each.findings))
+                for each in answer.rules
+            ],
+        )
+        write_table(
+            ("ITEM", "PATH", "MESSAGE"),
+            [
+                (item.item_id, finding.path, finding.message)
+                for item in answer.results
+                for finding in item.findings
+            ],
+        )
+    totals = answer.totals
+    note(f"{totals.valid} of {totals.total} items are valid, {totals.valid_ratio:.1%}")

@@ -23,38 +23,52 @@ _sym_db = _symbol_database.Default()
 
 
 from batchwork.v1 import batch_pb2 as batchwork_dot_v1_dot_batch__pb2
+from batchwork.v1 import item_pb2 as batchwork_dot_v1_dot_item__pb2
 from batchwork.v1 import job_pb2 as batchwork_dot_v1_dot_job__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%batchwork/v1/validation_service.proto\x12\x0c\x62\x61tchwork.v1\x1a\x18\x62\x61tchwork/v1/batch.proto\x1a\x16\x62\x61tchwork/v1/job.proto\"(\n\x14ValidateUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"S\n\x14UserValidationResult\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.batchwork.v1.UserVerdict\"\xa4\x01\n\x14UserValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x11\n\tnot_found\x18\x04 \x01(\x03\x12\x10\n\x08inactive\x18\x05 \x01(\x03\x12\x14\n\x0cwrong_tenant\x18\x06 \x01(\x03\x12\x11\n\tmalformed\x18\x07 \x01(\x03\x12\x0f\n\x07unknown\x18\x08 \x01(\x03\"\x80\x01\n\x15ValidateUsersResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\x12\x32\n\x06totals\x18\x02 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\"E\n\x1aStreamValidateUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x15\n\rinclude_valid\x18\x02 \x01(\x08\"\xc2\x01\n\x1bStreamValidateUsersResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\x12\x32\n\x06totals\x18\x02 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\x12:\n\x0erunning_totals\x18\x03 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\"\x81\x01\n\x13ValidateJobsRequest\x12\x11\n\tjobs_json\x18\x01 \x01(\t\x12\x1f\n\x04jobs\x18\x02 \x03(\x0b\x32\x11.batchwork.v1.Job\x12\x0f\n\x07job_ids\x18\x03 \x03(\t\x12\x12\n\nall_stored\x18\x04 \x01(\x08\x12\x11\n\ttenant_id\x18\x05 \x01(\t\"\x92\x01\n\rJobValidation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05valid\x18\x03 \x01(\x08\x12+\n\nviolations\x18\x04 \x03(\x0b\x32\x17.batchwork.v1.Violation\x12\'\n\x08warnings\x18\x05 \x03(\x0b\x32\x15.batchwork.v1.Warning\"j\n\x13JobValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x12\n\nviolations\x18\x04 \x01(\x03\x12\x10\n\x08warnings\x18\x05 \x01(\x03\"\xcd\x01\n\x14ValidateJobsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.batchwork.v1.JobValidation\x12+\n\nviolations\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.Violation\x12\'\n\x08warnings\x18\x03 \x03(\x0b\x32\x15.batchwork.v1.Warning\x12\x31\n\x06totals\x18\x04 \x01(\x0b\x32!.batchwork.v1.JobValidationTotals*\xcf\x01\n\x0bUserVerdict\x12\x1c\n\x18USER_VERDICT_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_VERDICT_VALID\x10\x01\x12\x1a\n\x16USER_VERDICT_NOT_FOUND\x10\x02\x12\x19\n\x15USER_VERDICT_INACTIVE\x10\x03\x12\x1d\n\x19USER_VERDICT_WRONG_TENANT\x10\x04\x12\x1a\n\x16USER_VERDICT_MALFORMED\x10\x05\x12\x18\n\x14USER_VERDICT_UNKNOWN\x10\x06\x32\xb4\x02\n\x11ValidationService\x12X\n\rValidateUsers\x12\".batchwork.v1.ValidateUsersRequest\x1a#.batchwork.v1.ValidateUsersResponse\x12n\n\x13StreamValidateUsers\x12(.batchwork.v1.StreamValidateUsersRequest\x1a).batchwork.v1.StreamValidateUsersResponse(\x01\x30\x01\x12U\n\x0cValidateJobs\x12!.batchwork.v1.ValidateJobsRequest\x1a\".batchwork.v1.ValidateJobsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%batchwork/v1/validation_service.proto\x12\x0c\x62\x61tchwork.v1\x1a\x18\x62\x61tchwork/v1/batch.proto\x1a\x17\x62\x61tchwork/v1/item.proto\x1a\x16\x62\x61tchwork/v1/job.proto\x1a\x1cgoogle/protobuf/struct.proto\"(\n\x14ValidateUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"S\n\x14UserValidationResult\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.batchwork.v1.UserVerdict\"\xa4\x01\n\x14UserValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x11\n\tnot_found\x18\x04 \x01(\x03\x12\x10\n\x08inactive\x18\x05 \x01(\x03\x12\x14\n\x0cwrong_tenant\x18\x06 \x01(\x03\x12\x11\n\tmalformed\x18\x07 \x01(\x03\x12\x0f\n\x07unknown\x18\x08 \x01(\x03\"\x80\x01\n\x15ValidateUsersResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\x12\x32\n\x06totals\x18\x02 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\"E\n\x1aStreamValidateUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x15\n\rinclude_valid\x18\x02 \x01(\x08\"\xc2\x01\n\x1bStreamValidateUsersResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\x12\x32\n\x06totals\x18\x02 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\x12:\n\x0erunning_totals\x18\x03 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\"\x81\x01\n\x13ValidateJobsRequest\x12\x11\n\tjobs_json\x18\x01 \x01(\t\x12\x1f\n\x04jobs\x18\x02 \x03(\x0b\x32\x11.batchwork.v1.Job\x12\x0f\n\x07job_ids\x18\x03 \x03(\t\x12\x12\n\nall_stored\x18\x04 \x01(\x08\x12\x11\n\ttenant_id\x18\x05 \x01(\t\"\x92\x01\n\rJobValidation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05valid\x18\x03 \x01(\x08\x12+\n\nviolations\x18\x04 \x03(\x0b\x32\x17.batchwork.v1.Violation\x12\'\n\x08warnings\x18\x05 \x03(\x0b\x32\x15.batchwork.v1.Warning\"j\n\x13JobValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x12\n\nviolations\x18\x04 \x01(\x03\x12\x10\n\x08warnings\x18\x05 \x01(\x03\"\xcd\x01\n\x14ValidateJobsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.batchwork.v1.JobValidation\x12+\n\nviolations\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.Violation\x12\'\n\x08warnings\x18\x03 \x03(\x0b\x32\x15.batchwork.v1.Warning\x12\x31\n\x06totals\x18\x04 \x01(\x0b\x32!.batchwork.v1.JobValidationTotals\"\xc6\x01\n\x14ValidateItemsRequest\x12\x13\n\x0bschema_json\x18\x01 \x01(\t\x12&\n\x05items\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.ItemInput\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12(\n\x07\x66ilters\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05limit\x18\x05 \x01(\x05\x12\x13\n\x0bmax_results\x18\x06 \x01(\x05\x12\x11\n\ttenant_id\x18\x07 \x01(\t\"O\n\x0bItemFinding\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x13\n\x0bschema_path\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"b\n\x0bInvalidItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12+\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x19.batchwork.v1.ItemFinding\x12\x15\n\rfinding_count\x18\x03 \x01(\x05\"O\n\tRuleCount\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x13\n\x0bschema_path\x18\x02 \x01(\t\x12\x10\n\x08\x66indings\x18\x03 \x01(\x03\x12\r\n\x05items\x18\x04 \x01(\x03\"l\n\x14ItemValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x10\n\x08\x66indings\x18\x04 \x01(\x03\x12\x13\n\x0bvalid_ratio\x18\x05 \x01(\x01\"\x9f\x01\n\x15ValidateItemsResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.batchwork.v1.InvalidItem\x12&\n\x05rules\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.RuleCount\x12\x32\n\x06totals\x18\x03 \x01(\x0b\x32\".batchwork.v1.ItemValidationTotals*\xcf\x01\n\x0bUserVerdict\x12\x1c\n\x18USER_VERDICT_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_VERDICT_VALID\x10\x01\x12\x1a\n\x16USER_VERDICT_NOT_FOUND\x10\x02\x12\x19\n\x15USER_VERDICT_INACTIVE\x10\x03\x12\x1d\n\x19USER_VERDICT_WRONG_TENANT\x10\x04\x12\x1a\n\x16USER_VERDICT_MALFORMED\x10\x05\x12\x18\n\x14USER_VERDICT_UNKNOWN\x10\x06\x32\x8e\x03\n\x11ValidationService\x12X\n\rValidateUsers\x12\".batchwork.v1.ValidateUsersRequest\x1a#.batchwork.v1.ValidateUsersResponse\x12n\n\x13StreamValidateUsers\x12(.batchwork.v1.StreamValidateUsersRequest\x1a).batchwork.v1.StreamValidateUsersResponse(\x01\x30\x01\x12U\n\x0cValidateJobs\x12!.batchwork.v1.ValidateJobsRequest\x1a\".batchwork.v1.ValidateJobsResponse\x12X\n\rValidateItems\x12\".batchwork.v1.ValidateItemsRequest\x1a#.batchwork.v1.ValidateItemsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'batchwork.v1.validation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USERVERDICT']._serialized_start=1396
-  _globals['_USERVERDICT']._serialized_end=1603
-  _globals['_VALIDATEUSERSREQUEST']._serialized_start=105
-  _globals['_VALIDATEUSERSREQUEST']._serialized_end=145
-  _globals['_USERVALIDATIONRESULT']._serialized_start=147
-  _globals['_USERVALIDATIONRESULT']._serialized_end=230
-  _globals['_USERVALIDATIONTOTALS']._serialized_start=233
-  _globals['_USERVALIDATIONTOTALS']._serialized_end=397
-  _globals['_VALIDATEUSERSRESPONSE']._serialized_start=400
-  _globals['_VALIDATEUSERSRESPONSE']._serialized_end=528
-  _globals['_STREAMVALIDATEUSERSREQUEST']._serialized_start=530
-  _globals['_STREAMVALIDATEUSERSREQUEST']._serialized_end=599
-  _globals['_STREAMVALIDATEUSERSRESPONSE']._serialized_start=602
-  _globals['_STREAMVALIDATEUSERSRESPONSE']._serialized_end=796
-  _globals['_VALIDATEJOBSREQUEST']._serialized_start=799
-  _globals['_VALIDATEJOBSREQUEST']._serialized_end=928
-  _globals['_JOBVALIDATION']._serialized_start=931
-  _globals['_JOBVALIDATION']._serialized_end=1077
-  _globals['_JOBVALIDATIONTOTALS']._serialized_start=1079
-  _globals['_JOBVALIDATIONTOTALS']._serialized_end=1185
-  _globals['_VALIDATEJOBSRESPONSE']._serialized_start=1188
-  _globals['_VALIDATEJOBSRESPONSE']._serialized_end=1393
-  _globals['_VALIDATIONSERVICE']._serialized_start=1606
-  _globals['_VALIDATIONSERVICE']._serialized_end=1914
+  _globals['_USERVERDICT']._serialized_start=2186
+  _globals['_USERVERDICT']._serialized_end=2393
+  _globals['_VALIDATEUSERSREQUEST']._serialized_start=160
+  _globals['_VALIDATEUSERSREQUEST']._serialized_end=200
+  _globals['_USERVALIDATIONRESULT']._serialized_start=202
+  _globals['_USERVALIDATIONRESULT']._serialized_end=285
+  _globals['_USERVALIDATIONTOTALS']._serialized_start=288
+  _globals['_USERVALIDATIONTOTALS']._serialized_end=452
+  _globals['_VALIDATEUSERSRESPONSE']._serialized_start=455
+  _globals['_VALIDATEUSERSRESPONSE']._serialized_end=583
+  _globals['_STREAMVALIDATEUSERSREQUEST']._serialized_start=585
+  _globals['_STREAMVALIDATEUSERSREQUEST']._serialized_end=654
+  _globals['_STREAMVALIDATEUSERSRESPONSE']._serialized_start=657
+  _globals['_STREAMVALIDATEUSERSRESPONSE']._serialized_end=851
+  _globals['_VALIDATEJOBSREQUEST']._serialized_start=854
+  _globals['_VALIDATEJOBSREQUEST']._serialized_end=983
+  _globals['_JOBVALIDATION']._serialized_start=986
+  _globals['_JOBVALIDATION']._serialized_end=1132
+  _globals['_JOBVALIDATIONTOTALS']._serialized_start=1134
+  _globals['_JOBVALIDATIONTOTALS']._serialized_end=1240
+  _globals['_VALIDATEJOBSRESPONSE']._serialized_start=1243
+  _globals['_VALIDATEJOBSRESPONSE']._serialized_end=1448
+  _globals['_VALIDATEITEMSREQUEST']._serialized_start=1451
+  _globals['_VALIDATEITEMSREQUEST']._serialized_end=1649
+  _globals['_ITEMFINDING']._serialized_start=1651
+  _globals['_ITEMFINDING']._serialized_end=1730
+  _globals['_INVALIDITEM']._serialized_start=1732
+  _globals['_INVALIDITEM']._serialized_end=1830
+  _globals['_RULECOUNT']._serialized_start=1832
+  _globals['_RULECOUNT']._serialized_end=1911
+  _globals['_ITEMVALIDATIONTOTALS']._serialized_start=1913
+  _globals['_ITEMVALIDATIONTOTALS']._serialized_end=2021
+  _globals['_VALIDATEITEMSRESPONSE']._serialized_start=2024
+  _globals['_VALIDATEITEMSRESPONSE']._serialized_end=2183
+  _globals['_VALIDATIONSERVICE']._serialized_start=2396
+  _globals['_VALIDATIONSERVICE']._serialized_end=2794
 # @@protoc_insertion_point(module_scope)

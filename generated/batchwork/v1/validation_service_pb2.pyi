@@ -4,10 +4,12 @@ isort:skip_file
 """
 
 from batchwork.v1 import batch_pb2 as _batch_pb2
+from batchwork.v1 import item_pb2 as _item_pb2
 from batchwork.v1 import job_pb2 as _job_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -438,3 +440,238 @@ class ValidateJobsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ValidateJobsResponse: _TypeAlias = ValidateJobsResponse  # noqa: Y015
+
+@_typing.final
+class ValidateItemsRequest(_message.Message):
+    """Asks to check items; either `items` or `category` is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    MAX_RESULTS_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    schema_json: _builtins.str
+    """Carries a JSON Schema, of the dialect that its `$schema` names: 2020-12,
+    2019-09, or draft 7, 6, 4 or 3; unset means 2020-12. At most 64 KiB and 32
+    levels deep. Required.
+    """
+    category: _builtins.str
+    """Names a category whose items are checked. It is read page by page and may
+    change meanwhile.
+    """
+    limit: _builtins.int
+    """Bounds how many items of the category are checked, 1 to 1,000,000. Optional;
+    unset means 1,000,000.
+    """
+    max_results: _builtins.int
+    """Bounds how many invalid items are listed, 1 to 1,000. Optional; unset means
+    100.
+    """
+    tenant_id: _builtins.str
+    """Names another tenant, whose category it is; operators only."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ItemInput]:
+        """Holds items as `CreateBatch` takes them; at most 50,000."""
+
+    @_builtins.property
+    def filters(self) -> _struct_pb2.Struct:
+        """Narrows the category, as in `CreateBatch`."""
+
+    def __init__(
+        self,
+        *,
+        schema_json: _builtins.str = ...,
+        items: _abc.Iterable[_item_pb2.ItemInput] | None = ...,
+        category: _builtins.str = ...,
+        filters: _struct_pb2.Struct | None = ...,
+        limit: _builtins.int = ...,
+        max_results: _builtins.int = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "filters", b"filters", "items", b"items", "limit", b"limit", "max_results", b"max_results", "schema_json", b"schema_json", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateItemsRequest: _TypeAlias = ValidateItemsRequest  # noqa: Y015
+
+@_typing.final
+class ItemFinding(_message.Message):
+    """Tells what in an item does not meet a rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    SCHEMA_PATH_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Points to the value in the data, such as `$.tags[0]`."""
+    rule: _builtins.str
+    """Names the keyword of the rule, such as `minimum`; `false` for a schema that
+    allows nothing, `json` for data that is no JSON.
+    """
+    schema_path: _builtins.str
+    """Points to the rule in the schema, such as `$.properties.age.minimum`."""
+    message: _builtins.str
+    """Tells a person what was found."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        schema_path: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "path", b"path", "rule", b"rule", "schema_path", b"schema_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemFinding: _TypeAlias = ItemFinding  # noqa: Y015
+
+@_typing.final
+class InvalidItem(_message.Message):
+    """Tells what is wrong with one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    FINDING_COUNT_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """Identifies the item; the place in the request when it has no id."""
+    finding_count: _builtins.int
+    """Counts the findings; counting ends at 100."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemFinding]:
+        """Lists the first ten findings."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        findings: _abc.Iterable[Global___ItemFinding] | None = ...,
+        finding_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding_count", b"finding_count", "findings", b"findings", "item_id", b"item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidItem: _TypeAlias = InvalidItem  # noqa: Y015
+
+@_typing.final
+class RuleCount(_message.Message):
+    """Counts what does not meet one rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    SCHEMA_PATH_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """Names the keyword."""
+    schema_path: _builtins.str
+    """Points to the rule in the schema; empty for what is beyond 1,000 rules."""
+    findings: _builtins.int
+    """Counts the findings, at most 100 of each item."""
+    items: _builtins.int
+    """Counts the items with at least one of them."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        schema_path: _builtins.str = ...,
+        findings: _builtins.int = ...,
+        items: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "items", b"items", "rule", b"rule", "schema_path", b"schema_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleCount: _TypeAlias = RuleCount  # noqa: Y015
+
+@_typing.final
+class ItemValidationTotals(_message.Message):
+    """Counts items and findings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    VALID_FIELD_NUMBER: _builtins.int
+    INVALID_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    VALID_RATIO_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Counts the items that were checked."""
+    valid: _builtins.int
+    """Counts the items that meet the schema."""
+    invalid: _builtins.int
+    """Counts the others."""
+    findings: _builtins.int
+    """Counts the findings, at most 100 of each item."""
+    valid_ratio: _builtins.float
+    """Gives the share of valid items, 0 to 1; of no items it is 1."""
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        valid: _builtins.int = ...,
+        invalid: _builtins.int = ...,
+        findings: _builtins.int = ...,
+        valid_ratio: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "invalid", b"invalid", "total", b"total", "valid", b"valid", "valid_ratio", b"valid_ratio"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemValidationTotals: _TypeAlias = ItemValidationTotals  # noqa: Y015
+
+@_typing.final
+class ValidateItemsResponse(_message.Message):
+    """Answers `ValidateItems`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvalidItem]:
+        """Lists invalid items in their order, as many as `max_results` allows."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleCount]:
+        """Counts per rule, the most findings first."""
+
+    @_builtins.property
+    def totals(self) -> Global___ItemValidationTotals:
+        """Counts all."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___InvalidItem] | None = ...,
+        rules: _abc.Iterable[Global___RuleCount] | None = ...,
+        totals: Global___ItemValidationTotals | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "rules", b"rules", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateItemsResponse: _TypeAlias = ValidateItemsResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class ValidationServiceStub:
                 request_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsResponse.FromString,
                 _registered_method=True)
+        self.ValidateItems = channel.unary_unary(
+                '/batchwork.v1.ValidationService/ValidateItems',
+                request_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsResponse.FromString,
+                _registered_method=True)
 
 
 class ValidationServiceServicer:
@@ -118,6 +123,24 @@ class ValidationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidateItems(self, request, context):
+        """Checks items against a JSON Schema and changes nothing.
+
+        Nothing outside the schema is fetched. `format` is not checked, as the
+        standard leaves it. A schema has ten seconds for each hundred items.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: what is wrong with the schema, with the
+        place in it, or with the request. PAYLOAD_TOO_LARGE: the
+        schema has more than 64 KiB. SCHEMA_TOO_COSTLY: it takes
+        too long or too much memory. UNKNOWN_CATEGORY. Do not
+        retry.
+        UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ValidationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -135,6 +158,11 @@ def add_ValidationServiceServicer_to_server(servicer, server):
                     servicer.ValidateJobs,
                     request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsResponse.SerializeToString,
+            ),
+            'ValidateItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateItems,
+                    request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -224,6 +252,33 @@ class ValidationService:
             '/batchwork.v1.ValidationService/ValidateJobs',
             batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsRequest.SerializeToString,
             batchwork_dot_v1_dot_validation__service__pb2.ValidateJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.ValidationService/ValidateItems',
+            batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsRequest.SerializeToString,
+            batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -79,6 +79,20 @@ class ValidationServiceStub:
       NOT_FOUND         A job of `job_ids` does not exist. Do not retry.
       UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
     """
+    ValidateItems: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateItemsRequest, _validation_service_pb2.ValidateItemsResponse]
+    """Checks items against a JSON Schema and changes nothing.
+
+    Nothing outside the schema is fetched. `format` is not checked, as the
+    standard leaves it. A schema has ten seconds for each hundred items.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: what is wrong with the schema, with the
+                        place in it, or with the request. PAYLOAD_TOO_LARGE: the
+                        schema has more than 64 KiB. SCHEMA_TOO_COSTLY: it takes
+                        too long or too much memory. UNKNOWN_CATEGORY. Do not
+                        retry.
+      UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
+    """
 
 @_typing.type_check_only
 class ValidationServiceAsyncStub(ValidationServiceStub):
@@ -129,6 +143,20 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
       INVALID_ARGUMENT  FIELD_VIOLATION: none or several of the fields that say
                         which jobs are meant, or more than 10,000. Do not retry.
       NOT_FOUND         A job of `job_ids` does not exist. Do not retry.
+      UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
+    """
+    ValidateItems: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateItemsRequest, _validation_service_pb2.ValidateItemsResponse]  # type: ignore[assignment]
+    """Checks items against a JSON Schema and changes nothing.
+
+    Nothing outside the schema is fetched. `format` is not checked, as the
+    standard leaves it. A schema has ten seconds for each hundred items.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: what is wrong with the schema, with the
+                        place in it, or with the request. PAYLOAD_TOO_LARGE: the
+                        schema has more than 64 KiB. SCHEMA_TOO_COSTLY: it takes
+                        too long or too much memory. UNKNOWN_CATEGORY. Do not
+                        retry.
       UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
     """
 
@@ -196,6 +224,26 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT  FIELD_VIOLATION: none or several of the fields that say
                             which jobs are meant, or more than 10,000. Do not retry.
           NOT_FOUND         A job of `job_ids` does not exist. Do not retry.
+          UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ValidateItems(
+        self,
+        request: _validation_service_pb2.ValidateItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validation_service_pb2.ValidateItemsResponse, _abc.Awaitable[_validation_service_pb2.ValidateItemsResponse]]:
+        """Checks items against a JSON Schema and changes nothing.
+
+        Nothing outside the schema is fetched. `format` is not checked, as the
+        standard leaves it. A schema has ten seconds for each hundred items.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: what is wrong with the schema, with the
+                            place in it, or with the request. PAYLOAD_TOO_LARGE: the
+                            schema has more than 64 KiB. SCHEMA_TOO_COSTLY: it takes
+                            too long or too much memory. UNKNOWN_CATEGORY. Do not
+                            retry.
           UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
         """
 

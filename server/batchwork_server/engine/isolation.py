@@ -18,10 +18,10 @@ from batchwork_server.engine.child import (
     ready,
     work,
 )
-from batchwork_server.engine.spawn import Spawn
 from batchwork_server.errors import ItemFailed
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import ItemCall, ItemResult
+from batchwork_server.spawn import Spawn
 
 log = get_logger(__name__)
 

@@ -25,6 +25,7 @@ from batchwork_server.application.contexts import Contexts
 from batchwork_server.application.default_preferences import DefaultPreferences
 from batchwork_server.application.explaining import Explaining
 from batchwork_server.application.forecast import Forecast
+from batchwork_server.application.item_validation import ItemValidation
 from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.job_validation import JobValidation
 from batchwork_server.application.jobs import Jobs
@@ -100,6 +101,7 @@ class RpcServer:
         forecast: Likewise.
         validation: Behind ValidationService.
         job_validation: Behind the validation of jobs of ValidationService.
+        item_validation: Behind the validation of items of ValidationService.
         watching: Behind the watches of BatchService.
         credentials: Who may call; None lets everybody in.
         clock: Measures calls.
@@ -134,6 +136,7 @@ class RpcServer:
         forecast: Forecast,
         validation: Validation,
         job_validation: JobValidation,
+        item_validation: ItemValidation,
         watching: Watching,
         statistics: Statistics,
         references: References,
@@ -189,7 +192,7 @@ class RpcServer:
             guarded,
         )
         add_ValidationServiceServicer_to_server(
-            ValidationServicer(validation, jobs=job_validation), guarded
+            ValidationServicer(validation, jobs=job_validation, items=item_validation), guarded
         )
         add_HealthServicer_to_server(self._health, guarded)
         if reflection:

@@ -10,11 +10,17 @@ from typing import Any
 from batchwork.v1 import validation_service_pb2 as messages
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
 
+from batchwork_server.application.item_validation import ItemValidation
 from batchwork_server.application.job_validation import JobsReport, JobValidation
 from batchwork_server.application.validation import Validation
 from batchwork_server.domain.job_file import MAX_JOBS
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.interceptors import caller_of
+from batchwork_server.rpc.item_validation_conversion import (
+    items_report_to,
+    items_to_check,
+    most_listed_of,
+)
 from batchwork_server.rpc.job_validation_conversion import jobs_from, jobs_report_to, path_of_job
 from batchwork_server.rpc.user_conversion import (
     page_report_to,
@@ -30,9 +36,10 @@ _SOURCES_OF_JOBS = ("jobs_json", "jobs", "job_ids", "all_stored")
 class ValidationServicer(ValidationServiceServicer):
     """Answers whether what is named is there and right; the contract says what each call means."""
 
-    def __init__(self, validation: Validation, jobs: JobValidation) -> None:
+    def __init__(self, validation: Validation, jobs: JobValidation, items: ItemValidation) -> None:
         self._validation = validation
         self._jobs = jobs
+        self._items = items
 
     async def ValidateUsers(
         self, request: messages.ValidateUsersRequest, context: Any
@@ -69,6 +76,24 @@ class ValidationServicer(ValidationServiceServicer):
         checks.done()
         report = await self._validated_jobs(request, job_ids, tenant_id=tenant_id)
         return jobs_report_to(report, of_file=bool(request.jobs_json))
+
+    async def ValidateItems(
+        self, request: messages.ValidateItemsRequest, context: Any
+    ) -> messages.ValidateItemsResponse:
+        checks = Checks()
+        items = items_to_check(request, checks=checks)
+        most_listed = most_listed_of(request, checks=checks)
+        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        if not request.schema_json:
+            checks.refuse("schema_json", "This field is required.")
+        checks.done()
+        report = await self._items.validate_items(
+            items,
+            schema_json=request.schema_json,
+            tenant_id=tenant_id,
+            most_listed=most_listed,
+        )
+        return items_report_to(report)
 
     async def _validated_jobs(
         self, request: messages.ValidateJobsRequest, job_ids: tuple[str, ...], *, tenant_id: str

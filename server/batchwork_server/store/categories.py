@@ -68,6 +68,33 @@ class SqlCategories:
                 for item_id, user_id, data_json in rows
             ]
 
+    async def page(
+        self, selection: Selection, *, tenant_id: str, page_size: int, after: int | None = None
+    ) -> tuple[list[SelectedItem], int | None]:
+        """Returns some of the items in the order of the category, and after which others follow.
+
+        The order and the limit of the selection do not count.
+        """
+        statement = (
+            sa.select(_columns.item_id, _columns.user_id, _columns.data_json, _columns.position)
+            .select_from(self._json.source())
+            .where(
+                _columns.tenant_id == tenant_id,
+                _columns.category == selection.category,
+                sa.true() if after is None else _columns.position > after,
+                *(_clause(condition, self._json) for condition in selection.conditions),
+            )
+            .order_by(_columns.position)
+            .limit(page_size)
+        )
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(statement)).all()
+        items = [
+            SelectedItem(item_id=item_id, user_id=user_id, data_json=data_json)
+            for item_id, user_id, data_json, _ in rows
+        ]
+        return items, rows[-1].position if len(rows) == page_size else None
+
     def _ordering(self, order: Order | None) -> list[sa.ColumnElement[Any]]:
         if order is None:
             return []
