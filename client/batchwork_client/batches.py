@@ -193,6 +193,8 @@ class Batches:
         *,
         user_id: str = "",
         batch_id: str = "",
+        job_id: str = "",
+        feature_type: str = "",
         tenant_id: str = "",
         limit: int | None = None,
     ) -> AsyncIterator[messages.Reference]:
@@ -201,6 +203,8 @@ class Batches:
         Args:
             user_id: Only what this user was given.
             batch_id: Only to this batch.
+            job_id: Only to batches of this job.
+            feature_type: Only to batches that serve this feature.
             tenant_id: Another tenant, or ``-`` for all; operators only.
             limit: Yields at most so many; None means all.
         """
@@ -211,6 +215,8 @@ class Batches:
                 page_token=token,
                 user_id=user_id,
                 batch_id=batch_id,
+                job_id=job_id,
+                feature_type=feature_type,
                 tenant_id=tenant_id,
             )
 

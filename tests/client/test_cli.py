@@ -716,19 +716,21 @@ class TestJobs:
         answer.references.add(
             user_id="ada",
             batch_id="bat_job_1",
+            item_id="ada",
+            is_own=True,
             job_id="daily",
             state=batch_service_pb2.REFERENCE_STATE_FAILED,
-            reason="NO_RESULTS",
+            reason="BROKEN",
         )
         server.answers["ListReferences"] = answer
 
-        text = batchwork("references", "--user", "ada", "--batch", "bat_job_1")
+        text = batchwork("references", "--user", "ada", "--job", "daily", "--feature", "posts")
         as_json = batchwork("references", "--json")
 
-        assert "ada   bat_job_1  daily  FAILED  NO_RESULTS" in text.stdout
-        assert json.loads(as_json.stdout)["reason"] == "NO_RESULTS"
+        assert "ada   bat_job_1  ada   daily  FAILED  BROKEN" in text.stdout
+        assert json.loads(as_json.stdout)["reason"] == "BROKEN"
         asked, everything = server.requests["ListReferences"]
-        assert (asked.user_id, asked.batch_id) == ("ada", "bat_job_1")
+        assert (asked.user_id, asked.job_id, asked.feature_type) == ("ada", "daily", "posts")
         assert (everything.user_id, everything.batch_id) == ("", "")
 
     def test_batches_are_counted_in_a_table(self, batchwork, server):

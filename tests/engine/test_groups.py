@@ -83,8 +83,9 @@ async def test_the_users_of_the_distribution_get_a_reference_to_each_run(server:
 
     [batch] = await server.batches_of()
     wanted = ReferenceFilter(tenant_id=TENANT, batch_id=batch.batch_id)
-    [reference], _ = await server.store.references.list(wanted, page_size=10, after=None)
-    assert reference.recipient.user_id == "eva"
+    [named, own], _ = await server.store.references.list(wanted, page_size=10, after=None)
+    assert (named.recipient.user_id, named.item) == ("eva", None)
+    assert own.recipient.user_id == "ada"
 
 
 async def test_disabled_users_are_not_members(server: GroupServer):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from batchwork_server.domain.batch import Batch
+from batchwork_server.domain.distribution import Distribution
 from batchwork_server.domain.filters import ReferenceFilter
+from batchwork_server.domain.item import ItemUser, NewItem
 from batchwork_server.domain.reference import Recipient, ReferenceState
 from batchwork_server.store.sql_store import SqlStore
 
@@ -18,7 +21,7 @@ async def give(store: SqlStore, batch_id: str, *users: str, tenant_id: str = TEN
             tx,
             tenant_id=tenant_id,
             batch_id=batch_id,
-            request=make_request(job_id="job-1"),
+            request=make_request(job_id="job-1", distribution=Distribution(named=len(users) + 1)),
             items=[make_item("a", skip_reason="USER_NOT_FOUND")],
             chunks=[],
             now=START,
@@ -67,3 +70,114 @@ async def test_filters_keep_a_user_a_batch_and_a_tenant(store: SqlStore):
     assert (await listed(store, user_id="ann"))[0] == [("second", "ann"), ("first", "ann")]
     assert (await listed(store, batch_id="second"))[0] == [("second", "ann"), ("second", "z")]
     assert len((await listed(store, tenant_id=None, user_id="ann"))[0]) == 3
+
+
+async def give_own(
+    store: SqlStore,
+    batch_id: str,
+    *items: NewItem,
+    named: list[str] | None = None,
+    together: list[ItemUser] | None = None,
+    own: bool = True,
+) -> Batch:
+    """Stores a run for preferences, each of whose users is given their own item."""
+    shape = "INDIVIDUAL" if together is None else "BATCH"
+    async with store.transaction() as tx:
+        batch = await store.batches.insert(
+            tx,
+            tenant_id=TENANT,
+            batch_id=batch_id,
+            request=make_request(
+                job_id="job-2",
+                feature_type="posts",
+                batch_type=f"PREFERENCE_{shape}_USERS",
+                distribution=Distribution(named=len(named or ()), own=own),
+            ),
+            items=items,
+            chunks=[],
+            now=START,
+        )
+        recipients = [Recipient(user_id=user) for user in named or ()]
+        await store.references.add(tx, batch, recipients)
+        await store.contexts.add_users(tx, batch, together or [])
+    return batch
+
+
+def for_user(user_id: str, **changes) -> NewItem:
+    return make_item(user_id, user_id=user_id, **changes)
+
+
+async def three_batches(store: SqlStore) -> None:
+    await give(store, "named", "ann", "bob")
+    await give_own(
+        store,
+        "alone",
+        for_user("cyd"),
+        for_user("ann"),
+        for_user("dan", skip_reason="USER_NOT_FOUND"),
+        named=["eve", "ann"],
+    )
+    together = [
+        ItemUser(user_id="dan", item_index=0),
+        ItemUser(user_id="ann", item_index=0),
+        ItemUser(user_id="eve", item_index=None, skip_reason="ALREADY_DONE"),
+    ]
+    await give_own(store, "together", make_item("all"), together=together)
+    await give_own(store, "kept", for_user("ann"), own=False)
+
+
+IN_ORDER = [
+    *(("together", user) for user in ("dan", "ann", "eve")),
+    *(("alone", user) for user in ("ann", "eve", "cyd", "ann", "dan")),
+    *(("named", user) for user in ("ann", "bob", "z")),
+]
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 5, 11, 20])
+@pytest.mark.parametrize("user_id", ["", "ann", "dan", "z", "nobody"])
+async def test_own_and_named_references_have_one_order(
+    store: SqlStore, page_size: int, user_id: str
+):
+    await three_batches(store)
+
+    found, after = [], None
+    while True:
+        page, after = await listed(store, page_size=page_size, after=after, user_id=user_id)
+        found += page
+        if after is None:
+            break
+        assert len(page) == page_size
+
+    assert found == [(batch, user) for batch, user in IN_ORDER if user_id in ("", user)]
+
+
+async def test_an_own_reference_points_to_the_item_and_takes_its_state(store: SqlStore):
+    await three_batches(store)
+
+    found, _ = await store.references.list(
+        ReferenceFilter(tenant_id=TENANT, feature_type="posts"), page_size=20, after=None
+    )
+
+    own = {
+        (each.batch.batch_id, each.recipient.user_id): (each.item.item_id, each.state, each.reason)
+        for each in found
+        if each.item is not None
+    }
+    pending, failed = ReferenceState.PENDING, ReferenceState.FAILED
+    assert own == {
+        ("together", "dan"): ("all", pending, ""),
+        ("together", "ann"): ("all", pending, ""),
+        ("together", "eve"): ("", failed, "ALREADY_DONE"),
+        ("alone", "cyd"): ("cyd", pending, ""),
+        ("alone", "ann"): ("ann", pending, ""),
+        ("alone", "dan"): ("dan", failed, "USER_NOT_FOUND"),
+    }
+
+
+async def test_filters_keep_a_job_and_a_feature(store: SqlStore):
+    await three_batches(store)
+
+    assert len((await listed(store, job_id="job-1"))[0]) == 3
+    assert len((await listed(store, job_id="job-2", batch_id="alone"))[0]) == 5
+    assert (await listed(store, feature_type="posts", user_id="cyd"))[0] == [("alone", "cyd")]
+    assert (await listed(store, feature_type="other"))[0] == []

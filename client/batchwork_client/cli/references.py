@@ -22,6 +22,8 @@ async def list_references(
     context: typer.Context,
     user: Annotated[str, typer.Option(help="Only what this user was given.")] = "",
     batch: Annotated[str, typer.Option(help="Only to this batch.")] = "",
+    job: Annotated[str, typer.Option(help="Only to batches of this job.")] = "",
+    feature: Annotated[str, typer.Option(help="Only to batches that serve this feature.")] = "",
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -29,14 +31,19 @@ async def list_references(
     session = session_of(context)
     async with session.connect() as batchwork:
         found = batchwork.batches.list_references(
-            user_id=user, batch_id=batch, tenant_id=session.tenant_id, limit=limit
+            user_id=user,
+            batch_id=batch,
+            job_id=job,
+            feature_type=feature,
+            tenant_id=session.tenant_id,
+            limit=limit,
         )
         if as_json:
             async for reference in found:
                 write_message(reference)
             return
         write_table(
-            ("USER", "BATCH", "JOB", "STATE", "REASON", "DELIVERED"),
+            ("USER", "BATCH", "ITEM", "JOB", "STATE", "REASON", "DELIVERED"),
             [_row(reference) async for reference in found],
         )
 
@@ -45,6 +52,7 @@ def _row(reference: Reference) -> tuple[str, ...]:
     return (
         reference.user_id,
         reference.batch_id,
+        reference.item_id,
         reference.job_id,
         short_name(ReferenceState.DESCRIPTOR, reference.state),
         reference.reason,

@@ -71,11 +71,15 @@ class BatchServiceStub:
                         retry.
     """
     ListReferences: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.ListReferencesRequest, _batch_service_pb2.ListReferencesResponse]
-    """Lists the references that users were given to the results of batches: by
-    newest batch and user, a page at a time.
+    """Lists the references that users were given to the results of batches: the
+    newest batch first, a page at a time. In a batch the users whom the job
+    names come first.
 
     A job with `distribute_results` gives one to each of its
-    `distribution_user_ids`, in the transaction that makes the batch.
+    `distribution_user_ids`, to the whole batch. One that preferences drive
+    gives one to each user of the run, to what was done for them. They are
+    there as soon as the batch is, and their state is that of the batch or of
+    the user's item at the moment of the call.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -312,11 +316,15 @@ class BatchServiceAsyncStub(BatchServiceStub):
                         retry.
     """
     ListReferences: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.ListReferencesRequest, _batch_service_pb2.ListReferencesResponse]  # type: ignore[assignment]
-    """Lists the references that users were given to the results of batches: by
-    newest batch and user, a page at a time.
+    """Lists the references that users were given to the results of batches: the
+    newest batch first, a page at a time. In a batch the users whom the job
+    names come first.
 
     A job with `distribute_results` gives one to each of its
-    `distribution_user_ids`, in the transaction that makes the batch.
+    `distribution_user_ids`, to the whole batch. One that preferences drive
+    gives one to each user of the run, to what was done for them. They are
+    there as soon as the batch is, and their state is that of the batch or of
+    the user's item at the moment of the call.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -574,11 +582,15 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_service_pb2.ListReferencesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_service_pb2.ListReferencesResponse, _abc.Awaitable[_batch_service_pb2.ListReferencesResponse]]:
-        """Lists the references that users were given to the results of batches: by
-        newest batch and user, a page at a time.
+        """Lists the references that users were given to the results of batches: the
+        newest batch first, a page at a time. In a batch the users whom the job
+        names come first.
 
         A job with `distribute_results` gives one to each of its
-        `distribution_user_ids`, in the transaction that makes the batch.
+        `distribution_user_ids`, to the whole batch. One that preferences drive
+        gives one to each user of the run, to what was done for them. They are
+        there as soon as the batch is, and their state is that of the batch or of
+        the user's item at the moment of the call.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not

@@ -24,7 +24,7 @@ from batchwork_server.domain.effective_preference import default_wish_of
 from batchwork_server.domain.filters import BatchFilter, ItemFilter
 from batchwork_server.domain.ids import new_batch_id
 from batchwork_server.domain.item import Item, NewItem
-from batchwork_server.domain.job import JobShape, StoredJob
+from batchwork_server.domain.job import JobShape, PreferenceSource, StoredJob
 from batchwork_server.domain.job_policies import Overlap
 from batchwork_server.domain.submission import Idempotency, RequestedOptions, Submission
 from batchwork_server.domain.waiting import PROCESSING_IS_OFF, WaitReason, is_idle, wait_reasons
@@ -542,6 +542,8 @@ def submission_of(
         job_revision=job.revision,
         user_ids=user_ids,
         recipient_ids=definition.distribution_user_ids if definition.distribute_results else (),
+        delivers_own=definition.distribute_results
+        and definition.preference_source is PreferenceSource.DYNAMIC,
         due_time=due_time,
         default_overrides={} if wish is None else wish.template_overrides,
     )

@@ -21,7 +21,10 @@ DIGITS = 24
 """Of a part's digest, in hexadecimal: enough that two plans never have the same by chance."""
 
 _OF_A_PART = frozenset(
-    {"template", "options", "user_validation", "reference_validation", "notices"}
+    {
+        *("template", "options", "user_validation", "reference_validation", "distribution"),
+        "notices",
+    }
 )
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -81,6 +84,7 @@ def _job_part(request: BatchRequest) -> dict[str, Any]:
 def _item_parts(request: BatchRequest, items: Iterable[NewItem]) -> Iterable[Any]:
     yield request.user_validation
     yield request.reference_validation
+    yield request.distribution
     yield from items
 
 

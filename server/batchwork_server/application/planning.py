@@ -22,6 +22,7 @@ from batchwork_server.domain.batch import (
     UserValidation,
 )
 from batchwork_server.domain.declared_overrides import merged_overrides
+from batchwork_server.domain.distribution import Distribution
 from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.item import ItemUser, NewItem
 from batchwork_server.domain.job import DataSource, JobShape, PreferenceSource
@@ -132,15 +133,16 @@ class Planning:
         else:
             found = await self._shared(submission, selections, tenant_id=tenant_id)
         _check_sizes(found.items)
+        recipients = await self._recipients(submission, tenant_id=tenant_id)
         request = _request(
             submission,
             template=template,
             options=_options(submission.options, self._defaults, self._handicaps),
             user_validation=found.users,
             reference_validation=found.references,
+            distribution=_distribution(submission, recipients),
             notices=notices,
         )
-        recipients = await self._recipients(submission, tenant_id=tenant_id)
         return Plan(
             request=request,
             items=found.items,
@@ -169,15 +171,16 @@ class Planning:
             Unavailable: a source is away.
         """
         template, selections, notices = await self._looked_up(submission, tenant_id=tenant_id)
+        recipients = await self._recipients(submission, tenant_id=tenant_id)
         request = _request(
             submission,
             template=template,
             options=_options(submission.options, self._defaults, self._handicaps),
             user_validation=UserValidation(total=0, valid=0, invalid=0),
+            distribution=_distribution(submission, recipients),
             notices=notices,
         )
         items = self._personal_items(submission, template, selections, tenant_id=tenant_id)
-        recipients = await self._recipients(submission, tenant_id=tenant_id)
         return PersonalRun(request=request, items=items, recipients=recipients)
 
     async def _looked_up(
@@ -349,6 +352,11 @@ def _own(items: Iterable[SelectedItem], submission: Submission) -> list[Selected
     return list(items)
 
 
+def _distribution(submission: Submission, recipients: Sequence[Recipient]) -> Distribution:
+    invalid = sum(bool(recipient.problem) for recipient in recipients)
+    return Distribution(named=len(recipients), invalid=invalid, own=submission.delivers_own)
+
+
 def _count(users: Sequence[str], verdicts: Mapping[str, UserVerdict]) -> UserValidation:
     valid = sum(verdicts[user] is UserVerdict.VALID for user in users)
     return UserValidation(total=len(users), valid=valid, invalid=len(users) - valid)
@@ -405,6 +413,7 @@ def _request(
     options: BatchOptions,
     user_validation: UserValidation,
     notices: Sequence[Notice],
+    distribution: Distribution,
     reference_validation: ReferenceValidation = NOTHING_FOUND,
 ) -> BatchRequest:
     return BatchRequest(
@@ -425,6 +434,7 @@ def _request(
         batch_metadata=submission.batch_metadata,
         user_validation=user_validation,
         reference_validation=reference_validation,
+        distribution=distribution,
         notices=tuple(notices),
         due_time=submission.due_time,
     )

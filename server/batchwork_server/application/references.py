@@ -18,5 +18,5 @@ class References:
     async def list_references(
         self, matching: ReferenceFilter, *, page_size: int, after: tuple[str, int] | None
     ) -> tuple[Sequence[Reference], tuple[str, int] | None]:
-        """Returns a page by newest batch and user, and where the next one starts."""
+        """Returns a page, newest batch first, and where the next one starts."""
         return await self._store.references.list(matching, page_size=page_size, after=after)

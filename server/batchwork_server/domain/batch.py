@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from batchwork_server.domain.declared_overrides import DeclaredOverrides
+from batchwork_server.domain.distribution import NOBODY, Distribution
 from batchwork_server.domain.failure import FailurePolicy
 from batchwork_server.domain.reference_validation import NOTHING_FOUND, ReferenceValidation
 from batchwork_server.domain.retry import RetryPolicy
@@ -220,6 +221,7 @@ class BatchRequest:
     batch_metadata: Mapping[str, Any] = field(default_factory=dict)
     user_validation: UserValidation = UserValidation()
     reference_validation: ReferenceValidation = NOTHING_FOUND
+    distribution: Distribution = NOBODY
     notices: tuple[Notice, ...] = ()
     due_time: datetime | None = None
 

@@ -82,6 +82,8 @@ class ReferenceFilter:
     tenant_id: str | None
     user_id: str = ""
     batch_id: str = ""
+    job_id: str = ""
+    feature_type: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,7 @@ class Submission:
         filters: JSON values; for COMBINED one object of filters a category.
         user_ids: Restricts the items to those of these users; empty means no restriction.
         recipient_ids: Users who get a reference to the results.
+        delivers_own: Whether each user of a preference-based run gets one to their own item.
         due_time: When a run was due; filters that are relative to now count from it.
         default_overrides: What the job says of the template for users who say nothing else.
         is_draft: More items are uploaded later; nothing runs before the draft is sealed.
@@ -84,6 +85,7 @@ class Submission:
     job_revision: int = 0
     user_ids: frozenset[str] = frozenset()
     recipient_ids: tuple[str, ...] = ()
+    delivers_own: bool = False
     due_time: datetime | None = None
     default_overrides: Mapping[str, Any] = field(default_factory=dict)
     is_draft: bool = False

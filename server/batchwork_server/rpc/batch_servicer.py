@@ -50,9 +50,9 @@ from batchwork_server.rpc.idempotency import idempotency_from
 from batchwork_server.rpc.interceptors import caller_of
 from batchwork_server.rpc.item_conversion import item_to
 from batchwork_server.rpc.page_tokens import (
-    numbered_from,
     place_from,
     places_from,
+    reference_place_from,
     token_after_numbered,
     token_after_place,
     token_after_places,
@@ -141,7 +141,7 @@ class BatchServicer(BatchServiceServicer):
         checks = Checks()
         matching = reference_filter_from(request, caller=caller_of(), checks=checks)
         page_size = checks.page_size(request.page_size)
-        after = numbered_from(request, checks=checks)
+        after = reference_place_from(request, checks=checks)
         checks.done()
         found, last = await self._references.list_references(
             matching, page_size=page_size, after=after

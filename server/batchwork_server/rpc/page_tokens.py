@@ -25,6 +25,7 @@ from batchwork.v1.preference_service_pb2 import (
 )
 
 from batchwork_server.domain.json_object import MAX_INTEGER, is_line
+from batchwork_server.domain.reference import LONGEST_PLACE, PlaceInBatch
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.opaque import binding_of, read_token, write_token
 
@@ -109,6 +110,21 @@ def numbered_from(request: ListRequest, *, checks: Checks) -> tuple[str, int] | 
             return None
         case [str(name), int(number)] if _is_name(name) and 0 <= number <= MAX_INTEGER:
             return name, number
+    _refuse(checks)
+    return None
+
+
+def reference_place_from(request: ListRequest, *, checks: Checks) -> tuple[str, int] | None:
+    """Returns the place in a batch and its number after which a page of references starts."""
+    match _values_from(request):
+        case None:
+            return None
+        case [str(text), int(number)] if (
+            is_line(text, longest=LONGEST_PLACE)
+            and PlaceInBatch.read(text) is not None
+            and 0 <= number <= MAX_INTEGER
+        ):
+            return text, number
     _refuse(checks)
     return None
 

@@ -18,6 +18,8 @@ def reference_filter_from(
         tenant_id=checks.scope(caller, request.tenant_id),
         user_id=checks.line("user_id", request.user_id),
         batch_id=checks.optional_id("batch_id", request.batch_id),
+        job_id=checks.optional_id("job_id", request.job_id),
+        feature_type=checks.line("feature_type", request.feature_type),
     )
 
 
@@ -32,6 +34,9 @@ def reference_to(reference: Reference) -> messages.Reference:
         state=messages.ReferenceState.Value(f"REFERENCE_STATE_{reference.state}"),
         reason=reference.reason,
         tenant_id=batch.tenant_id,
+        item_id="" if reference.item is None else reference.item.item_id,
+        is_own=reference.item is not None,
+        feature_type=batch.request.feature_type,
     )
     set_timestamp(message.create_time, batch.create_time)
     if reference.deliver_time is not None:

@@ -80,8 +80,8 @@ _LABEL_COLUMNS = (Column("batch_key"), Column("name", "text"), Column("value", "
 _INSERT_BATCH = f"""
 INSERT INTO batches (tenant_id, batch_id, state, total, pending, skipped, open_chunks,
   event_sequence, source, operation, template_id, job_id, feature_type, request_json,
-  create_time, update_time, start_time, end_time, expire_time, upload_offset)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  create_time, update_time, start_time, end_time, expire_time, upload_offset, distribution)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant_id, batch_id) DO NOTHING
 RETURNING {BATCH_COLUMNS}
 """
@@ -127,6 +127,7 @@ class SqlBatches:
                 *(request.template.template_id, request.job_id, request.feature_type),
                 *(request_to(request), moment, moment, over, over),
                 *(None if over else to_micros(expire_time), len(items) if is_draft else 0),
+                _distribution_of(request),
             ),
         )
         if not rows:
@@ -236,6 +237,12 @@ class SqlBatches:
                 rows = (await connection.execute(query)).fetchall()
                 found += [item_from(row, batch_id=batch.batch_id) for row in rows]
         return found
+
+
+def _distribution_of(request: BatchRequest) -> str:
+    if request.distribution.own:
+        return "OWN"
+    return "NAMED" if request.distribution else ""
 
 
 def _first_state(counts: Counts, *, is_draft: bool, has_work: bool) -> BatchState:

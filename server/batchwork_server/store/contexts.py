@@ -92,7 +92,7 @@ class SqlContexts:
     async def entries(
         self, batch: Batch, *, after: int, limit: int
     ) -> tuple[Sequence[ContextEntry], int | None]:
-        sql = _OF_USERS if _names_users_apart(batch) else _OF_ITEMS
+        sql = _OF_USERS if names_users_apart(batch) else _OF_ITEMS
         async with self._database.reading() as connection:
             rows = await run(connection, sql, (batch.key, after, limit + 1))
         page = [_entry_from(row) for row in rows[:limit]]
@@ -119,7 +119,7 @@ class SqlContexts:
         return found
 
 
-def _names_users_apart(batch: Batch) -> bool:
+def names_users_apart(batch: Batch) -> bool:
     """Tells whether the items of a batch are for several users, who stand in their own table."""
     return batch.request.batch_type.removeprefix("PREFERENCE_").startswith("BATCH_")
 

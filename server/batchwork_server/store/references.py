@@ -1,19 +1,26 @@
-"""Who is given a reference to the results of a batch."""
+"""Who is given a reference to the results of a batch.
+
+The users whom a job names stand in a table. Those for whom a preference-based job runs stand in the
+items of the run already, and their references are read from there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.filters import ReferenceFilter
-from batchwork_server.domain.reference import Recipient, Reference
+from batchwork_server.domain.item import ItemState
+from batchwork_server.domain.reference import OwnItem, PlaceInBatch, Recipient, Reference
+from batchwork_server.store.contexts import names_users_apart
 from batchwork_server.store.database import Database
 from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
-from batchwork_server.store.statements import Column, insert_rows
+from batchwork_server.store.statements import Column, Row, insert_rows, run
 from batchwork_server.store.store import Transaction
-from batchwork_server.store.tables import batch_references, batches
+from batchwork_server.store.times import from_micros
 
 _COLUMNS = (
     Column("batch_key"),
@@ -21,6 +28,47 @@ _COLUMNS = (
     Column("tenant_id", "text"),
     Column("problem", "text"),
 )
+_FIRST = PlaceInBatch()
+
+_NAMED = """
+SELECT r.batch_key, r.user_id, r.problem FROM batch_references r
+JOIN batches b ON b.batch_key = r.batch_key
+WHERE {conditions} ORDER BY r.batch_key DESC, r.user_id LIMIT ?
+"""
+# Items for one user each.
+_OWN = """
+SELECT i.batch_key, i.item_index, i.user_id, i.item_id, COALESCE(o.state, 'PENDING'),
+  COALESCE(o.error_reason, o.skip_reason, ''), o.end_time
+FROM items i JOIN batches b ON b.batch_key = i.batch_key
+LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_index
+WHERE {conditions} ORDER BY i.batch_key DESC, i.item_index LIMIT ?
+"""
+# Users of items that are for several; those who are in none were skipped.
+_TOGETHER = """
+SELECT u.batch_key, u.place, u.user_id, COALESCE(i.item_id, ''),
+  CASE WHEN u.item_index IS NULL THEN 'SKIPPED' ELSE COALESCE(o.state, 'PENDING') END,
+  COALESCE(o.error_reason, o.skip_reason, u.skip_reason), o.end_time
+FROM item_users u JOIN batches b ON b.batch_key = u.batch_key
+LEFT JOIN items i ON i.batch_key = u.batch_key AND i.item_index = u.item_index
+LEFT JOIN outcomes o ON o.batch_key = u.batch_key AND o.item_index = u.item_index
+WHERE {conditions} ORDER BY u.batch_key DESC, u.place LIMIT ?
+"""
+_BATCHES = f"SELECT {BATCH_COLUMNS} FROM batches b WHERE "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """A reference without its batch."""
+
+    batch_key: int
+    place: PlaceInBatch
+    recipient: Recipient
+    item: OwnItem | None = None
+
+    @property
+    def order(self) -> tuple[int, bool, int, str]:
+        place = self.place.place
+        return (-self.batch_key, place is not None, place or 0, self.place.user_id)
 
 
 class SqlReferences:
@@ -36,49 +84,176 @@ class SqlReferences:
     async def list(
         self, matching: ReferenceFilter, *, page_size: int, after: tuple[str, int] | None
     ) -> tuple[list[Reference], tuple[str, int] | None]:
-        given = batch_references.c
-        # The columns of a batch come by their bare names.
-        query = (
-            sa.select(
-                given.batch_key.label("reference_key"),
-                given.user_id.label("recipient"),
-                given.problem.label("problem"),
-            )
-            .join(batches, batches.c.batch_key == given.batch_key)
-            .where(batches.c.state != "DELETED")
-        )
-        if matching.tenant_id is not None:
-            query = query.where(
-                given.tenant_id == matching.tenant_id, batches.c.tenant_id == matching.tenant_id
-            )
-        if matching.user_id:
-            query = query.where(given.user_id == matching.user_id)
-        if matching.batch_id:
-            query = query.where(batches.c.batch_id == matching.batch_id)
-        if after is not None:
-            user_id, batch_key = after
-            query = query.where(
-                sa.or_(
-                    given.batch_key < batch_key,
-                    sa.and_(given.batch_key == batch_key, given.user_id > user_id),
-                )
-            )
-        page = query.order_by(given.batch_key.desc(), given.user_id).limit(page_size + 1).subquery()
-        with_batches = (
-            sa.select(
-                page.c.reference_key, page.c.recipient, page.c.problem, sa.text(BATCH_COLUMNS)
-            )
-            .select_from(page.join(batches, batches.c.batch_key == page.c.reference_key))
-            .order_by(page.c.reference_key.desc(), page.c.recipient)
-        )
         async with self._database.reading() as connection:
-            rows = (await connection.execute(with_batches)).fetchall()
-        found = [
-            Reference(
-                recipient=Recipient(user_id=row[1], problem=row[2]), batch=batch_from(row[3:])
-            )
-            for row in rows[:page_size]
+            given = _of_user if matching.user_id else _of_batches
+            found = await given(connection, _Page(matching, after, page_size + 1))
+            page = found[:page_size]
+            batches = await _batches_of(connection, page)
+        references = [
+            Reference(recipient=each.recipient, batch=batches[each.batch_key], item=each.item)
+            for each in page
         ]
-        if len(rows) <= page_size:
-            return found, None
-        return found, (found[-1].recipient.user_id, found[-1].batch.key)
+        if len(found) <= page_size:
+            return references, None
+        return references, (str(page[-1].place), page[-1].batch_key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What is asked for.
+
+    Attributes:
+        after: The place in a batch, as a text, and the key of the batch.
+        limit: How many references at most.
+    """
+
+    matching: ReferenceFilter
+    after: tuple[str, int] | None
+    limit: int
+
+    @property
+    def start(self) -> tuple[PlaceInBatch, int] | None:
+        if self.after is None:
+            return None
+        text, batch_key = self.after
+        return PlaceInBatch.read(text) or _FIRST, batch_key
+
+    def conditions(self) -> tuple[str, Row]:
+        """Returns what holds of the batches."""
+        wanted = self.matching
+        conditions, values = ["b.state <> 'DELETED'", "b.distribution <> ''"], []
+        for column, value in (
+            ("tenant_id", wanted.tenant_id),
+            ("batch_id", wanted.batch_id or None),
+            ("job_id", wanted.job_id or None),
+            ("feature_type", wanted.feature_type or None),
+        ):
+            if value is not None:
+                conditions.append(f"b.{column} = ?")
+                values.append(value)
+        return " AND ".join(conditions), tuple(values)
+
+
+async def _of_user(connection: AsyncConnection, page: _Page) -> list[_Given]:
+    """Returns what one user was given: each kind is read from an index of its own."""
+    found = [
+        *await _named_to(connection, page),
+        *await _own_of(connection, page, _OWN, "i", "item_index"),
+        *await _own_of(connection, page, _TOGETHER, "u", "place"),
+    ]
+    return sorted(found, key=lambda each: each.order)[: page.limit]
+
+
+async def _named_to(connection: AsyncConnection, page: _Page) -> list[_Given]:
+    of_batch, values = page.conditions()
+    conditions, parameters = [of_batch, "r.user_id = ?"], [*values, page.matching.user_id]
+    if page.matching.tenant_id is not None:
+        conditions.append("r.tenant_id = ?")
+        parameters.append(page.matching.tenant_id)
+    if page.start is not None:
+        conditions.append("r.batch_key < ?")
+        parameters.append(page.start[1])
+    sql = _NAMED.format(conditions=" AND ".join(conditions))
+    return [_named(row) for row in await run(connection, sql, (*parameters, page.limit))]
+
+
+async def _own_of(
+    connection: AsyncConnection, page: _Page, sql: str, table: str, number: str
+) -> list[_Given]:
+    of_batch, values = page.conditions()
+    conditions, parameters = [of_batch, "b.distribution = 'OWN'"], [*values]
+    conditions.append(f"{table}.user_id = ?")
+    parameters.append(page.matching.user_id)
+    if table == "u" and page.matching.tenant_id is not None:
+        conditions.append("u.tenant_id = ?")  # in the words of the index
+        parameters.append(page.matching.tenant_id)
+    if page.start is not None:
+        place, batch_key = page.start
+        conditions.append(
+            f"{table}.batch_key <= ? AND ({table}.batch_key < ? OR {table}.{number} > ?)"
+        )
+        parameters += [batch_key, batch_key, -1 if place.place is None else place.place]
+    rows = await run(
+        connection, sql.format(conditions=" AND ".join(conditions)), (*parameters, page.limit)
+    )
+    return [_own(row) for row in rows]
+
+
+async def _of_batches(connection: AsyncConnection, page: _Page) -> list[_Given]:
+    """Returns what everybody was given, batch by batch; no batch is read further than needed."""
+    found: list[_Given] = []
+    at: tuple[PlaceInBatch | None, int] | None = page.start
+    while len(found) < page.limit:
+        batches = await _next_batches(connection, page, at)
+        if not batches:
+            break
+        for batch in batches:
+            place = at[0] if at is not None and batch.key == at[1] else None
+            found += await _of_batch(connection, batch, place, limit=page.limit - len(found))
+            if len(found) >= page.limit:
+                break
+        at = (None, batches[-1].key)
+    return found
+
+
+async def _next_batches(
+    connection: AsyncConnection, page: _Page, at: tuple[PlaceInBatch | None, int] | None
+) -> list[Batch]:
+    conditions, values = page.conditions()
+    if at is not None:
+        conditions += " AND b.batch_key <= ?" if at[0] is not None else " AND b.batch_key < ?"
+        values += (at[1],)
+    sql = f"{_BATCHES}{conditions} ORDER BY b.batch_key DESC LIMIT ?"
+    return [batch_from(row) for row in await run(connection, sql, (*values, page.limit))]
+
+
+async def _of_batch(
+    connection: AsyncConnection, batch: Batch, place: PlaceInBatch | None, *, limit: int
+) -> list[_Given]:
+    found: list[_Given] = []
+    if place is None or place.place is None:
+        after = "" if place is None else place.user_id
+        sql = _NAMED.format(conditions="r.batch_key = ? AND r.user_id > ?")
+        found = [_named(row) for row in await run(connection, sql, (batch.key, after, limit))]
+    if len(found) < limit and batch.request.distribution.own:
+        number = -1 if place is None or place.place is None else place.place
+        sql = (
+            _TOGETHER.format(conditions="u.batch_key = ? AND u.place > ?")
+            if names_users_apart(batch)
+            else _OWN.format(
+                conditions="i.batch_key = ? AND i.item_index > ? AND i.user_id IS NOT NULL"
+            )
+        )
+        rows = await run(connection, sql, (batch.key, number, limit - len(found)))
+        found += [_own(row) for row in rows]
+    return found
+
+
+async def _batches_of(connection: AsyncConnection, given: Sequence[_Given]) -> dict[int, Batch]:
+    keys = tuple(dict.fromkeys(each.batch_key for each in given))
+    if not keys:
+        return {}
+    marks = ", ".join("?" for _ in keys)
+    rows = await run(connection, f"{_BATCHES} b.batch_key IN ({marks})", keys)
+    return {batch.key: batch for batch in map(batch_from, rows)}
+
+
+def _named(row: Row) -> _Given:
+    batch_key, user_id, problem = row
+    return _Given(
+        batch_key=batch_key,
+        place=PlaceInBatch(user_id=user_id),
+        recipient=Recipient(user_id=user_id, problem=problem),
+    )
+
+
+def _own(row: Row) -> _Given:
+    batch_key, place, user_id, item_id, state, reason, end_time = row
+    return _Given(
+        batch_key=batch_key,
+        place=PlaceInBatch(place=place),
+        recipient=Recipient(user_id=user_id),
+        item=OwnItem(
+            item_id=item_id, state=ItemState(state), reason=reason, end_time=from_micros(end_time)
+        ),
+    )

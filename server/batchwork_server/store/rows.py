@@ -26,6 +26,7 @@ from batchwork_server.domain.declared_overrides import (
     parse_declared_overrides,
     render_declared_overrides,
 )
+from batchwork_server.domain.distribution import NOBODY, Distribution
 from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.item import Attempt, Item, ItemError, ItemState
 from batchwork_server.domain.reference_validation import (
@@ -130,6 +131,7 @@ def request_to(request: BatchRequest) -> str:
             request.user_validation.invalid,
         ],
         "reference_validation": _reference_validation_to(request.reference_validation),
+        "distribution": _distribution_to(request.distribution),
         "notices": [[n.reason, n.path, n.message] for n in request.notices],
         "categories": request.categories,
         "filters": request.filters,
@@ -165,6 +167,7 @@ def request_from(text: str) -> BatchRequest:
         options=_options_from(document["options"]),
         user_validation=UserValidation(total=total, valid=valid, invalid=invalid),
         reference_validation=_reference_validation_from(document.get("reference_validation")),
+        distribution=_distribution_from(document.get("distribution")),
         notices=tuple(Notice(reason=r, path=p, message=m) for r, p, m in document["notices"]),
         categories=tuple(document["categories"]),
         filters=document["filters"],
@@ -184,6 +187,19 @@ def _reference_validation_to(found: ReferenceValidation) -> list[list[int]] | No
         [categories.total, categories.valid, categories.invalid],
         [references.total, references.valid, references.invalid, references.unknown],
     ]
+
+
+def _distribution_to(distribution: Distribution) -> list[int] | None:
+    if not distribution:
+        return None
+    return [distribution.named, distribution.invalid, int(distribution.own)]
+
+
+def _distribution_from(written: list[int] | None) -> Distribution:
+    if written is None:
+        return NOBODY
+    named, invalid, own = written
+    return Distribution(named=named, invalid=invalid, own=bool(own))
 
 
 def _reference_validation_from(counted: list[list[int]] | None) -> ReferenceValidation:

@@ -111,6 +111,8 @@ batches = sa.Table(
     _count("paused_at_done"),  # the items that were done at the last of them
     _count("failed_before"),  # what the failure policy does not count: before the last resume
     _count("tried_before"),
+    # NAMED: users whom the job names get a reference; OWN: each user of the run does, besides.
+    _text("distribution"),
     sa.UniqueConstraint("tenant_id", "batch_id"),
     # The history of a tenant, newest first, and page by page.
     sa.Index(None, "tenant_id", "batch_key"),
@@ -125,6 +127,8 @@ batches = sa.Table(
     # What resumes or expires by itself, next first.
     _partial_index("ix_batches_resume_time", "resume_time", where="resume_time IS NOT NULL"),
     _partial_index("ix_batches_expire_time", "expire_time", where="expire_time IS NOT NULL"),
+    # What gives references, newest first.
+    _partial_index("ix_batches_distribution", "tenant_id", "batch_key", where="distribution <> ''"),
     # What was deleted and has rows left.
     _partial_index("ix_batches_deleted", "batch_key", where="state = 'DELETED'"),
     sqlite_autoincrement=True,
