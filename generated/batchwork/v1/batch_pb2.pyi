@@ -352,6 +352,32 @@ class CategoryCounts(_message.Message):
 Global___CategoryCounts: _TypeAlias = CategoryCounts  # noqa: Y015
 
 @_typing.final
+class DeliveryCounts(_message.Message):
+    """Counts the references that users were given to a batch that is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    delivered: _builtins.int
+    """Counts those who have the results."""
+    failed: _builtins.int
+    """Counts those for whom there are none; `ListReferences` says why."""
+    def __init__(
+        self,
+        *,
+        delivered: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivered", b"delivered", "failed", b"failed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveryCounts: _TypeAlias = DeliveryCounts  # noqa: Y015
+
+@_typing.final
 class ReferenceCounts(_message.Message):
     """Counts references to users. valid + invalid + unknown equals total."""
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from batchwork_server.domain.batch import Batch, BatchRequest, BatchState, Counts, UserValidation
+from batchwork_server.domain.distribution import DeliveryCounts
 from batchwork_server.domain.feed_place import FeedPlace
 from batchwork_server.domain.item import Item
 from batchwork_server.domain.reference_validation import ReferenceValidation
@@ -57,6 +58,7 @@ class Told:
     item: Item | None = None
     user_validation: UserValidation | None = None
     reference_validation: ReferenceValidation | None = None
+    delivery: DeliveryCounts | None = None
 
     def with_validation(self, request: BatchRequest) -> Self:
         """Returns the message with what the validation of users found."""

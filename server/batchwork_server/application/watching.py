@@ -12,6 +12,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -354,6 +355,8 @@ class _Watcher:
             found = await fed.newest_batch() or self._batch  # a draft finds more with each page
             fact = self._fact(event, "VALIDATION")
             return [*messages, fact.with_validation(found.request)]
+        if event.kind == "DELIVERY":
+            return [*messages, replace(self._fact(event, "DELIVERY"), delivery=event.delivery)]
         batch = await fed.batch(self._batch)
         if event.state.is_final and await self._is_over(fed):
             return [*messages, self._fact(event, "END", batch=batch)]

@@ -176,6 +176,8 @@ class ManyWatcher:
         if fed.event.kind == "VALIDATION":
             found = await fed.newest_batch() or batch  # a draft finds more with each page
             return self._about(fed, batch, "VALIDATION").with_validation(found.request)
+        if fed.event.kind == "DELIVERY":
+            return replace(self._about(fed, batch, "DELIVERY"), delivery=fed.event.delivery)
         left = await fed.batch(batch)
         if left.state.is_final:
             self._progress.forget(batch.key)

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from batchwork_server.domain.batch import Batch, BatchState
+from batchwork_server.domain.distribution import DeliveryCounts
 from batchwork_server.domain.item import ItemState
 
 NO_RESULTS = "NO_RESULTS"
@@ -94,6 +95,19 @@ def _reason_of(item: OwnItem) -> str:
     if item.state is ItemState.SUCCEEDED or not item.state.is_final:
         return ""
     return item.reason or str(item.state)
+
+
+def deliveries_of(batch: Batch, *, served: int) -> DeliveryCounts:
+    """Counts what became of the references of a batch that is over.
+
+    Args:
+        served: For how many users of a preference-based run their own item succeeded.
+    """
+    to = batch.request.distribution
+    named = to.named - to.invalid if batch.state in _COMPLETED else 0
+    own = served if to.own else 0
+    users = batch.request.user_validation.total if to.own else 0
+    return DeliveryCounts(delivered=named + own, failed=to.named - named + users - own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

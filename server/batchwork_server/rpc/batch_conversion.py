@@ -31,6 +31,7 @@ from batchwork_server.domain.batch import (
     Priority,
     UserValidation,
 )
+from batchwork_server.domain.distribution import DeliveryCounts
 from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.job import (
     DEFAULT_LIMIT,
@@ -384,7 +385,7 @@ def _planned_item_to(item: NewItem) -> messages.PlannedItem:
 
 
 def event_to(message: Told, *, resume_token: str) -> BatchEvent:
-    found = message.user_validation
+    found, delivery = message.user_validation, message.delivery
     return BatchEvent(
         kind=BatchEventKind.Value(f"BATCH_EVENT_KIND_{message.kind}"),
         sequence=message.sequence,
@@ -398,6 +399,7 @@ def event_to(message: Told, *, resume_token: str) -> BatchEvent:
         item=None if message.item is None else item_to(message.item),
         user_validation=None if found is None else _user_validation_to(found),
         reference_validation=reference_validation_to(message.reference_validation),
+        delivery=None if delivery is None else delivery_to(delivery),
     )
 
 
@@ -432,6 +434,10 @@ def reference_validation_to(
         ),
         user_references=reference_counts_to(references),
     )
+
+
+def delivery_to(counts: DeliveryCounts) -> messages.DeliveryCounts:
+    return messages.DeliveryCounts(delivered=counts.delivered, failed=counts.failed)
 
 
 def reference_counts_to(found: ReferenceCounts) -> messages.ReferenceCounts:

@@ -20,6 +20,7 @@ from batchwork_server.domain.batch import (
 )
 from batchwork_server.domain.filters import BatchFilter, ItemFilter
 from batchwork_server.domain.item import Attempt, Item, ItemState, NewItem
+from batchwork_server.domain.reference import deliveries_of
 from batchwork_server.domain.waiting import OpenWork
 from batchwork_server.errors import AlreadyExists
 from batchwork_server.store import events
@@ -298,7 +299,8 @@ async def insert_chunks(
 
 def _first_sequence(request: BatchRequest, state: BatchState) -> int:
     """Returns the sequence of the last of ``_first_events``."""
-    return 1 + request.has_validated + state.is_final
+    delivers = state.is_final and bool(request.distribution)
+    return 1 + request.has_validated + state.is_final + delivers
 
 
 def _first_events(batch: Batch, skipped: Iterable[int], *, now: datetime) -> list[tuple[Any, ...]]:
@@ -309,6 +311,9 @@ def _first_events(batch: Batch, skipped: Iterable[int], *, now: datetime) -> lis
     if batch.request.has_validated:
         first.append(events.validated(replace(created, sequence=2), now=now))
     if batch.state.is_final:
+        if batch.request.distribution:
+            counts = deliveries_of(batch, served=0)  # it has nothing that could have succeeded
+            first.append(events.delivered(batch, counts, now=now))
         first.append(events.state_changed(batch, now=now))
     return first
 

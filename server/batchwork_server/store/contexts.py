@@ -18,6 +18,7 @@ from batchwork_server.domain.context import (
 )
 from batchwork_server.domain.item import ItemUser
 from batchwork_server.store.database import Database
+from batchwork_server.store.item_users import names_users_apart
 from batchwork_server.store.statements import Column, Row, dialect_of, insert_rows, run
 from batchwork_server.store.store import Transaction
 
@@ -117,11 +118,6 @@ class SqlContexts:
                 entries = [_listed_entry(None, reason, item_id) for item_id, reason in rows]
                 found += ContextItems.of(entries, by_categories=True)
         return found
-
-
-def names_users_apart(batch: Batch) -> bool:
-    """Tells whether the items of a batch are for several users, who stand in their own table."""
-    return batch.request.batch_type.removeprefix("PREFERENCE_").startswith("BATCH_")
 
 
 def _entry_from(row: Row) -> ContextEntry:

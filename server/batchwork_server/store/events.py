@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwork_server.domain.batch import Batch, BatchState
+from batchwork_server.domain.distribution import DeliveryCounts
 from batchwork_server.store.rows import counts_from, counts_to
 from batchwork_server.store.statements import Column, Row, insert_rows
 from batchwork_server.store.store import Event
@@ -18,8 +20,10 @@ from batchwork_server.store.times import from_micros, to_micros
 STATE_CHANGED = "STATE_CHANGED"
 PROGRESS = "PROGRESS"
 VALIDATION = "VALIDATION"
+DELIVERY = "DELIVERY"
 PROGRESS_TYPE = "batch:progress"
 VALIDATED_TYPE = "batch:validated"
+DELIVERED_TYPE = "batch:delivered"
 SEALED_TYPE = "batch:sealed"
 RESUMED_TYPE = "batch:resumed"
 RETRIED_TYPE = "batch:retried"
@@ -70,6 +74,16 @@ def validated(batch: Batch, *, now: datetime) -> Row:
     return _row(batch, VALIDATION, VALIDATED_TYPE, (), now=now)
 
 
+def delivered(batch: Batch, counts: DeliveryCounts, *, now: datetime) -> Row:
+    """Returns the row that tells what became of the references of a batch that ends with it.
+
+    It stands before the one of the end, so that whoever watches hears of it.
+    """
+    before = replace(batch, sequence=batch.sequence - 1)
+    told = (counts.delivered, counts.failed)
+    return _row(before, DELIVERY, DELIVERED_TYPE, (), now=now, delivery=told)
+
+
 def progress(batch: Batch, indexes: Iterable[int], *, now: datetime) -> Row:
     """Returns the row that tells of the counts of ``batch`` and the items that became final."""
     return _row(batch, PROGRESS, PROGRESS_TYPE, ranges_of(indexes), now=now)
@@ -83,14 +97,17 @@ def _row(
     *,
     now: datetime,
     reopened: Sequence[tuple[int, int]] = (),
+    delivery: tuple[int, int] | None = None,
 ) -> Row:
-    payload = {
+    payload: dict[str, Any] = {
         "state": batch.state,
         "reason": batch.state_reason,
         "counts": counts_to(batch.counts),
         "finished": finished,
         "reopened": reopened,
     }
+    if delivery is not None:
+        payload["delivery"] = delivery
     text = orjson.dumps(payload).decode()
     return (batch.key, batch.sequence, kind, event_type, to_micros(now), text)
 
@@ -112,7 +129,15 @@ def event_from(row: Sequence[Any]) -> Event:
         finished=tuple((first, last) for first, last in payload["finished"]),
         reopened=tuple((first, last) for first, last in payload.get("reopened", ())),
         state_reason=payload.get("reason", ""),
+        delivery=_delivery_from(payload.get("delivery")),
     )
+
+
+def _delivery_from(told: Sequence[int] | None) -> DeliveryCounts | None:
+    if told is None:
+        return None
+    delivered, failed = told
+    return DeliveryCounts(delivered=delivered, failed=failed)
 
 
 def ranges_of(indexes: Iterable[int]) -> list[tuple[int, int]]:

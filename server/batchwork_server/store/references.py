@@ -15,8 +15,8 @@ from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.filters import ReferenceFilter
 from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.reference import OwnItem, PlaceInBatch, Recipient, Reference
-from batchwork_server.store.contexts import names_users_apart
 from batchwork_server.store.database import Database
+from batchwork_server.store.item_users import names_users_apart
 from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
 from batchwork_server.store.statements import Column, Row, insert_rows, run
 from batchwork_server.store.store import Transaction

@@ -21,8 +21,10 @@ from batchwork_server.domain.batch import (
     dispatch_time,
     final_state,
 )
+from batchwork_server.domain.reference import deliveries_of
 from batchwork_server.domain.transition import APPLIES, Verb
 from batchwork_server.store import events
+from batchwork_server.store.item_users import count_served
 from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
 from batchwork_server.store.statements import Column, Row, dialect_of, run, update_rows
 from batchwork_server.store.times import duration_to_micros, to_micros
@@ -78,7 +80,8 @@ WHERE batch_key = ? AND state_reason = '' {_RETURNING}
 """
 _END = f"""
 UPDATE batches SET state = ?, start_time = COALESCE(start_time, ?), end_time = ?,
-  state_reason = ?, state_message = ?, closing = '', resume_time = NULL, expire_time = NULL, {_STEP}
+  state_reason = ?, state_message = ?, closing = '', resume_time = NULL, expire_time = NULL,
+  event_sequence = event_sequence + ?, update_time = ?
 WHERE batch_key = ? AND end_time IS NULL {_RETURNING}
 """
 
@@ -213,20 +216,31 @@ async def note(
 async def end(
     connection: AsyncConnection, batch: Batch, *, now: datetime, state: BatchState | None = None
 ) -> Batch:
-    """Ends a batch that has nothing open, in a state, or in the one that its counts say."""
+    """Ends a batch that has nothing open, in a state, or in the one that its counts say.
+
+    What it delivers is delivered with it, and told before its end.
+    """
     state = state or final_state(batch.counts, closing=batch.closing)
     kept = batch.closing is state
     moment = to_micros(now)
-    ended = await _step(
+    distributes = bool(batch.request.distribution)
+    rows = await run(
         connection,
         _END,
         (
             *(state, moment, moment, batch.state_reason if kept else ""),
-            *(batch.state_message if kept else "", moment, batch.key),
+            *(batch.state_message if kept else "", 1 + distributes, moment, batch.key),
         ),
-        now=now,
     )
-    return ended or batch
+    if not rows:
+        return batch
+    ended = batch_from(rows[0])
+    facts = [events.state_changed(ended, now=now)]
+    if distributes:
+        served = await count_served(connection, ended)
+        facts.insert(0, events.delivered(ended, deliveries_of(ended, served=served), now=now))
+    await events.insert(connection, facts)
+    return ended
 
 
 async def conform(connection: AsyncConnection, batch: Batch, chunk_keys: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from batchwork_server.domain.batch import BatchState, Counts
+from batchwork_server.domain.distribution import DeliveryCounts
 from batchwork_server.domain.feed_place import FeedPlace
 
 
@@ -16,12 +17,13 @@ class Event:
     """A fact about a batch.
 
     Attributes:
-        kind: ``STATE_CHANGED``, ``PROGRESS`` or ``VALIDATION``.
+        kind: ``STATE_CHANGED``, ``PROGRESS``, ``VALIDATION`` or ``DELIVERY``.
         counts: After the fact.
         state: After the fact.
         finished: Ranges of items that reached their final state with it, first and last.
         reopened: Ranges of items that are open again with it.
         state_reason: Of the batch, after the fact.
+        delivery: What became of the references of the batch; only with ``DELIVERY``.
     """
 
     sequence: int
@@ -33,6 +35,7 @@ class Event:
     finished: tuple[tuple[int, int], ...] = ()
     reopened: tuple[tuple[int, int], ...] = ()
     state_reason: str = ""
+    delivery: DeliveryCounts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
