@@ -30,6 +30,7 @@ from batchwork.v1.batch_service_pb2 import (
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceStub
 from batchwork.v1.context_pb2 import Context
 from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
+from batchwork.v1.reference_pb2 import Reference
 from google.protobuf.struct_pb2 import Struct
 
 from batchwork_client.calls import Calls, new_request_id
@@ -197,7 +198,7 @@ class Batches:
         feature_type: str = "",
         tenant_id: str = "",
         limit: int | None = None,
-    ) -> AsyncIterator[messages.Reference]:
+    ) -> AsyncIterator[Reference]:
         """Yields what users were given of the results of batches, newest batch first.
 
         Args:
@@ -224,17 +225,20 @@ class Batches:
             self._stub.ListReferences, request_for, lambda page: page.references, limit=limit
         )
 
-    async def get_context(self, *batch_ids: str, tenant_id: str = "") -> Context:
+    async def get_context(self, *batch_ids: str, user_id: str = "", tenant_id: str = "") -> Context:
         """Returns the context of a batch, or of several merged, with the whole of its lists.
+
+        With a ``user_id`` it is the context of that user, in one batch or in all.
 
         ``context_document`` makes the JSON of the requirement documents of it.
 
         Args:
-            *batch_ids: At most 100.
+            *batch_ids: At most 100; at most one with a ``user_id``.
+            user_id: Whose context it is to be.
             tenant_id: Another tenant, or ``-`` for any; operators only.
         """
         request = messages.GetContextRequest(
-            batch_ids=batch_ids, page_size=LARGEST_PAGE, tenant_id=tenant_id
+            batch_ids=batch_ids, user_id=user_id, page_size=LARGEST_PAGE, tenant_id=tenant_id
         )
         return await whole_context(self._calls, self._stub.GetContext, request)
 

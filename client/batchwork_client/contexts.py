@@ -10,6 +10,7 @@ from batchwork.v1 import batch_service_pb2 as messages
 from batchwork.v1.batch_pb2 import ReferenceCounts
 from batchwork.v1.context_pb2 import Context, ContextValidation
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 from batchwork_client.calls import Calls
 
@@ -27,13 +28,29 @@ async def whole_context(
     """Returns a context with the whole of its lists, as they are when the last page is read."""
     whole: Context | None = None
     async for page in _pages(calls, method, request):
-        if whole is not None:
-            lists = whole.items
-            lists.MergeFrom(page.items)
-            page.items.CopyFrom(lists)
-        whole = page
+        whole = page if whole is None else _with_lists_of(whole, page)
     assert whole is not None  # noqa: S101  there is always a first page
     return whole
+
+
+def _with_lists_of(before: Context, page: Context) -> Context:
+    """Puts the lists of the pages before in front of those of a page."""
+    if not page.user_id:
+        before.items.MergeFrom(page.items)
+        page.items.CopyFrom(before.items)
+        return page
+    lists = Context(user_items=before.user_items, references=before.references)
+    known = {batch.batch_id for batch in page.batches}
+    lists.batches.extend(batch for batch in before.batches if batch.batch_id not in known)
+    features = {preference.feature_type for preference in page.preferences}
+    lists.preferences.extend(
+        preference for preference in before.preferences if preference.feature_type not in features
+    )
+    for name in ("user_items", "references", "batches", "preferences"):
+        getattr(lists, name).extend(getattr(page, name))
+        page.ClearField(name)
+    page.MergeFrom(lists)
+    return page
 
 
 async def _pages(
@@ -57,12 +74,20 @@ def context_document(context: Context) -> dict[str, Any]:
     It is ``{"results": {"metadata", "items", "progress", "validation"}}``. The metadata have
     ``user_references`` where things of categories list users. The items are
     ``valid_users`` and ``invalid_users``; of batches by categories they are ``valid_categories``
-    and ``invalid_categories``, and users only where there are any.
+    and ``invalid_categories``, and users only where there are any. The context of a user has
+    ``user_items`` and ``references`` besides; and ``preferences`` stand in the metadata, where
+    preferences drive a run.
     """
     metadata: dict[str, Any] = _plain(MessageToDict(context.metadata))
     progress, validation = context.progress, context.validation
     if context.HasField("user_references"):
         metadata["user_references"] = _counts_of(context.user_references)
+    if context.preferences:
+        metadata["preferences"] = [_object_of(each) for each in context.preferences]
+    of_user = {
+        "user_items": [_object_of(each) for each in context.user_items],
+        "references": [_object_of(each) for each in context.references],
+    }
     return {
         "results": {
             "metadata": metadata,
@@ -75,8 +100,17 @@ def context_document(context: Context) -> dict[str, Any]:
                 "percentage": _plain(round(progress.percent, 2)),
             },
             "validation": _counts_of(validation),
+            **(of_user if context.user_id else {}),
         }
     }
+
+
+def _object_of(message: Message) -> dict[str, Any]:
+    """Returns what a message says; its states without the prefix that they have there."""
+    found: dict[str, Any] = _plain(MessageToDict(message, preserving_proto_field_name=True))
+    if "state" in found:
+        found["state"] = found["state"].partition("_STATE_")[2]
+    return found
 
 
 def _counts_of(found: ContextValidation | ReferenceCounts) -> dict[str, int]:

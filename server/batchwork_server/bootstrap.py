@@ -44,6 +44,7 @@ from batchwork_server.application.retention import Deletion
 from batchwork_server.application.statistics import Statistics
 from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.application.uploads import Uploads
+from batchwork_server.application.user_contexts import UserContexts
 from batchwork_server.application.validation import Validation
 from batchwork_server.application.watching import Watching
 from batchwork_server.clock import Clock, SystemClock
@@ -115,6 +116,7 @@ class Application:
     statistics: Statistics
     references: References
     contexts: Contexts
+    user_contexts: UserContexts
     job_file: JobFile | None
     once: Once
     preference_poller: PreferencePoller | None
@@ -419,6 +421,7 @@ def _put_together(
         statistics=Statistics(store=store),
         references=References(store=store),
         contexts=Contexts(store=store, batches=batches),
+        user_contexts=UserContexts(store=store, batches=batches, views=preference_views),
         job_file=job_file,
         once=Once(
             store=store,
@@ -555,6 +558,7 @@ async def serving(
             statistics=app.statistics,
             references=app.references,
             contexts=app.contexts,
+            user_contexts=app.user_contexts,
             credentials=credentials,
             clock=clock,
             listen=settings.listen,

@@ -50,6 +50,7 @@ from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 from batchwork.v1.policy_pb2 import FailureAction, FailurePolicy, Overlap, RetryPolicy
 from batchwork.v1.preference_pb2 import DefaultPreference, Preference, PreferenceOrigin
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
+from batchwork.v1.reference_pb2 import REFERENCE_STATE_FAILED
 from batchwork.v1.schedule_pb2 import DueRule, Weekday
 from batchwork.v1.validation_service_pb2 import UserVerdict
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
@@ -719,7 +720,7 @@ class TestJobs:
             item_id="ada",
             is_own=True,
             job_id="daily",
-            state=batch_service_pb2.REFERENCE_STATE_FAILED,
+            state=REFERENCE_STATE_FAILED,
             reason="BROKEN",
         )
         server.answers["ListReferences"] = answer

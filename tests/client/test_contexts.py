@@ -11,9 +11,13 @@ from batchwork.v1.context_pb2 import (
     Context,
     ContextBatch,
     ContextItems,
+    ContextPreference,
     ContextProgress,
+    ContextUserItem,
     ContextValidation,
 )
+from batchwork.v1.item_pb2 import ItemState
+from batchwork.v1.reference_pb2 import Reference, ReferenceState
 from batchwork_client import context_document
 from google.protobuf.struct_pb2 import Struct
 
@@ -73,3 +77,22 @@ def test_the_command_shows_facts_or_the_document(batchwork, server):  # noqa: F8
     assert "1 of 3, 33%" in text.stdout
     assert list(server.requests["GetContext"][0].batch_ids) == ["bat-1", "bat-2"]
     assert json.loads(as_json.stdout) == context_document(make_context())
+
+
+def test_the_command_shows_what_was_done_for_a_user(batchwork, server):  # noqa: F811
+    item = ContextUserItem(
+        batch_id="bat-1", item_id="all", state=ItemState.ITEM_STATE_FAILED, reason="BROKEN"
+    )
+    reference = Reference(batch_id="bat-1", state=ReferenceState.REFERENCE_STATE_PENDING)
+    preference = ContextPreference(feature_type="posts", frequency="daily", time="09:00")
+    context = make_context(
+        user_id="ada", user_items=[item], references=[reference], preferences=[preference]
+    )
+    server.answers["GetContext"] = GetContextResponse(context=context)
+
+    text = batchwork("context", "--user", "ada")
+
+    assert server.sent("GetContext").user_id == "ada"
+    assert "bat-1 all FAILED BROKEN" in text.stdout
+    assert "bat-1 all results PENDING" in text.stdout
+    assert "posts daily 09:00" in text.stdout

@@ -337,6 +337,30 @@ async def test_tenants_do_not_see_each_other_s(guarded, guarded_server):
     assert BatchState.Name(both.batches[0].state) == "BATCH_STATE_SUCCEEDED"
 
 
+async def test_tenants_do_not_see_each_other_s_users(guarded, guarded_server):
+    for key, tenant_id in ((ADA, "blue"), (BOB, "green")):
+        await add_users(guarded_server, "eve", tenant_id=tenant_id)
+        await finish(guarded, "eve", batch_metadata=USERS, metadata=as_caller(key))
+
+    blue = await context_of(guarded, user_id="eve", metadata=as_caller(ADA))
+    green = await context_of(guarded, user_id="eve", tenant_id="green", metadata=as_caller(OLGA))
+    every = await refused(
+        guarded.batches.GetContext(
+            GetContextRequest(user_id="eve", tenant_id="-"), metadata=as_caller(OLGA)
+        )
+    )
+    naming = await refused(
+        guarded.batches.GetContext(
+            GetContextRequest(user_id="eve", tenant_id="blue"), metadata=as_caller(BOB)
+        )
+    )
+
+    assert [each.tenant_id for each in blue.batches] == ["blue"]
+    assert [each.tenant_id for each in green.batches] == ["green"]
+    assert set(every.violations) == {"tenant_id"}
+    assert naming.code is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_everything_that_is_wrong_is_told_at_once(api):
     request = GetContextRequest(batch_ids=["a b", "good", "good"], page_size=-1, page_token="x")
 

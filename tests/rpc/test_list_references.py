@@ -10,10 +10,9 @@ import pytest
 from batchwork.v1.batch_service_pb2 import (
     DeleteBatchRequest,
     ListReferencesRequest,
-    Reference,
-    ReferenceState,
 )
 from batchwork.v1.job_service_pb2 import RunJobRequest
+from batchwork.v1.reference_pb2 import Reference, ReferenceState
 from batchwork_server.domain.selection import LoadedItem
 from batchwork_server.errors import ItemFailed
 

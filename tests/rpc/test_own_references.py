@@ -11,12 +11,12 @@ from batchwork.v1.batch_service_pb2 import (
     CancelMode,
     GetItemRequest,
     ListReferencesRequest,
-    Reference,
     RetryBatchRequest,
 )
 from batchwork.v1.job_service_pb2 import RunJobRequest
 from batchwork.v1.preference_pb2 import Preference
 from batchwork.v1.preference_service_pb2 import SetPreferenceRequest
+from batchwork.v1.reference_pb2 import Reference
 from batchwork_server.errors import ItemFailed
 
 from tests.fakes import START

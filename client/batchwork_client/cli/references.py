@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from batchwork.v1.batch_service_pb2 import Reference, ReferenceState
+from batchwork.v1.reference_pb2 import Reference, ReferenceState
 
 from batchwork_client.cli.inputs import short_name
 from batchwork_client.cli.output import time_in_words, write_message, write_table

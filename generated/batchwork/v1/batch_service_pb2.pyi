@@ -6,6 +6,7 @@ isort:skip_file
 from batchwork.v1 import batch_pb2 as _batch_pb2
 from batchwork.v1 import context_pb2 as _context_pb2
 from batchwork.v1 import item_pb2 as _item_pb2
+from batchwork.v1 import reference_pb2 as _reference_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -24,34 +25,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _ReferenceState:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _ReferenceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReferenceState.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    REFERENCE_STATE_UNSPECIFIED: _ReferenceState.ValueType  # 0
-    """Never sent."""
-    REFERENCE_STATE_PENDING: _ReferenceState.ValueType  # 1
-    """The batch is not over."""
-    REFERENCE_STATE_DELIVERED: _ReferenceState.ValueType  # 2
-    """The user has them: `StreamResults` and `ListItems` of the batch show them."""
-    REFERENCE_STATE_FAILED: _ReferenceState.ValueType  # 3
-    """There is nothing to have, or nobody to have it; `reason` says why."""
-
-class ReferenceState(_ReferenceState, metaclass=_ReferenceStateEnumTypeWrapper):
-    """Tells whether a user has the results."""
-
-REFERENCE_STATE_UNSPECIFIED: ReferenceState.ValueType  # 0
-"""Never sent."""
-REFERENCE_STATE_PENDING: ReferenceState.ValueType  # 1
-"""The batch is not over."""
-REFERENCE_STATE_DELIVERED: ReferenceState.ValueType  # 2
-"""The user has them: `StreamResults` and `ListItems` of the batch show them."""
-REFERENCE_STATE_FAILED: ReferenceState.ValueType  # 3
-"""There is nothing to have, or nobody to have it; `reason` says why."""
-Global___ReferenceState: _TypeAlias = ReferenceState  # noqa: Y015
 
 class _StatisticsGroup:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -109,6 +82,10 @@ class _BatchEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchE
     """The batch is done: the last message of `WatchBatch`."""
     BATCH_EVENT_KIND_VALIDATION: _BatchEventKind.ValueType  # 8
     """Users were validated; carries what was found."""
+    BATCH_EVENT_KIND_DELIVERY: _BatchEventKind.ValueType  # 9
+    """The results were distributed; carries how many users have them. Only of a
+    batch that gives references, once with each end of it, before END.
+    """
 
 class BatchEventKind(_BatchEventKind, metaclass=_BatchEventKindEnumTypeWrapper):
     """Names what a message of a watch tells."""
@@ -131,6 +108,10 @@ BATCH_EVENT_KIND_END: BatchEventKind.ValueType  # 7
 """The batch is done: the last message of `WatchBatch`."""
 BATCH_EVENT_KIND_VALIDATION: BatchEventKind.ValueType  # 8
 """Users were validated; carries what was found."""
+BATCH_EVENT_KIND_DELIVERY: BatchEventKind.ValueType  # 9
+"""The results were distributed; carries how many users have them. Only of a
+batch that gives references, once with each end of it, before END.
+"""
 Global___BatchEventKind: _TypeAlias = BatchEventKind  # noqa: Y015
 
 class _CancelMode:
@@ -503,71 +484,6 @@ class ListBatchesResponse(_message.Message):
 Global___ListBatchesResponse: _TypeAlias = ListBatchesResponse  # noqa: Y015
 
 @_typing.final
-class Reference(_message.Message):
-    """Points a user to the results of a batch."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    USER_ID_FIELD_NUMBER: _builtins.int
-    BATCH_ID_FIELD_NUMBER: _builtins.int
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
-    PURPOSE_ID_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_FIELD_NUMBER: _builtins.int
-    DELIVER_TIME_FIELD_NUMBER: _builtins.int
-    TENANT_ID_FIELD_NUMBER: _builtins.int
-    user_id: _builtins.str
-    """Names the user."""
-    batch_id: _builtins.str
-    """Identifies the batch."""
-    job_id: _builtins.str
-    """Identifies the job of the batch."""
-    display_name: _builtins.str
-    """Names the batch for people."""
-    purpose_id: _builtins.str
-    """Labels the business purpose."""
-    state: Global___ReferenceState.ValueType
-    """Tells whether the user has the results."""
-    reason: _builtins.str
-    """Names why it failed: USER_NOT_FOUND, USER_INACTIVE, USER_WRONG_TENANT,
-    USER_MALFORMED, or NO_RESULTS of a batch that was not completed; empty
-    otherwise.
-    """
-    tenant_id: _builtins.str
-    """Names the tenant."""
-    @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Tells when the batch was created."""
-
-    @_builtins.property
-    def deliver_time(self) -> _timestamp_pb2.Timestamp:
-        """Tells when the user got it; unset unless DELIVERED."""
-
-    def __init__(
-        self,
-        *,
-        user_id: _builtins.str = ...,
-        batch_id: _builtins.str = ...,
-        job_id: _builtins.str = ...,
-        display_name: _builtins.str = ...,
-        purpose_id: _builtins.str = ...,
-        state: Global___ReferenceState.ValueType = ...,
-        reason: _builtins.str = ...,
-        create_time: _timestamp_pb2.Timestamp | None = ...,
-        deliver_time: _timestamp_pb2.Timestamp | None = ...,
-        tenant_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deliver_time", b"deliver_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "create_time", b"create_time", "deliver_time", b"deliver_time", "display_name", b"display_name", "job_id", b"job_id", "purpose_id", b"purpose_id", "reason", b"reason", "state", b"state", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Reference: _TypeAlias = Reference  # noqa: Y015
-
-@_typing.final
 class ListReferencesRequest(_message.Message):
     """Asks for a page of references. All filters that are set must hold."""
 
@@ -578,6 +494,8 @@ class ListReferencesRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     BATCH_ID_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
     page_token: _builtins.str
@@ -588,6 +506,10 @@ class ListReferencesRequest(_message.Message):
     """Keeps those to this batch."""
     tenant_id: _builtins.str
     """Names another tenant, or `-` for all; operators only."""
+    job_id: _builtins.str
+    """Keeps those to batches of this job."""
+    feature_type: _builtins.str
+    """Keeps those to batches that serve this feature."""
     def __init__(
         self,
         *,
@@ -596,10 +518,12 @@ class ListReferencesRequest(_message.Message):
         user_id: _builtins.str = ...,
         batch_id: _builtins.str = ...,
         tenant_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        feature_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "feature_type", b"feature_type", "job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -616,13 +540,13 @@ class ListReferencesResponse(_message.Message):
     next_page_token: _builtins.str
     """Continues after this page; empty when it was the last."""
     @_builtins.property
-    def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reference]:
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[_reference_pb2.Reference]:
         """Lists the references."""
 
     def __init__(
         self,
         *,
-        references: _abc.Iterable[Global___Reference] | None = ...,
+        references: _abc.Iterable[_reference_pb2.Reference] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -635,7 +559,7 @@ Global___ListReferencesResponse: _TypeAlias = ListReferencesResponse  # noqa: Y0
 
 @_typing.final
 class GetContextRequest(_message.Message):
-    """Asks for the context of batches."""
+    """Asks for the context of batches, or of a user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -643,20 +567,28 @@ class GetContextRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Sets how many items, or users of items for several, a page looks at. A page
-    may list fewer: each name is listed once. Optional; unset means 1,000, more
-    than 5,000 means 5,000.
+    """Sets how many items, or users of items for several, a page looks at; with
+    `user_id` how many items and references it holds. A page may list fewer:
+    each name is listed once. Optional; unset means 1,000, more than 5,000 means
+    5,000.
     """
     page_token: _builtins.str
     """Continues the lists after a page. The batches must be those of the first
     page.
     """
     tenant_id: _builtins.str
-    """Names another tenant, or `-` for any; operators only."""
+    """Names another tenant, or `-` for any; operators only. With a `user_id` and
+    no batch it has to be one tenant.
+    """
+    user_id: _builtins.str
+    """Names the user whose context it is to be."""
     @_builtins.property
     def batch_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Identifies the batches, 1 to 100, each once."""
+        """Identifies the batches, 1 to 100, each once. With `user_id` at most one;
+        none means all batches of the user.
+        """
 
     def __init__(
         self,
@@ -665,10 +597,11 @@ class GetContextRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         tenant_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_ids", b"batch_ids", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_ids", b"batch_ids", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1008,6 +941,7 @@ class BatchEvent(_message.Message):
     USER_VALIDATION_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
     REFERENCE_VALIDATION_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
     kind: Global___BatchEventKind.ValueType
     """Names what the message tells."""
     sequence: _builtins.int
@@ -1053,6 +987,10 @@ class BatchEvent(_message.Message):
         when they list any.
         """
 
+    @_builtins.property
+    def delivery(self) -> _batch_pb2.DeliveryCounts:
+        """Counts the references of the batch; set with DELIVERY."""
+
     def __init__(
         self,
         *,
@@ -1068,10 +1006,11 @@ class BatchEvent(_message.Message):
         user_validation: _batch_pb2.UserValidation | None = ...,
         tenant_id: _builtins.str = ...,
         reference_validation: _batch_pb2.ReferenceValidation | None = ...,
+        delivery: _batch_pb2.DeliveryCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "counts", b"counts", "event_time", b"event_time", "item", b"item", "reference_validation", b"reference_validation", "user_validation", b"user_validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "counts", b"counts", "delivery", b"delivery", "event_time", b"event_time", "item", b"item", "reference_validation", b"reference_validation", "user_validation", b"user_validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "batch_id", b"batch_id", "counts", b"counts", "event_time", b"event_time", "event_type", b"event_type", "item", b"item", "kind", b"kind", "reference_validation", b"reference_validation", "resume_token", b"resume_token", "sequence", b"sequence", "tenant_id", b"tenant_id", "user_validation", b"user_validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "batch_id", b"batch_id", "counts", b"counts", "delivery", b"delivery", "event_time", b"event_time", "event_type", b"event_type", "item", b"item", "kind", b"kind", "reference_validation", b"reference_validation", "resume_token", b"resume_token", "sequence", b"sequence", "tenant_id", b"tenant_id", "user_validation", b"user_validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

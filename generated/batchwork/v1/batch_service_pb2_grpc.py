@@ -216,6 +216,9 @@ class BatchServiceServicer:
         call. The lists come a page at a time, everything else is the same and
         complete on each page.
 
+        With a `user_id` it is the context of that user: their items and what they
+        were given, in one batch or in all of them, the newest batch first.
+
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
         NOT_FOUND         No such batch, or not the caller's. Do not retry.

@@ -93,6 +93,9 @@ class BatchServiceStub:
     call. The lists come a page at a time, everything else is the same and
     complete on each page.
 
+    With a `user_id` it is the context of that user: their items and what they
+    were given, in one batch or in all of them, the newest batch first.
+
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
       NOT_FOUND         No such batch, or not the caller's. Do not retry.
@@ -337,6 +340,9 @@ class BatchServiceAsyncStub(BatchServiceStub):
     It is worked out from what is stored of the batches at the moment of the
     call. The lists come a page at a time, everything else is the same and
     complete on each page.
+
+    With a `user_id` it is the context of that user: their items and what they
+    were given, in one batch or in all of them, the newest batch first.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
@@ -609,6 +615,9 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         It is worked out from what is stored of the batches at the moment of the
         call. The lists come a page at a time, everything else is the same and
         complete on each page.
+
+        With a `user_id` it is the context of that user: their items and what they
+        were given, in one batch or in all of them, the newest batch first.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.

@@ -23,25 +23,31 @@ _sym_db = _symbol_database.Default()
 
 
 from batchwork.v1 import batch_pb2 as batchwork_dot_v1_dot_batch__pb2
+from batchwork.v1 import item_pb2 as batchwork_dot_v1_dot_item__pb2
+from batchwork.v1 import reference_pb2 as batchwork_dot_v1_dot_reference__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62\x61tchwork/v1/context.proto\x12\x0c\x62\x61tchwork.v1\x1a\x18\x62\x61tchwork/v1/batch.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x03\n\x07\x43ontext\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12+\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x1a.batchwork.v1.ContextBatch\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x05items\x18\x04 \x01(\x0b\x32\x1a.batchwork.v1.ContextItems\x12/\n\x08progress\x18\x05 \x01(\x0b\x32\x1d.batchwork.v1.ContextProgress\x12\x33\n\nvalidation\x18\x06 \x01(\x0b\x32\x1f.batchwork.v1.ContextValidation\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0fuser_references\x18\t \x01(\x0b\x32\x1d.batchwork.v1.ReferenceCounts\"r\n\x0c\x43ontextBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.batchwork.v1.BatchState\x12\x14\n\x0cresult_count\x18\x04 \x01(\x03\"p\n\x0c\x43ontextItems\x12\x13\n\x0bvalid_users\x18\x01 \x03(\t\x12\x15\n\rinvalid_users\x18\x02 \x03(\t\x12\x18\n\x10valid_categories\x18\x03 \x03(\t\x12\x1a\n\x12invalid_categories\x18\x04 \x03(\t\"\x92\x01\n\x0f\x43ontextProgress\x12\x11\n\tprocessed\x18\x01 \x01(\x03\x12\x11\n\tsucceeded\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\x12\x0f\n\x07percent\x18\x05 \x01(\x01\x12)\n\x06\x63ounts\x18\x06 \x01(\x0b\x32\x19.batchwork.v1.BatchCounts\"B\n\x11\x43ontextValidation\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62\x61tchwork/v1/context.proto\x12\x0c\x62\x61tchwork.v1\x1a\x18\x62\x61tchwork/v1/batch.proto\x1a\x17\x62\x61tchwork/v1/item.proto\x1a\x1c\x62\x61tchwork/v1/reference.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x04\n\x07\x43ontext\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12+\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x1a.batchwork.v1.ContextBatch\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x05items\x18\x04 \x01(\x0b\x32\x1a.batchwork.v1.ContextItems\x12/\n\x08progress\x18\x05 \x01(\x0b\x32\x1d.batchwork.v1.ContextProgress\x12\x33\n\nvalidation\x18\x06 \x01(\x0b\x32\x1f.batchwork.v1.ContextValidation\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0fuser_references\x18\t \x01(\x0b\x32\x1d.batchwork.v1.ReferenceCounts\x12\x0f\n\x07user_id\x18\n \x01(\t\x12\x31\n\nuser_items\x18\x0b \x03(\x0b\x32\x1d.batchwork.v1.ContextUserItem\x12+\n\nreferences\x18\x0c \x03(\x0b\x32\x17.batchwork.v1.Reference\x12\x34\n\x0bpreferences\x18\r \x03(\x0b\x32\x1f.batchwork.v1.ContextPreference\"\xad\x01\n\x0f\x43ontextUserItem\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x11\n\tis_shared\x18\x03 \x01(\x08\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.batchwork.v1.ItemState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb5\x01\n\x11\x43ontextPreference\x12\x14\n\x0c\x66\x65\x61ture_type\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x11\n\tfrequency\x18\x03 \x01(\t\x12\x0c\n\x04time\x18\x04 \x01(\t\x12\x11\n\ttime_zone\x18\x05 \x01(\t\x12\x33\n\x12template_overrides\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tgroup_key\x18\x07 \x01(\t\"r\n\x0c\x43ontextBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.batchwork.v1.BatchState\x12\x14\n\x0cresult_count\x18\x04 \x01(\x03\"p\n\x0c\x43ontextItems\x12\x13\n\x0bvalid_users\x18\x01 \x03(\t\x12\x15\n\rinvalid_users\x18\x02 \x03(\t\x12\x18\n\x10valid_categories\x18\x03 \x03(\t\x12\x1a\n\x12invalid_categories\x18\x04 \x03(\t\"\x92\x01\n\x0f\x43ontextProgress\x12\x11\n\tprocessed\x18\x01 \x01(\x03\x12\x11\n\tsucceeded\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\x12\x0f\n\x07percent\x18\x05 \x01(\x01\x12)\n\x06\x63ounts\x18\x06 \x01(\x0b\x32\x19.batchwork.v1.BatchCounts\"B\n\x11\x43ontextValidation\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'batchwork.v1.context_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONTEXT']._serialized_start=134
-  _globals['_CONTEXT']._serialized_end=545
-  _globals['_CONTEXTBATCH']._serialized_start=547
-  _globals['_CONTEXTBATCH']._serialized_end=661
-  _globals['_CONTEXTITEMS']._serialized_start=663
-  _globals['_CONTEXTITEMS']._serialized_end=775
-  _globals['_CONTEXTPROGRESS']._serialized_start=778
-  _globals['_CONTEXTPROGRESS']._serialized_end=924
-  _globals['_CONTEXTVALIDATION']._serialized_start=926
-  _globals['_CONTEXTVALIDATION']._serialized_end=992
+  _globals['_CONTEXT']._serialized_start=189
+  _globals['_CONTEXT']._serialized_end=767
+  _globals['_CONTEXTUSERITEM']._serialized_start=770
+  _globals['_CONTEXTUSERITEM']._serialized_end=943
+  _globals['_CONTEXTPREFERENCE']._serialized_start=946
+  _globals['_CONTEXTPREFERENCE']._serialized_end=1127
+  _globals['_CONTEXTBATCH']._serialized_start=1129
+  _globals['_CONTEXTBATCH']._serialized_end=1243
+  _globals['_CONTEXTITEMS']._serialized_start=1245
+  _globals['_CONTEXTITEMS']._serialized_end=1357
+  _globals['_CONTEXTPROGRESS']._serialized_start=1360
+  _globals['_CONTEXTPROGRESS']._serialized_end=1506
+  _globals['_CONTEXTVALIDATION']._serialized_start=1508
+  _globals['_CONTEXTVALIDATION']._serialized_end=1574
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,8 @@ isort:skip_file
 """
 
 from batchwork.v1 import batch_pb2 as _batch_pb2
+from batchwork.v1 import item_pb2 as _item_pb2
+from batchwork.v1 import reference_pb2 as _reference_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -23,7 +25,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Context(_message.Message):
-    """Holds what became of one batch, or of several together."""
+    """Holds what became of one batch, of several together, or of what was done for
+    one user.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,11 +40,19 @@ class Context(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     USER_REFERENCES_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    USER_ITEMS_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
+    PREFERENCES_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Names the tenant; empty when batches of several tenants were merged."""
+    user_id: _builtins.str
+    """Names the user whose context it is; empty for that of batches."""
     @_builtins.property
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextBatch]:
-        """Tells where each batch stands, in the order of the request."""
+        """Tells where each batch stands, in the order of the request; of a user those
+        of the page, the newest first.
+        """
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
@@ -76,6 +88,22 @@ class Context(_message.Message):
         `user_ids` and `member_ids`; unset when they list none.
         """
 
+    @_builtins.property
+    def user_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextUserItem]:
+        """Lists the items for the user, a page at a time, the newest batch first."""
+
+    @_builtins.property
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[_reference_pb2.Reference]:
+        """Lists what the user was given, likewise."""
+
+    @_builtins.property
+    def preferences(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextPreference]:
+        """Says what counts for runs that preferences drive. Of one batch it is what
+        its run was made by; of a user in it with their overrides as they were
+        applied; of a user alone what counts for them now, for the features of the
+        page, at most 20.
+        """
+
     def __init__(
         self,
         *,
@@ -88,14 +116,118 @@ class Context(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         user_references: _batch_pb2.ReferenceCounts | None = ...,
+        user_id: _builtins.str = ...,
+        user_items: _abc.Iterable[Global___ContextUserItem] | None = ...,
+        references: _abc.Iterable[_reference_pb2.Reference] | None = ...,
+        preferences: _abc.Iterable[Global___ContextPreference] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "items", b"items", "metadata", b"metadata", "progress", b"progress", "start_time", b"start_time", "user_references", b"user_references", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "end_time", b"end_time", "items", b"items", "metadata", b"metadata", "progress", b"progress", "start_time", b"start_time", "tenant_id", b"tenant_id", "user_references", b"user_references", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "end_time", b"end_time", "items", b"items", "metadata", b"metadata", "preferences", b"preferences", "progress", b"progress", "references", b"references", "start_time", b"start_time", "tenant_id", b"tenant_id", "user_id", b"user_id", "user_items", b"user_items", "user_references", b"user_references", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Context: _TypeAlias = Context  # noqa: Y015
+
+@_typing.final
+class ContextUserItem(_message.Message):
+    """Tells what became of an item for a user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    IS_SHARED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """Identifies the batch."""
+    item_id: _builtins.str
+    """Identifies the item, whose result `GetItem` shows; empty when the batch has
+    nothing to do for the user.
+    """
+    is_shared: _builtins.bool
+    """Tells that the item is for several users together."""
+    state: _item_pb2.ItemState.ValueType
+    """Tells where the item stands; an item that a worker has is PENDING here."""
+    reason: _builtins.str
+    """Names why it failed or was skipped; empty otherwise."""
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when it reached its final state."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        is_shared: _builtins.bool = ...,
+        state: _item_pb2.ItemState.ValueType = ...,
+        reason: _builtins.str = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "end_time", b"end_time", "is_shared", b"is_shared", "item_id", b"item_id", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextUserItem: _TypeAlias = ContextUserItem  # noqa: Y015
+
+@_typing.final
+class ContextPreference(_message.Message):
+    """Says what counts for a run that preferences drive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    FREQUENCY_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    TEMPLATE_OVERRIDES_FIELD_NUMBER: _builtins.int
+    GROUP_KEY_FIELD_NUMBER: _builtins.int
+    feature_type: _builtins.str
+    """Names the feature."""
+    job_id: _builtins.str
+    """Identifies the job."""
+    frequency: _builtins.str
+    """Names the cadence, such as `daily`; empty when nobody named one, as in a run
+    on request.
+    """
+    time: _builtins.str
+    """Tells the local time as `HH:MM`; empty when the cadence has none."""
+    time_zone: _builtins.str
+    """Names the IANA time zone of `time`."""
+    group_key: _builtins.str
+    """Names the preference group that was due; empty for a run on request, and for
+    a user alone.
+    """
+    @_builtins.property
+    def template_overrides(self) -> _struct_pb2.Struct:
+        """Holds what the template is given for the user; unset in a context of
+        batches.
+        """
+
+    def __init__(
+        self,
+        *,
+        feature_type: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        frequency: _builtins.str = ...,
+        time: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+        template_overrides: _struct_pb2.Struct | None = ...,
+        group_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["template_overrides", b"template_overrides"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_type", b"feature_type", "frequency", b"frequency", "group_key", b"group_key", "job_id", b"job_id", "template_overrides", b"template_overrides", "time", b"time", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextPreference: _TypeAlias = ContextPreference  # noqa: Y015
 
 @_typing.final
 class ContextBatch(_message.Message):
@@ -196,7 +328,9 @@ class ContextProgress(_message.Message):
     processed: _builtins.int
     """Counts the items that succeeded or failed."""
     succeeded: _builtins.int
-    """Counts the items that succeeded."""
+    """Counts the items that succeeded; all counts of a user's context are of the
+    items for this user, and an item that a worker has is pending.
+    """
     failed: _builtins.int
     """Counts the items that failed for good."""
     total: _builtins.int

@@ -92,6 +92,16 @@ def users_of(items: Sequence[MembersItem], without: Mapping[str, str]) -> list[I
     return served + skipped
 
 
+def overrides_in(data_json: str, user_id: str) -> dict[str, Any]:
+    """Returns the overrides with which an item was made for a user; none of another's item."""
+    data = orjson.loads(data_json)
+    for made in (data, *data.get("users", ())):
+        if made.get("user_id") == user_id or user_id in made.get("user_ids", ()):
+            overrides: dict[str, Any] = made["template_overrides"]
+            return overrides
+    return {}
+
+
 def _individual(member: Member) -> MembersItem:
     things = [thing for group in member.things.values() for thing in group]
     item = NewItem(

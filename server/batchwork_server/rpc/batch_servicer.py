@@ -17,6 +17,7 @@ from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
 from batchwork_server.application.statistics import Statistics
 from batchwork_server.application.uploads import Uploads
+from batchwork_server.application.user_contexts import UserContexts
 from batchwork_server.application.watching import Watching
 from batchwork_server.rpc.batch_conversion import (
     answer_to,
@@ -37,6 +38,7 @@ from batchwork_server.rpc.context_conversion import (
     batch_ids_from,
     context_page_size_from,
     context_to,
+    user_context_to,
 )
 from batchwork_server.rpc.filters import (
     batch_filter_from,
@@ -80,6 +82,7 @@ class BatchServicer(BatchServiceServicer):
         statistics: Statistics,
         references: References,
         contexts: Contexts,
+        user_contexts: UserContexts,
     ) -> None:
         self._batches = batches
         self._changes = changes
@@ -90,6 +93,7 @@ class BatchServicer(BatchServiceServicer):
         self._statistics = statistics
         self._references = references
         self._contexts = contexts
+        self._user_contexts = user_contexts
 
     async def CreateBatch(
         self, request: messages.CreateBatchRequest, context: Any
@@ -154,6 +158,8 @@ class BatchServicer(BatchServiceServicer):
     async def GetContext(
         self, request: messages.GetContextRequest, context: Any
     ) -> messages.GetContextResponse:
+        if request.user_id:
+            return await self._context_of_user(request)
         checks = Checks()
         batch_ids = batch_ids_from(request, checks=checks)
         tenant_id = checks.scope(caller_of(), request.tenant_id)
@@ -165,6 +171,29 @@ class BatchServicer(BatchServiceServicer):
         )
         return messages.GetContextResponse(
             context=context_to(found),
+            next_page_token=token_after_places(request, found.following),
+        )
+
+    async def _context_of_user(
+        self, request: messages.GetContextRequest
+    ) -> messages.GetContextResponse:
+        checks = Checks()
+        batch_ids = batch_ids_from(request, checks=checks)
+        user_id = checks.line("user_id", request.user_id)
+        of_whom = checks.scope if request.batch_ids else checks.tenant
+        tenant_id = of_whom(caller_of(), request.tenant_id)
+        page_size = context_page_size_from(request, checks=checks)
+        after = places_from(request, checks=checks)
+        checks.done()
+        found = await self._user_contexts.get_user_context(
+            user_id,
+            batch_id=batch_ids[0] if batch_ids else "",
+            tenant_id=tenant_id,
+            page_size=page_size,
+            after=after,
+        )
+        return messages.GetContextResponse(
+            context=user_context_to(found),
             next_page_token=token_after_places(request, found.following),
         )
 

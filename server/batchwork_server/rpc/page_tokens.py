@@ -137,11 +137,13 @@ def token_after_places(request: ListRequest, places: tuple[int, int] | None) -> 
     return write_token(number, place + 1, binding=_filters_of(request))
 
 
-def places_from(request: ListRequest, *, most: int, checks: Checks) -> tuple[int, int] | None:
+def places_from(
+    request: ListRequest, *, checks: Checks, most: int = MAX_INTEGER
+) -> tuple[int, int] | None:
     """Returns the place inside of something after which a page starts; none for the first page.
 
     Args:
-        most: How many things there are.
+        most: How many things there are, if they are numbered without a gap.
     """
     match _values_from(request):
         case None:

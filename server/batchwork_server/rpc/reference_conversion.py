@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from batchwork.v1 import batch_service_pb2 as messages
+from batchwork.v1 import reference_pb2
 
 from batchwork_server.domain.caller import Caller
 from batchwork_server.domain.filters import ReferenceFilter
@@ -23,15 +24,15 @@ def reference_filter_from(
     )
 
 
-def reference_to(reference: Reference) -> messages.Reference:
+def reference_to(reference: Reference) -> reference_pb2.Reference:
     batch = reference.batch
-    message = messages.Reference(
+    message = reference_pb2.Reference(
         user_id=reference.recipient.user_id,
         batch_id=batch.batch_id,
         job_id=batch.request.job_id,
         display_name=batch.request.display_name,
         purpose_id=batch.request.purpose_id,
-        state=messages.ReferenceState.Value(f"REFERENCE_STATE_{reference.state}"),
+        state=reference_pb2.ReferenceState.Value(f"REFERENCE_STATE_{reference.state}"),
         reason=reference.reason,
         tenant_id=batch.tenant_id,
         item_id="" if reference.item is None else reference.item.item_id,

@@ -41,6 +41,7 @@ from batchwork_server.application.retention import Deletion
 from batchwork_server.application.statistics import Statistics
 from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.application.uploads import Uploads
+from batchwork_server.application.user_contexts import UserContexts
 from batchwork_server.application.validation import Validation
 from batchwork_server.application.watching import Watching
 from batchwork_server.clock import Clock
@@ -141,6 +142,7 @@ class RpcServer:
         statistics: Statistics,
         references: References,
         contexts: Contexts,
+        user_contexts: UserContexts,
         credentials: Credentials | None,
         clock: Clock,
         listen: str,
@@ -171,6 +173,7 @@ class RpcServer:
                 statistics=statistics,
                 references=references,
                 contexts=contexts,
+                user_contexts=user_contexts,
             ),
             guarded,
         )

@@ -18,7 +18,7 @@ from batchwork_server.domain.context import (
 )
 from batchwork_server.domain.item import ItemUser
 from batchwork_server.store.database import Database
-from batchwork_server.store.item_users import names_users_apart
+from batchwork_server.store.own_items import names_users_apart
 from batchwork_server.store.statements import Column, Row, dialect_of, insert_rows, run
 from batchwork_server.store.store import Transaction
 

@@ -13,14 +13,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.filters import ReferenceFilter
-from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.reference import OwnItem, PlaceInBatch, Recipient, Reference
 from batchwork_server.store.database import Database
-from batchwork_server.store.item_users import names_users_apart
+from batchwork_server.store.own_items import (
+    ALONE,
+    TOGETHER,
+    names_users_apart,
+    own_item_from,
+)
 from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
 from batchwork_server.store.statements import Column, Row, insert_rows, run
 from batchwork_server.store.store import Transaction
-from batchwork_server.store.times import from_micros
 
 _COLUMNS = (
     Column("batch_key"),
@@ -34,24 +37,6 @@ _NAMED = """
 SELECT r.batch_key, r.user_id, r.problem FROM batch_references r
 JOIN batches b ON b.batch_key = r.batch_key
 WHERE {conditions} ORDER BY r.batch_key DESC, r.user_id LIMIT ?
-"""
-# Items for one user each.
-_OWN = """
-SELECT i.batch_key, i.item_index, i.user_id, i.item_id, COALESCE(o.state, 'PENDING'),
-  COALESCE(o.error_reason, o.skip_reason, ''), o.end_time
-FROM items i JOIN batches b ON b.batch_key = i.batch_key
-LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_index
-WHERE {conditions} ORDER BY i.batch_key DESC, i.item_index LIMIT ?
-"""
-# Users of items that are for several; those who are in none were skipped.
-_TOGETHER = """
-SELECT u.batch_key, u.place, u.user_id, COALESCE(i.item_id, ''),
-  CASE WHEN u.item_index IS NULL THEN 'SKIPPED' ELSE COALESCE(o.state, 'PENDING') END,
-  COALESCE(o.error_reason, o.skip_reason, u.skip_reason), o.end_time
-FROM item_users u JOIN batches b ON b.batch_key = u.batch_key
-LEFT JOIN items i ON i.batch_key = u.batch_key AND i.item_index = u.item_index
-LEFT JOIN outcomes o ON o.batch_key = u.batch_key AND o.item_index = u.item_index
-WHERE {conditions} ORDER BY u.batch_key DESC, u.place LIMIT ?
 """
 _BATCHES = f"SELECT {BATCH_COLUMNS} FROM batches b WHERE "
 
@@ -138,8 +123,8 @@ async def _of_user(connection: AsyncConnection, page: _Page) -> list[_Given]:
     """Returns what one user was given: each kind is read from an index of its own."""
     found = [
         *await _named_to(connection, page),
-        *await _own_of(connection, page, _OWN, "i", "item_index"),
-        *await _own_of(connection, page, _TOGETHER, "u", "place"),
+        *await _own_of(connection, page, ALONE, "i", "item_index"),
+        *await _own_of(connection, page, TOGETHER, "u", "place"),
     ]
     return sorted(found, key=lambda each: each.order)[: page.limit]
 
@@ -218,9 +203,9 @@ async def _of_batch(
     if len(found) < limit and batch.request.distribution.own:
         number = -1 if place is None or place.place is None else place.place
         sql = (
-            _TOGETHER.format(conditions="u.batch_key = ? AND u.place > ?")
+            TOGETHER.format(conditions="u.batch_key = ? AND u.place > ?")
             if names_users_apart(batch)
-            else _OWN.format(
+            else ALONE.format(
                 conditions="i.batch_key = ? AND i.item_index > ? AND i.user_id IS NOT NULL"
             )
         )
@@ -248,12 +233,10 @@ def _named(row: Row) -> _Given:
 
 
 def _own(row: Row) -> _Given:
-    batch_key, place, user_id, item_id, state, reason, end_time = row
+    batch_key, place, user_id, *_ = row
     return _Given(
         batch_key=batch_key,
         place=PlaceInBatch(place=place),
         recipient=Recipient(user_id=user_id),
-        item=OwnItem(
-            item_id=item_id, state=ItemState(state), reason=reason, end_time=from_micros(end_time)
-        ),
+        item=own_item_from(row),
     )

@@ -27,6 +27,7 @@ from batchwork_server.store.retention import SqlRetention
 from batchwork_server.store.statistics import SqlStatistics
 from batchwork_server.store.store import Transaction
 from batchwork_server.store.uploads import SqlUploads
+from batchwork_server.store.user_items import SqlUserItems
 from batchwork_server.store.users import SqlUsers
 from batchwork_server.store.validation_reports import SqlValidationReports
 
@@ -47,6 +48,7 @@ class SqlStore:
         self.references = SqlReferences(database)
         self.validation_reports = SqlValidationReports(database)
         self.contexts = SqlContexts(database)
+        self.user_items = SqlUserItems(database)
         self.requests = SqlRequests(database)
         self.jobs = SqlJobs(database)
         self.occurrences = SqlOccurrences(database)

@@ -57,6 +57,7 @@ from batchwork_server.store.protocols.retention import (
 from batchwork_server.store.protocols.statistics import StatisticsStore
 from batchwork_server.store.protocols.transaction import Transaction
 from batchwork_server.store.protocols.uploads import UploadPage, UploadStore
+from batchwork_server.store.protocols.user_items import UserItemStore
 from batchwork_server.store.protocols.validation_reports import ValidationReportStore
 
 __all__ = [
@@ -102,6 +103,7 @@ __all__ = [
     "UnreadEvent",
     "UploadPage",
     "UploadStore",
+    "UserItemStore",
     "ValidationReportStore",
 ]
 
@@ -131,6 +133,8 @@ class Store(Protocol):
     def validation_reports(self) -> ValidationReportStore: ...
     @property
     def contexts(self) -> ContextStore: ...
+    @property
+    def user_items(self) -> UserItemStore: ...
     @property
     def requests(self) -> RequestStore: ...
     @property

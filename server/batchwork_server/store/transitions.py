@@ -24,7 +24,7 @@ from batchwork_server.domain.batch import (
 from batchwork_server.domain.reference import deliveries_of
 from batchwork_server.domain.transition import APPLIES, Verb
 from batchwork_server.store import events
-from batchwork_server.store.item_users import count_served
+from batchwork_server.store.own_items import count_served
 from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
 from batchwork_server.store.statements import Column, Row, dialect_of, run, update_rows
 from batchwork_server.store.times import duration_to_micros, to_micros

@@ -1,0 +1,56 @@
+"""What became of the items for a user: of their own, and of those for several users together."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from batchwork_server.domain.batch import Batch
+from batchwork_server.domain.item import ItemState
+from batchwork_server.domain.reference import OwnItem
+from batchwork_server.store.statements import Row, run
+from batchwork_server.store.times import from_micros
+
+ALONE = """
+SELECT i.batch_key, i.item_index, i.user_id, i.item_id, COALESCE(o.state, 'PENDING'),
+  COALESCE(o.error_reason, o.skip_reason, ''), o.end_time
+FROM items i JOIN batches b ON b.batch_key = i.batch_key
+LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_index
+WHERE {conditions} ORDER BY i.batch_key DESC, i.item_index LIMIT ?
+"""
+# Who is in none of the items was skipped.
+TOGETHER = """
+SELECT u.batch_key, u.place, u.user_id, COALESCE(i.item_id, ''),
+  CASE WHEN u.item_index IS NULL THEN 'SKIPPED' ELSE COALESCE(o.state, 'PENDING') END,
+  COALESCE(o.error_reason, o.skip_reason, u.skip_reason), o.end_time
+FROM item_users u JOIN batches b ON b.batch_key = u.batch_key
+LEFT JOIN items i ON i.batch_key = u.batch_key AND i.item_index = u.item_index
+LEFT JOIN outcomes o ON o.batch_key = u.batch_key AND o.item_index = u.item_index
+WHERE {conditions} ORDER BY u.batch_key DESC, u.place LIMIT ?
+"""
+_SERVED = """
+SELECT COUNT(*) FROM item_users u
+JOIN outcomes o ON o.batch_key = u.batch_key AND o.item_index = u.item_index
+WHERE u.batch_key = ? AND o.state = 'SUCCEEDED'
+"""
+
+
+def names_users_apart(batch: Batch) -> bool:
+    """Tells whether the items of a batch are for several users, who stand in their own table."""
+    return batch.request.batch_type.removeprefix("PREFERENCE_").startswith("BATCH_")
+
+
+def own_item_from(row: Row) -> OwnItem:
+    """Reads a row of ``ALONE`` or ``TOGETHER``."""
+    _, _, _, item_id, state, reason, end_time = row
+    return OwnItem(
+        item_id=item_id, state=ItemState(state), reason=reason, end_time=from_micros(end_time)
+    )
+
+
+async def count_served(connection: AsyncConnection, batch: Batch) -> int:
+    """Counts the users whose item succeeded, of a batch that gives each user their own."""
+    succeeded = batch.counts.succeeded
+    if not succeeded or not batch.request.distribution.own or not names_users_apart(batch):
+        return succeeded
+    [(served,)] = await run(connection, _SERVED, (batch.key,))
+    return int(served)
