@@ -64,9 +64,10 @@ from batchwork_server.engine.job_file import JOB_FILE, JobFile
 from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
+from batchwork_server.engine.template_source import TEMPLATE_SOURCE, TemplateSource
 from batchwork_server.engine.user_source import USER_SOURCE, UserSource
 from batchwork_server.logs import flush_logs, get_logger
-from batchwork_server.ports import ConfigDatabase, OutsideUsers
+from batchwork_server.ports import ConfigDatabase, OutsideTemplates, OutsideUsers, TemplateService
 from batchwork_server.process import prepare_process
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.rpc.credentials import Credentials, load_credentials
@@ -121,6 +122,7 @@ class Application:
     once: Once
     preference_poller: PreferencePoller | None
     user_source: UserSource | None
+    template_source: TemplateSource | None
     engine: Engine
 
 
@@ -163,7 +165,9 @@ async def application(
         processors = ProcessorRegistry.installed()
         load_processors = ProcessorRegistry.installed
     children = _children(settings, load_processors)
-    templates = _templates(settings, processors)
+    outside_templates = _outside_templates(settings, processors, clock)
+    template_source = _template_source(settings, outside_templates, clock)
+    templates = template_source or _file_templates(settings, processors)
     database = await open_database(
         settings.database.reveal(),
         synchronous=settings.sqlite_synchronous,
@@ -177,6 +181,9 @@ async def application(
     )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
+        if outside_templates is not None and template_source is not None:
+            stack.push_async_callback(outside_templates.close)
+            await template_source.look_first()
         source = _config_database(settings, clock)
         if source is not None:
             stack.push_async_callback(source.close)
@@ -186,13 +193,23 @@ async def application(
             stack.push_async_callback(outside_users.close)
             await users.check()
         yield _put_together(
-            settings, database, templates, processors, children, source, users, clock, fires
+            settings,
+            database,
+            templates,
+            template_source,
+            processors,
+            children,
+            source,
+            users,
+            clock,
+            fires,
         )
 
 
-def _templates(settings: Settings, processors: ProcessorRegistry) -> FileTemplates:
+def _file_templates(settings: Settings, processors: ProcessorRegistry) -> FileTemplates:
     if settings.templates_dir is None:
-        log.warning("templates.none", action="set BATCHWORK_TEMPLATES_DIR to a folder of templates")
+        action = "set BATCHWORK_TEMPLATES_DIR to a folder of templates, or TEMPLATE_SERVICE_URL"
+        log.warning("templates.none", action=action)
         return FileTemplates([])
     return FileTemplates.load(settings.templates_dir, processors)
 
@@ -223,6 +240,32 @@ def _config_database(settings: Settings, clock: Clock) -> HttpConfigDatabase | N
         cache_ttl=settings.config_cache_ttl,
         clock=clock,
     )
+
+
+def _outside_templates(
+    settings: Settings, processors: ProcessorRegistry, clock: Clock
+) -> OutsideTemplates | None:
+    if settings.template_service_url is None:
+        return None
+    # As for the Config Database.
+    from batchwork_server.adapters.template_service import HttpTemplates
+
+    key = settings.template_service_api_key
+    return HttpTemplates(
+        url=settings.template_service_url,
+        api_key=key.reveal() if key is not None else "",
+        timeout=settings.template_service_timeout,
+        processors=processors,
+        clock=clock,
+    )
+
+
+def _template_source(
+    settings: Settings, outside: OutsideTemplates | None, clock: Clock
+) -> TemplateSource | None:
+    if outside is None:
+        return None
+    return TemplateSource(outside, interval=settings.template_poll_interval, clock=clock)
 
 
 def _outside_users(settings: Settings, clock: Clock) -> OutsideUsers | None:
@@ -286,7 +329,8 @@ def _children(settings: Settings, load: Load | None) -> ChildProcesses | None:
 def _put_together(
     settings: Settings,
     database: Database,
-    templates: FileTemplates,
+    templates: TemplateService,
+    template_source: TemplateSource | None,
     processors: ProcessorRegistry,
     children: ChildProcesses | None,
     source: ConfigDatabase | None,
@@ -433,6 +477,7 @@ def _put_together(
         ),
         preference_poller=poller,
         user_source=user_source,
+        template_source=template_source,
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,
@@ -450,6 +495,7 @@ def _put_together(
             fires=settings.processing and fires,
             preference_poller=poller,
             user_source=user_source,
+            template_source=template_source,
         ),
     )
 
@@ -574,6 +620,7 @@ async def serving(
             job_file=app.job_file,
             preference_poller=app.preference_poller,
             user_source=app.user_source,
+            template_source=app.template_source,
             ping=app.database.ping,
             report=rpc.set_health,
             clock=clock,
@@ -582,6 +629,8 @@ async def serving(
             await rpc.set_health(JOB_FILE, app.job_file.is_well)
         if app.preference_poller is not None:
             await rpc.set_health(CONFIG_SOURCE, app.preference_poller.is_well)
+        if app.template_source is not None:
+            await rpc.set_health(TEMPLATE_SOURCE, app.template_source.is_well)
         if app.user_source is not None:
             await rpc.set_health(USER_SOURCE, app.user_source.is_well)
         try:

@@ -92,6 +92,22 @@ class Settings:
         timedelta(seconds=30),
     )
     templates_dir: Path | None = setting("BATCHWORK_TEMPLATES_DIR", FilePath(), None)
+    template_service_url: str | None = setting(
+        "TEMPLATE_SERVICE_URL", WebAddress(key="TEMPLATE_SERVICE_API_KEY"), None
+    )
+    template_service_api_key: Secret | None = setting(
+        "TEMPLATE_SERVICE_API_KEY", HeaderText(), None
+    )
+    template_service_timeout: timedelta = setting(
+        "TEMPLATE_SERVICE_TIMEOUT",
+        Duration(timedelta(seconds=1), timedelta(minutes=10)),
+        timedelta(seconds=30),
+    )
+    template_poll_interval: timedelta = setting(
+        "TEMPLATE_SERVICE_POLL_INTERVAL",
+        Duration(timedelta(seconds=1), timedelta(hours=1)),
+        timedelta(minutes=1),
+    )
     jobs_file: Path | None = setting("BATCHWORK_JOBS_FILE", FilePath(), None)
     jobs_tenant: str = setting("BATCHWORK_JOBS_TENANT", Tenant(), "default")
     jobs_poll_interval: timedelta = setting(

@@ -22,6 +22,7 @@ from batchwork_server.domain.config_source import (
 )
 from batchwork_server.domain.item_schema import CheckedItem
 from batchwork_server.domain.notification import Message
+from batchwork_server.domain.read_templates import ReadTemplates
 from batchwork_server.domain.selection import SelectedItem, Selection
 from batchwork_server.domain.user import UserVerdict
 
@@ -182,7 +183,10 @@ class ConfigDatabase(Protocol):
 
 
 class TemplateService(Protocol):
-    """Knows how requests are to be processed."""
+    """Knows how requests are to be processed.
+
+    Every method raises SourceUnavailable when the templates are not known yet.
+    """
 
     async def get(self, template_id: str) -> Template | None:
         """Returns the template, or none."""
@@ -190,6 +194,25 @@ class TemplateService(Protocol):
 
     async def all(self) -> Sequence[Template]:
         """Returns every template, by id."""
+        ...
+
+
+class OutsideTemplates(Protocol):
+    """A service that has the templates."""
+
+    async def read(self, before: Mapping[str, Template]) -> ReadTemplates | None:
+        """Returns all templates, or none when nothing has changed since the last reading.
+
+        Args:
+            before: What was read before, by id.
+
+        Raises:
+            SourceUnavailable: the service is away, or answers what cannot be read.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Ends the connections."""
         ...
 
 

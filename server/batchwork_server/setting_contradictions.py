@@ -58,6 +58,7 @@ def contradictions(settings: Settings, *, given: Collection[str]) -> list[str]:
         *_database_problems(settings, given),
         *_clear_text_problems(settings),
         *_users_problems(settings, given),
+        *_template_problems(settings),
         *_handicap_problems(settings),
     ]
 
@@ -94,6 +95,7 @@ def _clear_text_problems(settings: Settings) -> Iterator[str]:
     services = (
         ("CONFIG_SERVICE_URL", settings.config_service_url, "the preferences"),
         ("USER_SERVICE_URL", settings.user_service_url, "the users"),
+        ("TEMPLATE_SERVICE_URL", settings.template_service_url, "the templates"),
     )
     for variable, url, what in services:
         if url is None or settings.allow_clear_text:
@@ -128,6 +130,14 @@ _USERS_DATABASE_PARTS = (
     "users_tenant_column",
     "users_active_column",
 )
+
+
+def _template_problems(settings: Settings) -> Iterator[str]:
+    if settings.templates_dir is not None and settings.template_service_url is not None:
+        yield (
+            "BATCHWORK_TEMPLATES_DIR, TEMPLATE_SERVICE_URL: the templates are in one place. Keep "
+            "one of them."
+        )
 
 
 def _handicap_problems(settings: Settings) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -424,3 +425,18 @@ def test_clear_text_to_a_user_service_elsewhere_must_be_meant(monkeypatch):
 
     assert message.startswith("USER_SERVICE_URL: ")
     assert load_settings().user_service_url == "http://user-svc:8080"
+
+
+def test_templates_are_in_one_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BATCHWORK_TEMPLATES_DIR", str(tmp_path))
+
+    message = refusal(monkeypatch, TEMPLATE_SERVICE_URL="https://templates.example.com")
+
+    assert message.startswith("BATCHWORK_TEMPLATES_DIR, TEMPLATE_SERVICE_URL: ")
+
+
+def test_templates_are_not_read_in_clear_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, TEMPLATE_SERVICE_URL="http://templates:8080")
+
+    assert message.startswith("TEMPLATE_SERVICE_URL: ")
+    assert "BATCHWORK_ALLOW_CLEAR_TEXT" in message

@@ -33,13 +33,16 @@ class Reply:
     """What a service said.
 
     Attributes:
-        status: 200, or 404 or 410, which say that something is not there, or not any more.
+        status: 200, or 404 or 410, which say that something is not there, or not any more; 304
+            when it is as it was.
         url: What was asked, without anything secret.
+        etag: Names what was said, when the service does that.
     """
 
     status: int
     text: str
     url: str
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,12 @@ class _Question:
     url: str
     parameters: Mapping[str, str] | None = None
     content: bytes | None = None
+    known_etag: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        headers = {"content-type": "application/json"} if self.content else {}
+        return headers | ({"if-none-match": self.known_etag} if self.known_etag else {})
 
 
 class _Failed(Exception):
@@ -150,13 +159,19 @@ class HttpSource:
         self._client = httpx2.AsyncClient(headers=headers, timeout=None, trust_env=False)
         set_on_retry_hooks([])  # whoever waits tells how it ends, once
 
-    async def get(self, *segments: str, **parameters: str) -> Reply:
+    async def get(self, *segments: str, known_etag: str = "", **parameters: str) -> Reply:
         """Asks for a path, each segment of which may be any text.
+
+        Args:
+            segments: Of the path.
+            known_etag: Of an earlier reply; the service may say that nothing has changed since.
+            parameters: Of the query.
 
         Raises:
             SourceUnavailable: there is no answer, or one that says that something is wrong.
         """
-        return await self._ask(_Question("GET", self._url_of(segments), parameters=parameters))
+        url = self._url_of(segments)
+        return await self._ask(_Question("GET", url, parameters=parameters, known_etag=known_etag))
 
     async def post(self, *segments: str, body: Any) -> Reply:
         """Asks with a JSON value, for what does not fit into a path; it changes nothing there.
@@ -213,10 +228,10 @@ class HttpSource:
                     question.url,
                     params=question.parameters,
                     content=question.content,
-                    headers={"content-type": "application/json"} if question.content else None,
+                    headers=question.headers,
                 ) as response,
             ):
-                self._check(response)
+                self._check(response, question)
                 body = await _read(response, page=self._page)
         except TimeoutError as error:
             seconds = self._timeout.total_seconds()
@@ -229,16 +244,21 @@ class HttpSource:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise _Failed(f"came to nothing: {error}", advice=reachable) from error
         try:
-            return Reply(status=response.status_code, text=body.decode(), url=question.url)
+            return Reply(
+                status=response.status_code,
+                text=body.decode(),
+                url=question.url,
+                etag=response.headers.get("etag", ""),
+            )
         except UnicodeDecodeError as error:
             raise _Failed(
                 f"was answered with {response.status_code} and something that is not UTF-8",
                 advice=f"Check {self._url_setting}.",
             ) from error
 
-    def _check(self, response: httpx2.Response) -> None:
+    def _check(self, response: httpx2.Response, question: _Question) -> None:
         status = response.status_code
-        if status in _TELLING:
+        if status in _TELLING or (status == 304 and question.known_etag):
             return
         problem = f"was answered with {status}"
         if status == 429 or status >= 500:

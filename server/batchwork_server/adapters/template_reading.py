@@ -60,7 +60,8 @@ class TemplateReading:
         if not violations:
             template = _template(content)
             violations = list(self._processor_violations(place, template))
-            self.found.append(FoundTemplate(place=place, template=template))
+            if not violations:
+                self.found.append(FoundTemplate(place=place, template=template))
         self.violations += violations
 
     def _processor_violations(self, place: str, template: Template) -> Iterator[Violation]:
@@ -72,18 +73,20 @@ class TemplateReading:
         for problem in processor.check(template):
             yield Violation(f"{place}.parameters", problem)
 
-    def clashes(self) -> Iterator[Violation]:
+    def keep(self, place: str, template: Template) -> None:
+        """Takes a template that was checked before."""
+        self.found.append(FoundTemplate(place=place, template=template))
+
+    def claims_in_vain(self) -> Iterator[tuple[FoundTemplate, Violation]]:
         """Yields each second claim to an id, or to be the default of something."""
-        claims: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        claims: defaultdict[tuple[str, str], list[FoundTemplate]] = defaultdict(list)
         for one in self.found:
             for claim in _claims(one.template):
-                claims[claim].append(one.place)
-        for (field, value), places in claims.items():
-            for place in places[1:]:
-                yield Violation(
-                    f"{place}.{field}",
-                    f"{value!r} is taken by {places[0]}; it may stand there only.",
-                )
+                claims[claim].append(one)
+        for (field, value), claiming in claims.items():
+            for later in claiming[1:]:
+                message = f"{value!r} is taken by {claiming[0].place}; it may stand there only."
+                yield later, Violation(f"{later.place}.{field}", message)
 
 
 _FIELD_NAMES = tuple(field.name for field in fields(Template))

@@ -44,7 +44,10 @@ class FileTemplates:
         for file in sorted(directory.iterdir()):
             if file.suffix in SUFFIXES:
                 _read(file, reading)
-        violations = [*reading.violations, *reading.clashes()]
+        violations = [
+            *reading.violations,
+            *(violation for _, violation in reading.claims_in_vain()),
+        ]
         if violations:
             raise ConfigurationError(_message(directory, violations))
         return cls([found.template for found in reading.found])

@@ -18,6 +18,7 @@ from batchwork_server.engine.loop import supervise, tick
 from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
+from batchwork_server.engine.template_source import TEMPLATE_SOURCE, TemplateSource
 from batchwork_server.engine.user_source import USER_SOURCE, UserSource
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import Dispatcher
@@ -44,6 +45,7 @@ class Engine:
         fires: Whether jobs fire when they are due.
         preference_poller: None when no Config Database is followed.
         user_source: None when the users are those of the embedded table.
+        template_source: None when the templates are files.
     """
 
     WATCH_INTERVAL: ClassVar = timedelta(seconds=1)
@@ -67,6 +69,7 @@ class Engine:
         fires: bool = True,
         preference_poller: PreferencePoller | None = None,
         user_source: UserSource | None = None,
+        template_source: TemplateSource | None = None,
     ) -> None:
         self._processor = processor
         self._dispatcher = dispatcher
@@ -84,6 +87,7 @@ class Engine:
         self._fires = fires
         self._preference_poller = preference_poller
         self._user_source = user_source
+        self._template_source = template_source
         self._stop_claims = asyncio.Event()
         self._stop_all = asyncio.Event()
         self._claims: list[asyncio.Task[None]] = []
@@ -120,6 +124,9 @@ class Engine:
         users = self._user_source
         if users is not None:
             self._loops.append(self._tick(USER_SOURCE, users.run_once, UserSource.INTERVAL))
+        templates = self._template_source
+        if templates is not None:
+            self._loops.append(self._tick(TEMPLATE_SOURCE, templates.run_once, templates.interval))
         if self._fires:
             self._scheduler.start()
             self._loops.append(

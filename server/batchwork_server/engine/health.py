@@ -12,6 +12,7 @@ from batchwork_server.engine.engine import Engine
 from batchwork_server.engine.job_file import JOB_FILE, JobFile
 from batchwork_server.engine.loop import tick
 from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
+from batchwork_server.engine.template_source import TEMPLATE_SOURCE, TemplateSource
 from batchwork_server.engine.user_source import USER_SOURCE, UserSource
 from batchwork_server.errors import Unavailable
 
@@ -25,6 +26,7 @@ class EngineHealth:
         job_file: If there is one, it is reported under ``job-file``.
         preference_poller: If there is one, it is reported under ``config-source``.
         user_source: If there is one, it is reported under ``user-source``.
+        template_source: If there is one, it is reported under ``template-source``.
         ping: Asks the database for an answer.
         report: Takes a name and whether it is well.
     """
@@ -38,6 +40,7 @@ class EngineHealth:
         job_file: JobFile | None = None,
         preference_poller: PreferencePoller | None = None,
         user_source: UserSource | None = None,
+        template_source: TemplateSource | None = None,
         ping: Callable[[], Awaitable[None]],
         report: Report,
         clock: Clock,
@@ -46,6 +49,7 @@ class EngineHealth:
         self._job_file = job_file
         self._preference_poller = preference_poller
         self._user_source = user_source
+        self._template_source = template_source
         self._ping = ping
         self._report = report
         self._clock = clock
@@ -68,6 +72,8 @@ class EngineHealth:
             await self._report(JOB_FILE, self._job_file.is_well)
         if self._preference_poller is not None:
             await self._report(CONFIG_SOURCE, self._preference_poller.is_well)
+        if self._template_source is not None:
+            await self._report(TEMPLATE_SOURCE, self._template_source.is_well)
         if self._user_source is not None:
             await self._report(USER_SOURCE, self._user_source.is_well)
         await self._report("engine", self._engine.is_running)
