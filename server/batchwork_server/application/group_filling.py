@@ -150,6 +150,13 @@ class GroupFilling:
             run = replace(first.run, row=row)
             self._open[row.key] = _Open(run=run, filling=first.filling, personal=first.personal)
 
+    async def keep_terms(self, tx: Transaction, row: GroupSchedule, first: FirstPage) -> None:
+        """Keeps by what a run goes that has more pages, for whoever goes on with it."""
+        if first.filling is not None:
+            await self._store.group_fillings.put(
+                tx, row, first.run.terms, batch_id=first.filling.batch_id
+            )
+
     async def claim(
         self, tx: Transaction, row: GroupSchedule, page: PlannedPage, *, batch_id: str
     ) -> None:
@@ -164,17 +171,15 @@ class GroupFilling:
         await self._store.group_runs.note(tx, page.skips, **where)
 
     async def take_up(self, due: DueGroup) -> None:
-        """Goes on with a batch that nobody fills any more."""
-        row, job, filling = due.row, due.job, due.row.filling
+        """Goes on with a batch that nobody fills any more, by what its first page went by."""
+        row, filling = due.row, due.row.filling
         if filling is None or row.key in self._open:
             return
         async with self._store.transaction() as tx:
             until = self.lease_from(self._clock.now())
             if not await self._store.group_schedules.take_filling(tx, due, until=until):
                 return
-        run = None
-        if job is not None:
-            run = await self._pages.run_of(row, job, due_time=filling.due_time)
+        run = await self._run_going_on(due, filling)
         if run is None:
             await self._store_page(row, filling, _nobody())
             return
@@ -183,11 +188,22 @@ class GroupFilling:
                 submission_of_run(run), tenant_id=row.tenant_id
             )
         except InvalidArgument as error:
-            # The job has become one that cannot run; those who are in the batch have their run.
+            # Its template or its category is gone; those who are in the batch have their run.
             log.warning("group.cut", batch_id=filling.batch_id, error=str(error))
             await self._store_page(row, filling, _nobody())
             return
         self._open[row.key] = _Open(run=run, filling=filling, personal=planned.items)
+
+    async def _run_going_on(self, due: DueGroup, filling: Filling) -> GroupRun | None:
+        """Returns the run that a batch is filled for; none when nobody knows it any more."""
+        row = due.row
+        terms = await self._store.group_fillings.get(row, batch_id=filling.batch_id)
+        if terms is not None:
+            return await self._pages.run_going_on(row, terms, due_time=filling.due_time)
+        if due.job is None:
+            return None
+        # An older server began it, and kept nothing.
+        return await self._pages.run_of(row, due.job, due_time=filling.due_time)
 
     async def fill(self) -> int:
         """Gives each batch that this process fills its next page; tells how many there were.
@@ -233,6 +249,8 @@ class GroupFilling:
             )
             if not moved:
                 return None
+            if going_on is None:
+                await self._store.group_fillings.drop(tx, row)
             batch = await self._store.changes.lock(tx, filling.batch_id, tenant_id=row.tenant_id)
             if batch is None or batch.state is not BatchState.DRAFT:
                 # Somebody has cancelled it, or it has expired.
@@ -241,6 +259,7 @@ class GroupFilling:
                     await self._store.group_schedules.go_on_filling(
                         tx, row, last, after=None, until=now
                     )
+                    await self._store.group_fillings.drop(tx, row)
                 return None
             changed = await self._append(tx, batch, page, now=now)
             await self.claim(tx, row, page, batch_id=filling.batch_id)

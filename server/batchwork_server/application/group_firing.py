@@ -240,6 +240,7 @@ class GroupFiring:
                 cancelled = await self._make_room(tx, due, first.prepared, now=now)
                 batch = await self._batches.insert(tx, first.prepared)
                 await self._filling.claim(tx, row, first.page, batch_id=batch.batch_id)
+                await self._filling.keep_terms(tx, row, first)
         except Overtaken:
             # Its members, or the due time itself, had their run meanwhile.
             await self._after_race(row, after, decided, then=then)

@@ -11,6 +11,7 @@ from batchwork_server.domain.effective_preference import default_wish_of
 from batchwork_server.domain.group_schedules import (
     GroupSchedule,
     MemberSkip,
+    RunTerms,
     UserRun,
     is_guest,
     overrides_of,
@@ -90,6 +91,12 @@ class GroupRun:
     default: DefaultPreference | None
     due_time: datetime
 
+    @property
+    def terms(self) -> RunTerms:
+        """By what it goes until its last page."""
+        assert self.row.schedule is not None  # noqa: S101  a run is due by one
+        return RunTerms(job=self.job, schedule=self.row.schedule, default=self.default)
+
 
 class GroupPages:
     """Reads the users of runs.
@@ -102,10 +109,25 @@ class GroupPages:
         self._store = store
         self._zone = zone
 
+    async def run_going_on(
+        self, row: GroupSchedule, terms: RunTerms, *, due_time: datetime
+    ) -> GroupRun | None:
+        """Returns a run as it began; none when the group is gone."""
+        group = await self._store.preference_groups.get(row.group_key, tenant_id=row.tenant_id)
+        if group is None:
+            return None
+        return GroupRun(
+            row=replace(row, schedule=terms.schedule),
+            job=terms.job,
+            group=group,
+            default=terms.default,
+            due_time=due_time,
+        )
+
     async def run_of(
         self, row: GroupSchedule, job: StoredJob, *, due_time: datetime
     ) -> GroupRun | None:
-        """Returns a run; none when the group is gone."""
+        """Returns a run that begins; none when the group is gone."""
         tenant_id = row.tenant_id
         group = await self._store.preference_groups.get(row.group_key, tenant_id=tenant_id)
         if group is None or row.schedule is None:

@@ -83,6 +83,20 @@ class GroupSchedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunTerms:
+    """By what a run of a group goes from its first page to its last one, whatever changes.
+
+    Attributes:
+        schedule: The effective one of the group, with its zone.
+        default: Of the tenant for the feature.
+    """
+
+    job: StoredJob
+    schedule: Schedule
+    default: DefaultPreference | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserRun:
     """What a job did last for a user.
 

@@ -12,6 +12,7 @@ from batchwork_server.store.config_sources import SqlConfigSources
 from batchwork_server.store.contexts import SqlContexts
 from batchwork_server.store.database import Database
 from batchwork_server.store.event_reader import SqlEvents
+from batchwork_server.store.group_fillings import SqlGroupFillings
 from batchwork_server.store.group_members import SqlGroupMembers
 from batchwork_server.store.group_runs import SqlGroupRuns
 from batchwork_server.store.group_schedules import SqlGroupSchedules
@@ -57,6 +58,7 @@ class SqlStore:
         self.preference_changes = SqlPreferenceChanges(database)
         self.config_sources = SqlConfigSources(database)
         self.group_schedules = SqlGroupSchedules(database)
+        self.group_fillings = SqlGroupFillings(database)
         self.group_runs = SqlGroupRuns(database)
         self.group_members = SqlGroupMembers(database)
         self.users = SqlUsers(database)

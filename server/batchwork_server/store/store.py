@@ -27,6 +27,7 @@ from batchwork_server.store.protocols.chunks import (
 from batchwork_server.store.protocols.config_sources import ConfigSourceStore
 from batchwork_server.store.protocols.contexts import ContextStore
 from batchwork_server.store.protocols.events import Event, EventStore, UnreadEvent
+from batchwork_server.store.protocols.group_fillings import GroupFillingStore
 from batchwork_server.store.protocols.group_members import GroupMemberStore
 from batchwork_server.store.protocols.group_runs import GroupRunStore
 from batchwork_server.store.protocols.group_schedules import (
@@ -151,6 +152,8 @@ class Store(Protocol):
     def config_sources(self) -> ConfigSourceStore: ...
     @property
     def group_schedules(self) -> GroupScheduleStore: ...
+    @property
+    def group_fillings(self) -> GroupFillingStore: ...
     @property
     def group_runs(self) -> GroupRunStore: ...
     @property

@@ -513,6 +513,26 @@ group_schedules = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# By what a run goes whose batch is being filled, from its first page to its last one: the job may
+# change or go meanwhile, and another server may go on. One row at most for each group and job.
+group_fillings = sa.Table(
+    "group_fillings",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("group_key", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("batch_id", sa.Text, nullable=False),
+    # The job as it was, like the columns of ``jobs``.
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("definition_json", sa.Text, nullable=False),
+    _time("create_time"),
+    _time("update_time"),
+    sa.Column("schedule_json", sa.Text, nullable=False),  # the effective one
+    _text("default_json"),  # of the tenant for the feature; empty for none
+    sqlite_with_rowid=False,
+)
+
 # What was decided on each due time of a job's group: one row at most, like ``occurrences``.
 group_occurrences = sa.Table(
     "group_occurrences",
