@@ -28,11 +28,17 @@ from batchwork.v1.batch_pb2 import (
     BatchOptions,
     BatchPlan,
     BatchState,
+    DeliveryCounts,
     PlannedItem,
     WaitReason,
 )
 from batchwork.v1.batch_pb2 import Warning as BatchWarning
-from batchwork.v1.batch_service_pb2 import BatchEvent, WatchBatchesResponse, WatchBatchResponse
+from batchwork.v1.batch_service_pb2 import (
+    BatchEvent,
+    BatchEventKind,
+    WatchBatchesResponse,
+    WatchBatchResponse,
+)
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 from batchwork.v1.item_pb2 import Item, ItemAttempt, ItemError, ItemState
 from batchwork.v1.job_pb2 import Job, JobShape, Priority
@@ -340,6 +346,19 @@ class TestWatch:
         assert [each["sequence"] for each in shown] == [1, 2, 3]
         assert shown[1]["counts"]["succeeded"] == 4
         assert shown[1]["kind"] == "BATCH_EVENT_KIND_PROGRESS"
+
+    def test_a_delivery_is_told_in_words(self, batchwork, server):
+        delivery = event(
+            BatchEventKind.BATCH_EVENT_KIND_DELIVERY,
+            2,
+            event_type="batch:delivered",
+            delivery=DeliveryCounts(delivered=3, failed=1),
+        )
+        server.answers["WatchBatch"] = events(snapshot(1), delivery, end(3))
+
+        result = batchwork("watch", "bat-1")
+
+        assert "delivered: 3 have the results, 1 do not" in result.stderr
 
     def test_terminal_gets_a_bar_on_stderr(self, batchwork, server, monkeypatch):
         monkeypatch.setattr(following, "stderr_is_terminal", lambda: True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from batchwork.v1.batch_pb2 import BatchState
 from batchwork.v1.batch_service_pb2 import (
     BatchEvent,
     BatchEventKind,
+    CancelBatchRequest,
+    CancelMode,
     RetryBatchRequest,
     WatchBatchesRequest,
+    WatchBatchRequest,
 )
 from batchwork.v1.job_service_pb2 import RunJobRequest
 from batchwork_server.errors import ItemFailed
@@ -85,6 +90,25 @@ async def test_each_end_of_a_batch_delivers(api, processor):
 
     assert deliveries(first) == [(0, 3)]
     assert deliveries(second) == [(2, 1)]
+
+
+@pytest.mark.usefixtures("posts")
+async def test_a_batch_that_is_cancelled_delivers_nothing_and_says_so(api, processor):
+    processor.gate = asyncio.Event()
+    await api.import_jobs(make_job(**EDITORS))
+    run = await api.jobs.RunJob(RunJobRequest(job_id="job-1"))
+    batch_id = run.batch.batch_id
+    await processor.started.wait()
+    stream = api.batches.WatchBatch(WatchBatchRequest(batch_id=batch_id))
+    snapshot = (await stream.read()).event
+    stream.cancel()
+
+    mode = CancelMode.CANCEL_MODE_STOP_IN_FLIGHT
+    await api.batches.CancelBatch(CancelBatchRequest(batch_id=batch_id, mode=mode))
+    told = await api.watch(batch_id, resume_token=snapshot.resume_token)
+
+    assert told[-1].batch.state == BatchState.BATCH_STATE_CANCELLED
+    assert deliveries(told) == [(0, 2)]
 
 
 @pytest.mark.usefixtures("wishing")

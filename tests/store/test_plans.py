@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from batchwork_server.domain.context import ContextItems
+from batchwork_server.domain.filters import BatchFilter, ReferenceFilter
 from batchwork_server.domain.firing import NextRun
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.group_schedules import GROUPED_JOBS
@@ -18,8 +20,10 @@ from tests.factories import TENANT
 from tests.fakes import START
 from tests.store.test_chunks import claim, insert
 from tests.store.test_jobs import make_stored
+from tests.store.test_references import for_user, give_own
 
 ITEMS = 2_000
+NEWEST = BatchFilter(tenant_id=TENANT)
 
 
 async def run(database: Database, statement: str) -> list[Any]:
@@ -191,3 +195,32 @@ async def test_sqlite_finds_preference_based_jobs_without_reading_the_others(sql
     steps = [row[-1] for row in plan]
     assert steps[0] == "SCAN j USING INDEX ix_jobs_preference_based"
     assert steps[1].startswith("SEARCH f USING PRIMARY KEY (tenant_id=?)")
+
+
+async def test_what_one_user_was_given_of_a_batch_does_not_read_the_batch(new_postgresql_url):
+    database = await open_database(new_postgresql_url)
+    store = SqlStore(database)
+    users = [f"user-{number}" for number in range(ITEMS)]
+    for number in range(4):
+        await give_own(store, f"batch-{number}", *map(for_user, users))
+    await run(database, "ANALYZE")
+    await database.close()
+    indexes = ("pk_items", "ix_items_user_id_batch_key")
+    before = [await rows_read(new_postgresql_url, index) for index in indexes]
+
+    database = await open_database(new_postgresql_url)
+    store = SqlStore(database)
+    [batch] = (await store.batches.list(NEWEST, page_size=1, after=None))[0]
+    given = ReferenceFilter(tenant_id=TENANT, user_id="user-7", batch_id=batch.batch_id)
+    references, _ = await store.references.list(given, page_size=100, after=None)
+    entries, _ = await store.user_items.entries(
+        "user-7", tenant_id=TENANT, batch=batch, after=None, limit=100
+    )
+    known = await store.contexts.listed_in([batch], ContextItems(valid_users=("user-7",)))
+    await database.close()
+
+    assert [each.recipient.user_id for each in references] == ["user-7"]
+    assert [each.batch.key for each in entries] == [batch.key]
+    assert known.valid_users == ("user-7",)
+    for index, count in zip(indexes, before, strict=True):
+        assert await rows_read(new_postgresql_url, index) - count < 100

@@ -66,7 +66,11 @@ class Lines:
     """A line for each change, for logs."""
 
     def show(self, state: str, counts: BatchCounts, event: BatchEvent) -> None:
-        note(f"{time_in_words(event, 'event_time')} {state}: {counts_in_words(counts)}".strip())
+        when = time_in_words(event, "event_time")
+        if event.HasField("delivery"):
+            note(f"{when} {_delivery_in_words(event)}".strip())
+            return
+        note(f"{when} {state}: {counts_in_words(counts)}".strip())
 
 
 async def follow(batchwork: Batchwork, batch_id: str, *, tenant_id: str, as_json: bool) -> None:
@@ -112,7 +116,14 @@ async def follow_many(events: AsyncGenerator[BatchEvent, None], *, as_json: bool
 def _line(event: BatchEvent, counts: BatchCounts) -> str:
     what = event.event_type.removeprefix("batch:")
     when = time_in_words(event, "event_time")
+    if event.HasField("delivery"):
+        return f"{when} {event.batch_id} {_delivery_in_words(event)}".strip()
     return f"{when} {event.batch_id} {what}: {counts_in_words(counts)}".strip()
+
+
+def _delivery_in_words(event: BatchEvent) -> str:
+    delivered, failed = event.delivery.delivered, event.delivery.failed
+    return f"delivered: {delivered} have the results" + (f", {failed} do not" if failed else "")
 
 
 async def _shown_to_the_end(

@@ -50,18 +50,23 @@ _INVALID_ITEMS = f"""
 SELECT COUNT(*) FROM outcomes WHERE state <> 'SUCCEEDED' AND batch_key = ? AND state = 'SKIPPED'
   AND skip_reason IN ({", ".join(f"'{reason}'" for reason in sorted(INVALID_CATEGORY_REASONS))})
 """
+# Each name is looked up in each batch. The order of the joins, and the sum in place of the key,
+# keep SQLite from reading whole batches instead.
 _LISTED_USERS = """
 SELECT DISTINCT i.user_id, COALESCE(o.skip_reason, '')
-FROM items i LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_index
-WHERE i.user_id {names} AND i.batch_key {keys}
+FROM {names} CROSS JOIN {keys} CROSS JOIN items i
+LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_index
+WHERE i.user_id = names.value AND i.batch_key = keys.value
 UNION
-SELECT DISTINCT user_id, skip_reason FROM item_users
-WHERE tenant_id {tenants} AND user_id {names} AND batch_key {keys}
+SELECT DISTINCT u.user_id, u.skip_reason
+FROM {tenants} CROSS JOIN {names} CROSS JOIN {keys} CROSS JOIN item_users u
+WHERE u.tenant_id = tenants.value AND u.user_id = names.value AND u.batch_key + 0 = keys.value
 """
 _LISTED_CATEGORIES = """
 SELECT DISTINCT i.item_id, COALESCE(o.skip_reason, '')
-FROM items i LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_index
-WHERE i.item_id {names} AND i.batch_key {keys}
+FROM {names} CROSS JOIN {keys} CROSS JOIN items i
+LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_index
+WHERE i.item_id = names.value AND i.batch_key = keys.value
 """
 
 
@@ -144,16 +149,16 @@ async def _listed(
         "tenants": ("text", sorted({batch.tenant_id for batch in batches})),
     }
     for name, (kind, _) in lists.items():
-        condition = (
-            f"IN (SELECT value FROM json_each(:{name}))"
+        rows = (
+            f"json_each(:{name}) AS {name}"
             if dialect_of(connection) == "sqlite"
-            else f"= ANY(CAST(:{name} AS {kind}[]))"
+            else f"unnest(CAST(:{name} AS {kind}[])) AS {name}(value)"
         )
-        sql = sql.replace(f"{{{name}}}", condition)
+        sql = sql.replace(f"{{{name}}}", rows)
     values = {
         name: orjson.dumps(list(each)).decode() if dialect_of(connection) == "sqlite" else each
         for name, (_, each) in lists.items()
         if f":{name}" in sql
     }
-    rows = await connection.execute(sa.text(sql), values)
-    return [tuple(row) for row in rows.fetchall()]
+    result = await connection.execute(sa.text(sql), values)
+    return [tuple(row) for row in result.fetchall()]

@@ -10,10 +10,12 @@ from batchwork_server.domain.reference import OwnItem
 from batchwork_server.store.statements import Row, run
 from batchwork_server.store.times import from_micros
 
+# The sum in place of the key keeps the planner from starting at a batch that is named and reading
+# all of it: the user has few items, and the batch may have a million.
 ALONE = """
 SELECT i.batch_key, i.item_index, i.user_id, i.item_id, COALESCE(o.state, 'PENDING'),
   COALESCE(o.error_reason, o.skip_reason, ''), o.end_time
-FROM items i JOIN batches b ON b.batch_key = i.batch_key
+FROM items i JOIN batches b ON b.batch_key = i.batch_key + 0
 LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_index
 WHERE {conditions} ORDER BY i.batch_key DESC, i.item_index LIMIT ?
 """
@@ -22,7 +24,7 @@ TOGETHER = """
 SELECT u.batch_key, u.place, u.user_id, COALESCE(i.item_id, ''),
   CASE WHEN u.item_index IS NULL THEN 'SKIPPED' ELSE COALESCE(o.state, 'PENDING') END,
   COALESCE(o.error_reason, o.skip_reason, u.skip_reason), o.end_time
-FROM item_users u JOIN batches b ON b.batch_key = u.batch_key
+FROM item_users u JOIN batches b ON b.batch_key = u.batch_key + 0
 LEFT JOIN items i ON i.batch_key = u.batch_key AND i.item_index = u.item_index
 LEFT JOIN outcomes o ON o.batch_key = u.batch_key AND o.item_index = u.item_index
 WHERE {conditions} ORDER BY u.batch_key DESC, u.place LIMIT ?

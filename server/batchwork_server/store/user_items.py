@@ -126,8 +126,9 @@ def _conditions(table: str, user_id: str, tenant_id: str, batch: Batch | None) -
         conditions.append(f"{table}.tenant_id = ?")
         values.append(tenant_id)
     if batch is not None:
-        conditions.append(f"{table}.batch_key = ?")
-        values.append(batch.key)
+        # As a range, or SQLite would read the whole batch for the order in which that is stored.
+        conditions.append(f"{table}.batch_key BETWEEN ? AND ?")
+        values += [batch.key, batch.key]
     return " AND ".join(conditions), tuple(values)
 
 
