@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from batchwork_server.domain.batch import BatchState, Counts
+from batchwork_server.domain.filters import ReferenceFilter
 from batchwork_server.domain.preference_groups import schedule_text
 from batchwork_server.store import schema, tables
 from batchwork_server.store.database import open_database
@@ -32,16 +33,21 @@ def old_request() -> str:
     return orjson.dumps(document).decode()
 
 
+def config_of(connection: sa.Connection) -> Config:
+    """Returns what the migrations of a database go by."""
+    config = Config()
+    config.set_main_option("script_location", str(schema._MIGRATIONS))
+    config.attributes["connection"] = connection
+    config.attributes["version_table"] = schema.VERSION_TABLE
+    return config
+
+
 def fill(connection: sa.Connection) -> None:
     """Makes the first schema, with a batch that waits and one that is being cancelled."""
     # The databases of the tests have a schema already.
     tables.metadata.drop_all(connection)
     connection.execute(sa.text(f"DROP TABLE IF EXISTS {schema.VERSION_TABLE}"))
-    config = Config()
-    config.set_main_option("script_location", str(schema._MIGRATIONS))
-    config.attributes["connection"] = connection
-    config.attributes["version_table"] = schema.VERSION_TABLE
-    command.upgrade(config, "0001")
+    command.upgrade(config_of(connection), "0001")
     for key, batch_id, state in ((1, "waiting", "PENDING"), (2, "leaving", "CANCELLING")):
         values = {"key": key, "id": batch_id, "state": state, "now": MOMENT}
         connection.execute(
@@ -208,3 +214,26 @@ def indexes_of_preferences(
         inspector.get_pk_constraint("preferences")["constrained_columns"],
         {(index["name"], *index["column_names"]) for index in inspector.get_indexes("preferences")},
     )
+
+
+async def test_references_that_are_stored_already_are_listed(database_url):
+    url = sa.make_url(database_url)
+    engine = create_async_engine(url.set(drivername=ASYNC_DRIVERS[url.get_backend_name()]))
+    async with engine.begin() as connection:
+        await connection.run_sync(fill)
+        await connection.run_sync(lambda opened: command.upgrade(config_of(opened), "0008"))
+        await connection.execute(
+            sa.text(
+                "INSERT INTO batch_references (batch_key, user_id, tenant_id)"
+                " VALUES (1, 'ada', 'default')"
+            )
+        )
+    await engine.dispose()
+
+    database = await open_database(database_url)
+    found, _ = await SqlStore(database).references.list(
+        ReferenceFilter(tenant_id=TENANT), page_size=10, after=None
+    )
+    await database.close()
+
+    assert [(each.batch.batch_id, each.recipient.user_id) for each in found] == [("waiting", "ada")]

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from batchwork_server.domain.batch import Batch, BatchState
 from batchwork_server.domain.filters import BatchFilter, PurgeFilter, RetryFilter
-from batchwork_server.domain.item import ItemError, ItemState
+from batchwork_server.domain.item import ItemError, ItemState, ItemUser
 from batchwork_server.store import tables
 from batchwork_server.store.database import Database
 from batchwork_server.store.sql_store import SqlStore
@@ -311,6 +311,8 @@ async def test_a_large_batch_goes_slice_by_slice_and_the_batch_itself_last(store
         await store.changes.lock(tx, batch.batch_id, tenant_id=TENANT)
         invalid = [make_invalid_reference(f"u{n}") for n in range(8)]
         await store.validation_reports.add(tx, batch, invalid)
+        users = [ItemUser(user_id=f"u{n}", item_index=0) for n in range(5)]
+        await store.contexts.add_users(tx, batch, users)
     await delete(store, batch)
     rows = sum((await rows_of(database, batch)).values())
     slices = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 from batchwork_server.domain.batch import BatchState, Counts, UserValidation
@@ -14,6 +15,8 @@ from batchwork_server.domain.context import (
     metadata_of,
     validation_of,
 )
+from batchwork_server.domain.user_context import ContextPreference, preference_of
+from batchwork_server.planners.preference import overrides_in
 
 from tests.factories import make_batch, make_request
 from tests.fakes import START
@@ -144,3 +147,41 @@ def test_the_span_goes_from_the_first_to_the_last():
 
     assert (merged.start_time, merged.end_time) == (START, START + 3 * hour)
     assert context_of(one, going_on).end_time is None
+
+
+def test_a_run_of_a_group_says_by_what_schedule_it_was_made():
+    request = make_request(
+        batch_type="PREFERENCE_INDIVIDUAL_USERS",
+        feature_type="podcast",
+        job_id="job",
+        batch_metadata={
+            "group_key": "7",
+            "frequency": "daily",
+            "at": "10:00",
+            "time_zone": "Europe/Berlin",
+        },
+    )
+
+    assert preference_of(make_batch(request=request), {"tone": "dry"}) == ContextPreference(
+        feature_type="podcast",
+        job_id="job",
+        frequency="daily",
+        time="10:00",
+        time_zone="Europe/Berlin",
+        template_overrides={"tone": "dry"},
+        group_key="7",
+    )
+    assert preference_of(make_batch()) is None
+
+
+def test_overrides_are_found_in_each_kind_of_item():
+    dry, loud = {"tone": "dry"}, {"tone": "loud"}
+    alone = {"user_id": "ada", "template_overrides": dry, "items": []}
+    together = {"count": 2, "users": [alone, {"user_id": "bob", "template_overrides": loud}]}
+    alike = {"user_ids": ["ada", "bob"], "template_overrides": loud, "categories": {}}
+
+    assert overrides_in(json.dumps(alone), "ada") == dry
+    assert overrides_in(json.dumps(together), "bob") == loud
+    assert overrides_in(json.dumps(alike), "ada") == loud
+    assert overrides_in(json.dumps(alone), "bob") == {}
+    assert overrides_in("{}", "ada") == {}
