@@ -27,6 +27,7 @@ from batchwork_server.domain.batch import (
     StateReason,
     UserValidation,
 )
+from batchwork_server.domain.distribution import Distribution
 from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.filters import RetryFilter
 from batchwork_server.domain.item import ItemError, ItemState, NewItem, Outcome
@@ -34,7 +35,7 @@ from batchwork_server.store import closing
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.store.statements import Row, run
-from batchwork_server.store.store import ChunkRecord, Reopened, Transaction, UploadPage
+from batchwork_server.store.store import ChunkRecord, Event, Reopened, Transaction, UploadPage
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -75,6 +76,15 @@ policies = st.none() | st.builds(
 timeouts = st.none() | st.just(timedelta(minutes=2))
 item_lists = st.lists(st.booleans(), max_size=9)  # whether each is skipped from the start
 kinds = st.sampled_from(["succeeded", "failed", "skipped", "retry"])
+
+
+def _check_deliveries(events: Sequence[Event], *, distributes: bool) -> None:
+    """Each end of a batch that gives references has one delivery, just before it."""
+    ends = [
+        each.sequence for each in events if each.kind == "STATE_CHANGED" and each.state.is_final
+    ]
+    deliveries = [each.sequence for each in events if each.kind == "DELIVERY"]
+    assert deliveries == ([end - 1 for end in ends] if distributes else [])
 
 
 class Ledger(RuleBasedStateMachine):
@@ -145,7 +155,11 @@ class Ledger(RuleBasedStateMachine):
                 tx,
                 tenant_id=TENANT,
                 batch_id=f"bat-{len(self.batches)}",
-                request=make_request(options=options),
+                # Every other one gives references, and so delivers at each of its ends.
+                request=make_request(
+                    options=options,
+                    distribution=Distribution(named=len(self.batches) % 2),
+                ),
                 items=items,
                 chunks=chunks_of(items, options, now=self.now),
                 now=self.now,
@@ -691,6 +705,7 @@ class Ledger(RuleBasedStateMachine):
                 assert finished.isdisjoint(range(first, last + 1))
                 finished.update(range(first, last + 1))
         assert finished == {n for n, item in enumerate(model.items) if item.state.is_final}
+        _check_deliveries(events, distributes=bool(batch.request.distribution))
 
     # How it ends
 
