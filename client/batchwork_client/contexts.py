@@ -84,6 +84,7 @@ def context_document(context: Context) -> dict[str, Any]:
         metadata["user_references"] = _counts_of(context.user_references)
     if context.preferences:
         metadata["preferences"] = [_object_of(each) for each in context.preferences]
+    by_categories = not context.user_id and _is_by_categories(metadata)
     of_user = {
         "user_items": [_object_of(each) for each in context.user_items],
         "references": [_object_of(each) for each in context.references],
@@ -91,7 +92,7 @@ def context_document(context: Context) -> dict[str, Any]:
     return {
         "results": {
             "metadata": metadata,
-            "items": _lists_of(context, by_categories=_is_by_categories(metadata)),
+            "items": _lists_of(context, by_categories=by_categories),
             "progress": {
                 "processed": progress.processed,
                 "succeeded": progress.succeeded,

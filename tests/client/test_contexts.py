@@ -67,6 +67,15 @@ def test_of_merged_batches_by_categories_the_document_lists_categories():
     }
 
 
+def test_the_document_of_a_user_lists_users_whatever_the_batch_is_over():
+    context = make_context(metadata=struct(data_source_type="categories"), user_id="ada")
+
+    results = context_document(context)["results"]
+
+    assert results["items"] == {"valid_users": ["ada"], "invalid_users": ["nobody"]}
+    assert (results["user_items"], results["references"]) == ([], [])
+
+
 def test_the_command_shows_facts_or_the_document(batchwork, server):  # noqa: F811
     server.answers["GetContext"] = GetContextResponse(context=make_context())
 
