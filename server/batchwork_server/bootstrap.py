@@ -379,6 +379,7 @@ def _put_together(
         clock=clock,
         wakeups=wakeups,
         zone=settings.time_zone,
+        purposes=settings.purposes,
     )
     job_imports = JobImports(
         store=store,
@@ -388,6 +389,7 @@ def _put_together(
         clock=clock,
         wakeups=wakeups,
         zone=settings.time_zone,
+        purposes=settings.purposes,
     )
     job_file = _job_file(settings, job_imports)
     batches = Batches(
@@ -458,6 +460,7 @@ def _put_together(
             templates=templates,
             clock=clock,
             zone=settings.time_zone,
+            purposes=settings.purposes,
         ),
         watching=Watching(
             store=store, clock=clock, wakeups=wakeups, max_watchers=settings.max_watchers

@@ -208,6 +208,7 @@ class Settings:
         Duration(timedelta(seconds=1), timedelta(minutes=10)),
         timedelta(seconds=30),
     )
+    purpose_ids: str | None = setting("BATCHWORK_PURPOSES", Text(), None)
     time_zone: str = setting("BATCHWORK_TIME_ZONE", TimeZone(), "UTC")
     log_level: Literal["debug", "info", "warn", "error"] = setting(
         "LOG_LEVEL", Word(Literal["debug", "info", "warn", "error"]), "info"
@@ -237,6 +238,14 @@ class Settings:
     def least_level(self) -> str:
         """The level from which on lines are logged."""
         return "debug" if self.debug else self.log_level
+
+    @property
+    def purposes(self) -> frozenset[str] | None:
+        """The purposes that jobs may have; None allows any."""
+        if self.purpose_ids is None:
+            return None
+        named = self.purpose_ids.split(",")
+        return frozenset(purpose.strip() for purpose in named if purpose.strip())
 
     @property
     def user_ids(self) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -10,11 +11,12 @@ from batchwork.v1.job_pb2 import JOB_SHAPE_INDIVIDUAL, Job
 from batchwork.v1.job_service_pb2 import ListJobsRequest
 from batchwork.v1.schedule_pb2 import DailyCadence, Schedule
 from batchwork.v1.validation_service_pb2 import ValidateJobsRequest
+from batchwork_server.bootstrap import serving
 from batchwork_server.domain.selection import LoadedItem
 from batchwork_server.errors import Unavailable
 
 from tests.fakes import START
-from tests.rpc.api import ADA, BOB, OLGA, as_caller, make_job, refused
+from tests.rpc.api import ADA, BOB, OLGA, Api, as_caller, make_job, refused
 
 FIRST = "$.batch_processing_jobs[0]"
 
@@ -231,3 +233,23 @@ async def test_without_a_source_there_is_no_verdict(api, server, monkeypatch):
     refusal = await refused(validate_file(api, make_job()))
 
     assert refusal.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_purpose_that_is_not_listed_is_told(settings, processors):
+    listing = replace(settings, purpose_ids="growth, research")
+    jobs = [
+        make_job(purpose_id="growth"),
+        make_job("job-2", purpose_id="gowth"),
+        make_job("job-3"),
+    ]
+
+    async with (
+        serving(listing, processors=processors) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        answer = await validate_file(Api(channel), *jobs)
+
+    told = [reasons(result.warnings) for result in answer.results]
+    path = "$.batch_processing_jobs[1].purpose_id"
+    assert [path in each for each in told] == [False, True, False]
+    assert told[1][path] == "UNKNOWN_PURPOSE"

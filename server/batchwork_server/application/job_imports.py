@@ -92,6 +92,7 @@ class JobImports:
 
     Args:
         zone: Of jobs whose schedule names none.
+        purposes: Those that jobs may have; None allows any.
     """
 
     def __init__(
@@ -104,11 +105,14 @@ class JobImports:
         clock: Clock,
         wakeups: Wakeups,
         zone: str,
+        purposes: frozenset[str] | None = None,
     ) -> None:
         self._store = store
         self._answers = FirstAnswers(store.requests)
         self._writing = JobWriting(store, zone=zone)
-        self._notices = JobNotices(categories=categories, users=users, templates=templates)
+        self._notices = JobNotices(
+            categories=categories, users=users, templates=templates, purposes=purposes
+        )
         self._templates = templates
         self._clock = clock
         self._wakeups = wakeups

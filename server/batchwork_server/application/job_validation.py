@@ -76,6 +76,7 @@ class JobValidation:
 
     Args:
         zone: Of schedules that name none.
+        purposes: Those that jobs may have; None allows any.
     """
 
     def __init__(
@@ -87,10 +88,13 @@ class JobValidation:
         templates: TemplateService,
         clock: Clock,
         zone: str,
+        purposes: frozenset[str] | None = None,
     ) -> None:
         self._jobs = jobs
         self._categories = categories
-        self._notices = JobNotices(categories=categories, users=users, templates=templates)
+        self._notices = JobNotices(
+            categories=categories, users=users, templates=templates, purposes=purposes
+        )
         self._templates = templates
         self._clock = clock
         self._zone = zone

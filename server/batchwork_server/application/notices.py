@@ -17,6 +17,7 @@ from batchwork_server.ports import CategoryRepository, TemplateService, UserRepo
 
 CATEGORY_WITHOUT_ITEMS = "CATEGORY_WITHOUT_ITEMS"
 FILTER_MATCHES_NO_FIELD = "FILTER_MATCHES_NO_FIELD"
+UNKNOWN_PURPOSE = "UNKNOWN_PURPOSE"
 UNKNOWN_USER = "UNKNOWN_USER"
 MORE_NOTICES = "MORE_NOTICES"
 
@@ -24,7 +25,11 @@ MAX_NOTICES = 1000
 
 
 class JobNotices:
-    """Compares jobs with the categories, the users and the templates that exist."""
+    """Compares jobs with the categories, the users and the templates that exist.
+
+    Args:
+        purposes: Those that jobs may have; None allows any.
+    """
 
     def __init__(
         self,
@@ -32,10 +37,12 @@ class JobNotices:
         categories: CategoryRepository,
         users: UserRepository,
         templates: TemplateService,
+        purposes: frozenset[str] | None = None,
     ) -> None:
         self._categories = categories
         self._users = users
         self._templates = templates
+        self._purposes = purposes
 
     async def of(self, jobs: Mapping[str, JobDefinition], *, tenant_id: str) -> tuple[Notice, ...]:
         """Returns what is to be noticed about jobs, by their JSON paths, in the order of the file.
@@ -63,6 +70,7 @@ class JobNotices:
             path: [
                 *_about_categories(job, path=path, fields=fields),
                 *_about_filters(job, path=path, fields=fields),
+                *_about_purpose(job, path=path, purposes=self._purposes),
                 *_about_users(job, path=path, verdicts=verdicts),
                 *_about_overrides(job, path=path, template=known.template_of(job)),
             ]
@@ -145,6 +153,18 @@ def unmatched_filters(
             path=child_path(path, name),
             message=f"No item of {quoted(category)} has a field {quoted(field)}; "
             f"they have {listed(existing)}.",
+        )
+
+
+def _about_purpose(
+    job: JobDefinition, *, path: str, purposes: frozenset[str] | None
+) -> Iterator[Notice]:
+    if purposes is not None and job.purpose_id and job.purpose_id not in purposes:
+        message = f"There is no purpose {quoted(job.purpose_id)}; there are "
+        yield Notice(
+            reason=UNKNOWN_PURPOSE,
+            path=f"{path}.purpose_id",
+            message=f"{message}{listed(sorted(purposes))}.",
         )
 
 
