@@ -69,11 +69,21 @@ async def test_references_inside_the_schema_are_followed():
     assert [each.rule.keyword for each in found.findings] == ["type"]
 
 
-async def test_data_that_is_no_json_is_a_finding():
+@pytest.mark.parametrize("text", ["{", "NaN", "[" * 100_000])
+async def test_data_that_is_no_json_is_a_finding(text: str):
     async with JsonSchemas().open("true") as opened:
-        [found] = await opened.check([("a", "{")])
+        [found] = await opened.check([("a", text)])
 
     assert [each.rule.keyword for each in found.findings] == ["json"]
+
+
+async def test_half_a_surrogate_pair_can_be_told():
+    schema = {"properties": {"a": {"const": "b"}}, "additionalProperties": False}
+
+    [found] = await checked(schema, {"a": "\ud800", "\ud801": 1})
+
+    assert len(found.findings) == 2
+    assert all(each.message.encode() and each.path.encode() for each in found.findings)
 
 
 async def test_a_schema_that_allows_nothing_finds_everything():
@@ -102,6 +112,9 @@ async def test_a_schema_that_leads_nowhere_is_a_finding_of_each_item():
         pytest.param([], "schema_json", id="no schema"),
         pytest.param({"$ref": "https://example.com/elsewhere"}, "schema_json", id="elsewhere"),
         pytest.param({"$ref": "#/$defs/none"}, "schema_json", id="not there"),
+        pytest.param({"$schema": ["draft"]}, "schema_json", id="a dialect that is no text"),
+        pytest.param({"$id": "http://[bad", "$ref": "x"}, "schema_json", id="no address"),
+        pytest.param({"pattern": "\\p{L}"}, "schema_json.pattern", id="a pattern of elsewhere"),
     ],
 )
 async def test_what_is_wrong_with_a_schema_is_told_with_its_place(schema: Any, path: str):

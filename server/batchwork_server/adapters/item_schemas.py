@@ -79,9 +79,8 @@ class _Child:
     async def check(self, items: Sequence[tuple[str, str]]) -> Sequence[CheckedItem]:
         try:
             checked: list[CheckedItem] = await self._ask(schema_child.check, list(items))
-        except schema_child.UnresolvableReference as error:
-            message = f"{error} is not in the schema, and nothing is fetched; put it in `$defs`."
-            raise InvalidArgument([Violation(_PATH, message)]) from error
+        except schema_child.UnusableSchema as error:
+            raise InvalidArgument([Violation(_PATH, str(error))]) from error
         return checked
 
     async def _ask(self, work: Callable[..., Any], *arguments: Any) -> Any:

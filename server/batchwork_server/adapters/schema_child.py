@@ -24,8 +24,8 @@ MOST_MEMORY = 1024 * 1024 * 1024
 LONGEST_MESSAGE = 300
 
 
-class UnresolvableReference(Exception):
-    """A schema refers to what is not in it."""
+class UnusableSchema(Exception):
+    """A schema cannot be worked with, as a sentence."""
 
 
 def bound_memory() -> None:
@@ -55,20 +55,26 @@ def check(schema_json: str, items: Sequence[tuple[str, str]]) -> list[CheckedIte
     """Checks items, each an id and JSON text, against a schema without problems.
 
     Raises:
-        UnresolvableReference: it refers to what is not in it.
+        UnusableSchema: it refers to what is not in it, or its addresses are none.
     """
     from referencing.exceptions import Unresolvable
 
-    validator = _validator(schema_json)
     try:
+        validator = _validator(schema_json)
         return [CheckedItem(item_id, _findings(validator, text)) for item_id, text in items]
     except Unresolvable as error:
-        raise UnresolvableReference(str(error.ref)) from error
+        reference = _shortened(str(error.ref))
+        raise UnusableSchema(
+            f"{reference} is not in the schema, and nothing is fetched; put it in `$defs`."
+        ) from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # What the library does not expect of a schema that its own rules allow.
+        raise UnusableSchema(f"The schema cannot be used: {_shortened(str(error))}") from error
 
 
 def _findings(validator: Any, text: str) -> tuple[Finding, ...]:
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         return (Finding("$", Rule("json", ""), _shortened(f"This is not JSON: {error}")),)
     found: list[Finding] = []
@@ -80,6 +86,10 @@ def _findings(validator: Any, text: str) -> tuple[Finding, ...]:
         message = "This is nested too deep, or the schema refers to itself without end."
         found.append(Finding("$", Rule("$ref", ""), message))
     return tuple(found)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON.")
 
 
 @lru_cache(maxsize=1)
@@ -99,6 +109,8 @@ def _dialect_of(schema: Any) -> Any:
     if not isinstance(schema, dict) or "$schema" not in schema:
         return Draft202012Validator
     unknown: Any = None
+    if not isinstance(schema["$schema"], str):
+        return unknown
     return validator_for(schema, default=unknown)
 
 
@@ -110,4 +122,6 @@ def _path(parts: Iterable[str | int]) -> str:
 
 
 def _shortened(message: str) -> str:
+    # Half a surrogate pair has no place in an answer.
+    message = message.encode(errors="backslashreplace").decode()
     return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
