@@ -19,6 +19,8 @@ from batchwork_client.user_stream import stream_validate_users
 
 IDS_PER_CALL = 10_000
 
+_LARGEST_PAGE = 100
+
 
 class Validation:
     """Tells whether what a batch would work on is there.
@@ -146,6 +148,50 @@ class Validation:
             tenant_id=tenant_id,
         )
         return await self._calls.unary(self._stub.ValidateJobs, request)
+
+    async def validate_references(
+        self, categories: Iterable[messages.CategoryReferences]
+    ) -> messages.ValidateReferencesResponse:
+        """Returns a verdict for each category and each user whom it lists, and the totals.
+
+        Raises:
+            InvalidArgumentError: There is no category, or there are more than 10,000, or they list
+                more than 10,000 users.
+        """
+        request = messages.ValidateReferencesRequest(categories=categories)
+        return await self._calls.unary(self._stub.ValidateReferences, request)
+
+    async def get_validation_report(
+        self, batch_id: str, *, tenant_id: str = "", limit: int | None = None
+    ) -> messages.GetValidationReportResponse:
+        """Returns what was found of the users of a batch, all pages together.
+
+        Args:
+            batch_id: The batch.
+            tenant_id: Another tenant, or ``-`` for any; operators only.
+            limit: Lists at most so many users and references together, at least one; None means
+                all.
+        """
+        report = messages.GetValidationReportResponse()
+        while True:
+            left = _LARGEST_PAGE if limit is None else limit - _listed(report)
+            page = await self._calls.unary(
+                self._stub.GetValidationReport,
+                messages.GetValidationReportRequest(
+                    batch_id=batch_id,
+                    tenant_id=tenant_id,
+                    page_size=max(1, min(left, _LARGEST_PAGE)),
+                    page_token=report.next_page_token,
+                ),
+            )
+            report.MergeFrom(page)
+            report.next_page_token = page.next_page_token
+            if not page.next_page_token or (limit is not None and _listed(report) >= limit):
+                return report
+
+
+def _listed(report: messages.GetValidationReportResponse) -> int:
+    return len(report.invalid_users) + len(report.invalid_references)
 
 
 def _chunks(user_ids: Iterable[str]) -> Iterator[list[str]]:

@@ -38,6 +38,7 @@ from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
 from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.preferences import Preferences
+from batchwork_server.application.reference_checks import ReferenceChecks
 from batchwork_server.application.references import References
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
@@ -46,6 +47,7 @@ from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.user_contexts import UserContexts
 from batchwork_server.application.validation import Validation
+from batchwork_server.application.validation_reports import ValidationReports
 from batchwork_server.application.watching import Watching
 from batchwork_server.clock import Clock, SystemClock
 from batchwork_server.config import Settings
@@ -113,6 +115,8 @@ class Application:
     validation: Validation
     job_validation: JobValidation
     item_validation: ItemValidation
+    reference_checks: ReferenceChecks
+    validation_reports: ValidationReports
     watching: Watching
     statistics: Statistics
     references: References
@@ -462,6 +466,8 @@ def _put_together(
             zone=settings.time_zone,
             purposes=settings.purposes,
         ),
+        reference_checks=ReferenceChecks(validation),
+        validation_reports=ValidationReports(store=store),
         watching=Watching(
             store=store, clock=clock, wakeups=wakeups, max_watchers=settings.max_watchers
         ),
@@ -603,6 +609,8 @@ async def serving(
             validation=app.validation,
             job_validation=app.job_validation,
             item_validation=app.item_validation,
+            reference_checks=app.reference_checks,
+            validation_reports=app.validation_reports,
             watching=app.watching,
             statistics=app.statistics,
             references=app.references,

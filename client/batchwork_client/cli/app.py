@@ -23,6 +23,7 @@ from batchwork_client.cli import (
     upcoming,
     uploads,
     validation,
+    validation_reports,
 )
 from batchwork_client.cli.session import EXIT_CODES_IN_WORDS, Session
 
@@ -95,6 +96,7 @@ references.add_to(app)
 statistics.add_to(app)
 backfills.add_to(app)
 validation.add_to(app)
+validation_reports.add_to(validation.group)
 preference_groups.add_to(preferences.group)
 forecast.add_to(preferences.group)
 app.add_typer(preferences.group, name="preferences")

@@ -321,13 +321,14 @@ Global___ReferenceValidation: _TypeAlias = ReferenceValidation  # noqa: Y015
 
 @_typing.final
 class CategoryCounts(_message.Message):
-    """Counts things of categories."""
+    """Counts things of categories. valid + invalid + unknown equals total."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOTAL_FIELD_NUMBER: _builtins.int
     VALID_FIELD_NUMBER: _builtins.int
     INVALID_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """Counts all of them."""
     valid: _builtins.int
@@ -336,16 +337,21 @@ class CategoryCounts(_message.Message):
     """Counts those that name users of whom none is valid: they are SKIPPED with
     NO_VALID_USERS, or left out of the one item.
     """
+    unknown: _builtins.int
+    """Counts those of whose users nobody knows whether they are valid, because
+    the source of users was away; they are worked on.
+    """
     def __init__(
         self,
         *,
         total: _builtins.int = ...,
         valid: _builtins.int = ...,
         invalid: _builtins.int = ...,
+        unknown: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid", b"invalid", "total", b"total", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid", b"invalid", "total", b"total", "unknown", b"unknown", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,6 +67,42 @@ USER_VERDICT_UNKNOWN: UserVerdict.ValueType  # 6
 """The source of users is away."""
 Global___UserVerdict: _TypeAlias = UserVerdict  # noqa: Y015
 
+class _CategoryVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CategoryVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CategoryVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CATEGORY_VERDICT_UNSPECIFIED: _CategoryVerdict.ValueType  # 0
+    """Never sent."""
+    CATEGORY_VERDICT_VALID: _CategoryVerdict.ValueType  # 1
+    """It lists a valid user, or none at all."""
+    CATEGORY_VERDICT_NO_VALID_USERS: _CategoryVerdict.ValueType  # 2
+    """It lists users of whom none is valid: a batch skips it."""
+    CATEGORY_VERDICT_MALFORMED: _CategoryVerdict.ValueType  # 3
+    """Its id cannot be one: empty, longer than 128 characters, or with control
+    characters.
+    """
+    CATEGORY_VERDICT_UNKNOWN: _CategoryVerdict.ValueType  # 4
+    """Of none of its users is known whether they are valid."""
+
+class CategoryVerdict(_CategoryVerdict, metaclass=_CategoryVerdictEnumTypeWrapper):
+    """Names what is known of a thing of a category."""
+
+CATEGORY_VERDICT_UNSPECIFIED: CategoryVerdict.ValueType  # 0
+"""Never sent."""
+CATEGORY_VERDICT_VALID: CategoryVerdict.ValueType  # 1
+"""It lists a valid user, or none at all."""
+CATEGORY_VERDICT_NO_VALID_USERS: CategoryVerdict.ValueType  # 2
+"""It lists users of whom none is valid: a batch skips it."""
+CATEGORY_VERDICT_MALFORMED: CategoryVerdict.ValueType  # 3
+"""Its id cannot be one: empty, longer than 128 characters, or with control
+characters.
+"""
+CATEGORY_VERDICT_UNKNOWN: CategoryVerdict.ValueType  # 4
+"""Of none of its users is known whether they are valid."""
+Global___CategoryVerdict: _TypeAlias = CategoryVerdict  # noqa: Y015
+
 @_typing.final
 class ValidateUsersRequest(_message.Message):
     """Asks to validate users."""
@@ -675,3 +711,298 @@ class ValidateItemsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ValidateItemsResponse: _TypeAlias = ValidateItemsResponse  # noqa: Y015
+
+@_typing.final
+class CategoryReferences(_message.Message):
+    """Holds a thing of a category as far as it names users."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORY_ID_FIELD_NUMBER: _builtins.int
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    MEMBER_IDS_FIELD_NUMBER: _builtins.int
+    category_id: _builtins.str
+    """Identifies the thing; the same id may stand twice."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists users."""
+
+    @_builtins.property
+    def member_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists users under their other name."""
+
+    def __init__(
+        self,
+        *,
+        category_id: _builtins.str = ...,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        member_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category_id", b"category_id", "member_ids", b"member_ids", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CategoryReferences: _TypeAlias = CategoryReferences  # noqa: Y015
+
+@_typing.final
+class ValidateReferencesRequest(_message.Message):
+    """Asks to validate categories with their references."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryReferences]:
+        """Holds the categories, 1 to 10,000, with 10,000 references together at most."""
+
+    def __init__(
+        self,
+        *,
+        categories: _abc.Iterable[Global___CategoryReferences] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateReferencesRequest: _TypeAlias = ValidateReferencesRequest  # noqa: Y015
+
+@_typing.final
+class CategoryValidationResult(_message.Message):
+    """Answers for one category."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORY_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    MEMBER_IDS_FIELD_NUMBER: _builtins.int
+    category_id: _builtins.str
+    """Repeats the id."""
+    verdict: Global___CategoryVerdict.ValueType
+    """Tells what is known."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserValidationResult]:
+        """Lists an answer for each of `user_ids`, in their order."""
+
+    @_builtins.property
+    def member_ids(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserValidationResult]:
+        """Lists an answer for each of `member_ids`, in their order."""
+
+    def __init__(
+        self,
+        *,
+        category_id: _builtins.str = ...,
+        verdict: Global___CategoryVerdict.ValueType = ...,
+        user_ids: _abc.Iterable[Global___UserValidationResult] | None = ...,
+        member_ids: _abc.Iterable[Global___UserValidationResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category_id", b"category_id", "member_ids", b"member_ids", "user_ids", b"user_ids", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CategoryValidationResult: _TypeAlias = CategoryValidationResult  # noqa: Y015
+
+@_typing.final
+class ValidateReferencesResponse(_message.Message):
+    """Answers `ValidateReferences`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryValidationResult]:
+        """Lists an answer for each category, in the order of the request."""
+
+    @_builtins.property
+    def totals(self) -> _batch_pb2.ReferenceValidation:
+        """Counts the verdicts."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___CategoryValidationResult] | None = ...,
+        totals: _batch_pb2.ReferenceValidation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateReferencesResponse: _TypeAlias = ValidateReferencesResponse  # noqa: Y015
+
+@_typing.final
+class GetValidationReportRequest(_message.Message):
+    """Asks for the report of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """Identifies the batch."""
+    tenant_id: _builtins.str
+    """Names another tenant, or `-` for any; operators only."""
+    page_size: _builtins.int
+    """Sets the size of a page, invalid users and references together. Optional;
+    unset means 50, more than 100 means 100.
+    """
+    page_token: _builtins.str
+    """Continues after a page."""
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetValidationReportRequest: _TypeAlias = GetValidationReportRequest  # noqa: Y015
+
+@_typing.final
+class InvalidUser(_message.Message):
+    """Tells of a user who is not valid."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Repeats the id."""
+    verdict: Global___UserVerdict.ValueType
+    """Tells what was known."""
+    item_id: _builtins.str
+    """Identifies the item that was SKIPPED, or the thing that was left out of the
+    one item of the batch.
+    """
+    category: _builtins.str
+    """Names the category of a thing that was left out; empty for an item."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        verdict: Global___UserVerdict.ValueType = ...,
+        item_id: _builtins.str = ...,
+        category: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "item_id", b"item_id", "user_id", b"user_id", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidUser: _TypeAlias = InvalidUser  # noqa: Y015
+
+@_typing.final
+class InvalidReference(_message.Message):
+    """Tells of a reference that was taken out of the data of an item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Repeats the reference; of one that is no text, the beginning of its JSON."""
+    verdict: Global___UserVerdict.ValueType
+    """Tells what was known."""
+    item_id: _builtins.str
+    """Identifies the item, or the thing in the one item of the batch."""
+    category: _builtins.str
+    """Names the category from which the thing was selected; empty for an item that
+    came with the request.
+    """
+    field: _builtins.str
+    """Names the list: `user_ids` or `member_ids`."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        verdict: Global___UserVerdict.ValueType = ...,
+        item_id: _builtins.str = ...,
+        category: _builtins.str = ...,
+        field: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "field", b"field", "item_id", b"item_id", "user_id", b"user_id", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidReference: _TypeAlias = InvalidReference  # noqa: Y015
+
+@_typing.final
+class GetValidationReportResponse(_message.Message):
+    """Answers `GetValidationReport`. Invalid users come first, then references, both
+    in the order of the batch. The users of a preference-based batch whose items
+    are for many of them are only counted; `ExplainUser` tells of each.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    USER_VALIDATION_FIELD_NUMBER: _builtins.int
+    REFERENCE_VALIDATION_FIELD_NUMBER: _builtins.int
+    INVALID_USERS_FIELD_NUMBER: _builtins.int
+    INVALID_REFERENCES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """Identifies the batch."""
+    next_page_token: _builtins.str
+    """Continues after this page; empty when it was the last."""
+    tenant_id: _builtins.str
+    """Names the tenant of the batch."""
+    @_builtins.property
+    def user_validation(self) -> _batch_pb2.UserValidation:
+        """Counts the users of items."""
+
+    @_builtins.property
+    def reference_validation(self) -> _batch_pb2.ReferenceValidation:
+        """Counts the users whom items list; unset when they list none."""
+
+    @_builtins.property
+    def invalid_users(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvalidUser]:
+        """Lists users who are not valid."""
+
+    @_builtins.property
+    def invalid_references(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvalidReference]:
+        """Lists references that were taken out."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        user_validation: _batch_pb2.UserValidation | None = ...,
+        reference_validation: _batch_pb2.ReferenceValidation | None = ...,
+        invalid_users: _abc.Iterable[Global___InvalidUser] | None = ...,
+        invalid_references: _abc.Iterable[Global___InvalidReference] | None = ...,
+        next_page_token: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference_validation", b"reference_validation", "user_validation", b"user_validation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "invalid_references", b"invalid_references", "invalid_users", b"invalid_users", "next_page_token", b"next_page_token", "reference_validation", b"reference_validation", "tenant_id", b"tenant_id", "user_validation", b"user_validation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetValidationReportResponse: _TypeAlias = GetValidationReportResponse  # noqa: Y015

@@ -60,6 +60,16 @@ class ValidationServiceStub:
                 request_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsResponse.FromString,
                 _registered_method=True)
+        self.ValidateReferences = channel.unary_unary(
+                '/batchwork.v1.ValidationService/ValidateReferences',
+                request_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesResponse.FromString,
+                _registered_method=True)
+        self.GetValidationReport = channel.unary_unary(
+                '/batchwork.v1.ValidationService/GetValidationReport',
+                request_serializer=batchwork_dot_v1_dot_validation__service__pb2.GetValidationReportRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.GetValidationReportResponse.FromString,
+                _registered_method=True)
 
 
 class ValidationServiceServicer:
@@ -141,6 +151,35 @@ class ValidationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidateReferences(self, request, context):
+        """Validates categories and the users whom they list, as the creation of a
+        batch over them would.
+
+        While the source of users is away every well-formed reference is UNKNOWN.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: no category, or more than 10,000
+        categories or references. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetValidationReport(self, request, context):
+        """Returns what the validation of users found when a batch was created: the
+        counts, and page by page the invalid users and the references that were
+        taken out.
+
+        The report is as old as the batch; `ValidateUsers` tells how it is now.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
+        NOT_FOUND         No such batch, or not the caller's. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ValidationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +202,16 @@ def add_ValidationServiceServicer_to_server(servicer, server):
                     servicer.ValidateItems,
                     request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsResponse.SerializeToString,
+            ),
+            'ValidateReferences': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateReferences,
+                    request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesResponse.SerializeToString,
+            ),
+            'GetValidationReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetValidationReport,
+                    request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.GetValidationReportRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_validation__service__pb2.GetValidationReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -279,6 +328,60 @@ class ValidationService:
             '/batchwork.v1.ValidationService/ValidateItems',
             batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsRequest.SerializeToString,
             batchwork_dot_v1_dot_validation__service__pb2.ValidateItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateReferences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.ValidationService/ValidateReferences',
+            batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesRequest.SerializeToString,
+            batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetValidationReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.ValidationService/GetValidationReport',
+            batchwork_dot_v1_dot_validation__service__pb2.GetValidationReportRequest.SerializeToString,
+            batchwork_dot_v1_dot_validation__service__pb2.GetValidationReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -93,6 +93,27 @@ class ValidationServiceStub:
                         retry.
       UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
     """
+    ValidateReferences: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateReferencesRequest, _validation_service_pb2.ValidateReferencesResponse]
+    """Validates categories and the users whom they list, as the creation of a
+    batch over them would.
+
+    While the source of users is away every well-formed reference is UNKNOWN.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: no category, or more than 10,000
+                        categories or references. Do not retry.
+    """
+    GetValidationReport: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.GetValidationReportRequest, _validation_service_pb2.GetValidationReportResponse]
+    """Returns what the validation of users found when a batch was created: the
+    counts, and page by page the invalid users and the references that were
+    taken out.
+
+    The report is as old as the batch; `ValidateUsers` tells how it is now.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
+      NOT_FOUND         No such batch, or not the caller's. Do not retry.
+    """
 
 @_typing.type_check_only
 class ValidationServiceAsyncStub(ValidationServiceStub):
@@ -158,6 +179,27 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
                         too long or too much memory. UNKNOWN_CATEGORY. Do not
                         retry.
       UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
+    """
+    ValidateReferences: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateReferencesRequest, _validation_service_pb2.ValidateReferencesResponse]  # type: ignore[assignment]
+    """Validates categories and the users whom they list, as the creation of a
+    batch over them would.
+
+    While the source of users is away every well-formed reference is UNKNOWN.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: no category, or more than 10,000
+                        categories or references. Do not retry.
+    """
+    GetValidationReport: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.GetValidationReportRequest, _validation_service_pb2.GetValidationReportResponse]  # type: ignore[assignment]
+    """Returns what the validation of users found when a batch was created: the
+    counts, and page by page the invalid users and the references that were
+    taken out.
+
+    The report is as old as the batch; `ValidateUsers` tells how it is now.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
+      NOT_FOUND         No such batch, or not the caller's. Do not retry.
     """
 
 class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -245,6 +287,39 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
                             too long or too much memory. UNKNOWN_CATEGORY. Do not
                             retry.
           UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ValidateReferences(
+        self,
+        request: _validation_service_pb2.ValidateReferencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validation_service_pb2.ValidateReferencesResponse, _abc.Awaitable[_validation_service_pb2.ValidateReferencesResponse]]:
+        """Validates categories and the users whom they list, as the creation of a
+        batch over them would.
+
+        While the source of users is away every well-formed reference is UNKNOWN.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: no category, or more than 10,000
+                            categories or references. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def GetValidationReport(
+        self,
+        request: _validation_service_pb2.GetValidationReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validation_service_pb2.GetValidationReportResponse, _abc.Awaitable[_validation_service_pb2.GetValidationReportResponse]]:
+        """Returns what the validation of users found when a batch was created: the
+        counts, and page by page the invalid users and the references that were
+        taken out.
+
+        The report is as old as the batch; `ValidateUsers` tells how it is now.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad id or page token. Do not retry.
+          NOT_FOUND         No such batch, or not the caller's. Do not retry.
         """
 
 def add_ValidationServiceServicer_to_server(servicer: ValidationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from batchwork_server.domain.user import UserVerdict
 
@@ -13,19 +16,30 @@ OWN = "user_id"
 """Where an invalid user is named whose thing was left out of an item that is made of many."""
 
 
+class CategoryVerdict(StrEnum):
+    """What is known of a thing of a category."""
+
+    VALID = "VALID"  # it names a valid user, or none at all
+    NO_VALID_USERS = "NO_VALID_USERS"  # it names users of whom none is valid
+    MALFORMED = "MALFORMED"  # its id cannot be one
+    UNKNOWN = "UNKNOWN"  # of none of its users is known whether they are valid
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CategoryCounts:
-    """Things of categories; one that names users of whom none is valid is invalid."""
+    """Things of categories, by their verdicts; what is unknown is worked on."""
 
     total: int = 0
     valid: int = 0
     invalid: int = 0
+    unknown: int = 0
 
     def __add__(self, other: CategoryCounts) -> CategoryCounts:
         return CategoryCounts(
             total=self.total + other.total,
             valid=self.valid + other.valid,
             invalid=self.invalid + other.invalid,
+            unknown=self.unknown + other.unknown,
         )
 
 
@@ -49,6 +63,36 @@ class ReferenceCounts:
             invalid=self.invalid + other.invalid,
             unknown=self.unknown + other.unknown,
         )
+
+
+def verdict_of(references: ReferenceCounts) -> CategoryVerdict:
+    """Returns the verdict on a thing by the users whom it names."""
+    if references.valid or not references.total:
+        return CategoryVerdict.VALID
+    return CategoryVerdict.UNKNOWN if references.unknown else CategoryVerdict.NO_VALID_USERS
+
+
+def count_categories(verdicts: Iterable[CategoryVerdict], *, others: int = 0) -> CategoryCounts:
+    """Counts things by their verdicts.
+
+    Args:
+        others: So many more are valid.
+    """
+    found = Counter(verdicts)
+    valid, unknown = found[CategoryVerdict.VALID] + others, found[CategoryVerdict.UNKNOWN]
+    total = found.total() + others
+    return CategoryCounts(
+        total=total, valid=valid, invalid=total - valid - unknown, unknown=unknown
+    )
+
+
+def count_references(verdicts: Iterable[UserVerdict]) -> ReferenceCounts:
+    """Counts references by the verdicts on their users."""
+    found = Counter(verdicts)
+    valid, unknown, total = found[UserVerdict.VALID], found[UserVerdict.UNKNOWN], found.total()
+    return ReferenceCounts(
+        total=total, valid=valid, invalid=total - valid - unknown, unknown=unknown
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

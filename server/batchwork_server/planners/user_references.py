@@ -16,10 +16,13 @@ from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.reference_validation import (
     NO_VALID_USERS,
     NOTHING_FOUND,
-    CategoryCounts,
+    CategoryVerdict,
     InvalidReference,
     ReferenceCounts,
     ReferenceValidation,
+    count_categories,
+    count_references,
+    verdict_of,
 )
 from batchwork_server.domain.user import UserVerdict
 
@@ -91,27 +94,24 @@ class UserReferences:
         """
         changed: dict[str, list[NewItem]] = {}
         invalid: list[InvalidReference] = []
-        counts = ReferenceCounts()
+        counts, categories = ReferenceCounts(), []
         for (category, place), data in self._read.items():
             judge = _Judge(category, self._groups[category][place], data, verdicts)
             counts += judge.counts
+            categories.append(verdict_of(judge.counts))
             if judge.invalid:
                 if category not in changed:
                     changed[category] = list(self._groups[category])
                 changed[category][place] = judge.thing
                 invalid += judge.invalid
-        groups = {**self._groups, **changed}
+        others = sum(len(things) for things in self._groups.values()) - len(self._read)
         return Judged(
-            groups=groups,
+            groups={**self._groups, **changed},
             invalid=invalid,
-            found=ReferenceValidation(categories=_categories(groups), user_references=counts),
+            found=ReferenceValidation(
+                categories=count_categories(categories, others=others), user_references=counts
+            ),
         )
-
-
-def _categories(groups: Mapping[str, Sequence[NewItem]]) -> CategoryCounts:
-    things = [thing for group in groups.values() for thing in group]
-    invalid = sum(thing.skip_reason == NO_VALID_USERS for thing in things)
-    return CategoryCounts(total=len(things), valid=len(things) - invalid, invalid=invalid)
 
 
 class _Judge:
@@ -124,52 +124,40 @@ class _Judge:
         data: dict[str, Any],
         verdicts: Mapping[str, UserVerdict],
     ) -> None:
+        self.thing = thing
         self.invalid: list[InvalidReference] = []
-        self.valid = self.unknown = 0
         self._category = category
-        self._item_id = thing.item_id
+        self._found: list[UserVerdict] = []
         kept = {
             field: self._kept(field, data[field], verdicts)
             for field in FIELDS
             if data.get(field) is not None
         }
-        self.thing = thing
+        self.counts = count_references(self._found)
         if self.invalid:
-            data_json = orjson.dumps(data | kept).decode()
-            empty = not self.valid and not self.unknown
+            is_left_alone = verdict_of(self.counts) is CategoryVerdict.NO_VALID_USERS
             self.thing = replace(
-                thing, data_json=data_json, skip_reason=NO_VALID_USERS if empty else None
+                thing,
+                data_json=orjson.dumps(data | kept).decode(),
+                skip_reason=NO_VALID_USERS if is_left_alone else None,
             )
-
-    @property
-    def counts(self) -> ReferenceCounts:
-        invalid = len(self.invalid)
-        return ReferenceCounts(
-            total=self.valid + invalid + self.unknown,
-            valid=self.valid,
-            invalid=invalid,
-            unknown=self.unknown,
-        )
 
     def _kept(self, field: str, value: Any, verdicts: Mapping[str, UserVerdict]) -> list[str]:
         kept = []
         for reference in _listed(value):
             verdict = verdicts[reference] if isinstance(reference, str) else UserVerdict.MALFORMED
-            if verdict is UserVerdict.VALID:
-                self.valid += 1
-            elif verdict is UserVerdict.UNKNOWN:
-                self.unknown += 1
+            self._found.append(verdict)
+            if verdict in (UserVerdict.VALID, UserVerdict.UNKNOWN):
+                kept.append(reference)
             else:
                 self._take_out(field, reference, verdict)
-                continue
-            kept.append(reference)
         return kept
 
     def _take_out(self, field: str, reference: Any, verdict: UserVerdict) -> None:
         self.invalid.append(
             InvalidReference(
                 category=self._category,
-                item_id=self._item_id,
+                item_id=self.thing.item_id,
                 field=field,
                 user_id=_shown(reference),
                 verdict=verdict,

@@ -320,7 +320,7 @@ def _make_request(request: BatchRequest) -> messages.Batch:
         options=_options_to(request.options),
         labels=request.labels,
         batch_metadata=struct_to(request.batch_metadata),
-        user_validation=_user_validation_to(request.user_validation),
+        user_validation=user_validation_to(request.user_validation),
         reference_validation=reference_validation_to(request.reference_validation),
         warnings=warnings_to(request.notices),
         due_time=timestamp_to(request.due_time),
@@ -397,7 +397,7 @@ def event_to(message: Told, *, resume_token: str) -> BatchEvent:
         batch=None if message.batch is None else batch_to(message.batch),
         counts=None if message.counts is None else counts_to(message.counts),
         item=None if message.item is None else item_to(message.item),
-        user_validation=None if found is None else _user_validation_to(found),
+        user_validation=None if found is None else user_validation_to(found),
         reference_validation=reference_validation_to(message.reference_validation),
         delivery=None if delivery is None else delivery_to(delivery),
     )
@@ -417,20 +417,25 @@ def _options_to(options: BatchOptions) -> messages.BatchOptions:
     )
 
 
-def _user_validation_to(found: UserValidation) -> messages.UserValidation:
+def user_validation_to(found: UserValidation) -> messages.UserValidation:
     return messages.UserValidation(total=found.total, valid=found.valid, invalid=found.invalid)
 
 
 def reference_validation_to(
     found: ReferenceValidation | None,
 ) -> messages.ReferenceValidation | None:
-    """Returns the counts; none where no user is named."""
-    if found is None or not found.names_users:
-        return None
+    """Returns the counts of a batch; none where no user is listed."""
+    return counted_references_to(found) if found is not None and found.names_users else None
+
+
+def counted_references_to(found: ReferenceValidation) -> messages.ReferenceValidation:
     categories, references = found.categories, found.user_references
     return messages.ReferenceValidation(
         categories=messages.CategoryCounts(
-            total=categories.total, valid=categories.valid, invalid=categories.invalid
+            total=categories.total,
+            valid=categories.valid,
+            invalid=categories.invalid,
+            unknown=categories.unknown,
         ),
         user_references=reference_counts_to(references),
     )

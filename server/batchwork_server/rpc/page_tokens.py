@@ -23,6 +23,7 @@ from batchwork.v1.preference_service_pb2 import (
     ListPreferenceGroupsRequest,
     ListPreferencesRequest,
 )
+from batchwork.v1.validation_service_pb2 import GetValidationReportRequest
 
 from batchwork_server.domain.json_object import MAX_INTEGER, is_line
 from batchwork_server.domain.reference import LONGEST_PLACE, PlaceInBatch
@@ -31,6 +32,7 @@ from batchwork_server.rpc.opaque import binding_of, read_token, write_token
 
 ListRequest: TypeAlias = (
     GetContextRequest
+    | GetValidationReportRequest
     | ListBatchesRequest
     | ListCompatibleCategoriesRequest
     | ListGroupMembersRequest

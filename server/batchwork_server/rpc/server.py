@@ -35,6 +35,7 @@ from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
 from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.preferences import Preferences
+from batchwork_server.application.reference_checks import ReferenceChecks
 from batchwork_server.application.references import References
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
@@ -43,6 +44,7 @@ from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.application.uploads import Uploads
 from batchwork_server.application.user_contexts import UserContexts
 from batchwork_server.application.validation import Validation
+from batchwork_server.application.validation_reports import ValidationReports
 from batchwork_server.application.watching import Watching
 from batchwork_server.clock import Clock
 from batchwork_server.errors import ConfigurationError
@@ -103,6 +105,8 @@ class RpcServer:
         validation: Behind ValidationService.
         job_validation: Behind the validation of jobs of ValidationService.
         item_validation: Behind the validation of items of ValidationService.
+        reference_checks: Likewise.
+        validation_reports: Likewise.
         watching: Behind the watches of BatchService.
         credentials: Who may call; None lets everybody in.
         clock: Measures calls.
@@ -138,6 +142,8 @@ class RpcServer:
         validation: Validation,
         job_validation: JobValidation,
         item_validation: ItemValidation,
+        reference_checks: ReferenceChecks,
+        validation_reports: ValidationReports,
         watching: Watching,
         statistics: Statistics,
         references: References,
@@ -195,7 +201,14 @@ class RpcServer:
             guarded,
         )
         add_ValidationServiceServicer_to_server(
-            ValidationServicer(validation, jobs=job_validation, items=item_validation), guarded
+            ValidationServicer(
+                validation=validation,
+                jobs=job_validation,
+                items=item_validation,
+                references=reference_checks,
+                reports=validation_reports,
+            ),
+            guarded,
         )
         add_HealthServicer_to_server(self._health, guarded)
         if reflection:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 
 from batchwork.v1 import validation_service_pb2 as messages
 
-from batchwork_server.application.validation import UserPage, UserPageReport, UserReport
+from batchwork_server.application.validation import UserCheck, UserPage, UserPageReport, UserReport
 from batchwork_server.domain.user import UserTotals, UserVerdict
 from batchwork_server.rpc.checks import Checks
 
 MAX_USERS = 10_000
 """The most ids of one message."""
 
-_VERDICT_TO = {
+VERDICT_TO = {
     verdict: messages.UserVerdict.Value(f"USER_VERDICT_{verdict.name}") for verdict in UserVerdict
 }
 
@@ -54,9 +54,13 @@ def page_report_to(found: UserPageReport) -> messages.StreamValidateUsersRespons
 
 
 def results_to(report: UserReport) -> list[messages.UserValidationResult]:
+    return results_of(report.checks)
+
+
+def results_of(checks: Iterable[UserCheck]) -> list[messages.UserValidationResult]:
     return [
-        messages.UserValidationResult(user_id=check.user_id, verdict=_VERDICT_TO[check.verdict])
-        for check in report.checks
+        messages.UserValidationResult(user_id=check.user_id, verdict=VERDICT_TO[check.verdict])
+        for check in checks
     ]
 
 

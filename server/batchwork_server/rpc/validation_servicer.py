@@ -12,7 +12,9 @@ from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
 
 from batchwork_server.application.item_validation import ItemValidation
 from batchwork_server.application.job_validation import JobsReport, JobValidation
+from batchwork_server.application.reference_checks import ReferenceChecks
 from batchwork_server.application.validation import Validation
+from batchwork_server.application.validation_reports import ValidationReports
 from batchwork_server.domain.job_file import MAX_JOBS
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.interceptors import caller_of
@@ -22,12 +24,19 @@ from batchwork_server.rpc.item_validation_conversion import (
     most_listed_of,
 )
 from batchwork_server.rpc.job_validation_conversion import jobs_from, jobs_report_to, path_of_job
+from batchwork_server.rpc.page_tokens import token_after_numbered
 from batchwork_server.rpc.user_conversion import (
     page_report_to,
     pages_from,
     results_to,
     totals_to,
     user_ids_from,
+)
+from batchwork_server.rpc.validation_conversion import (
+    categories_from,
+    reference_report_to,
+    report_place_from,
+    report_to,
 )
 
 _SOURCES_OF_JOBS = ("jobs_json", "jobs", "job_ids", "all_stored")
@@ -36,10 +45,20 @@ _SOURCES_OF_JOBS = ("jobs_json", "jobs", "job_ids", "all_stored")
 class ValidationServicer(ValidationServiceServicer):
     """Answers whether what is named is there and right; the contract says what each call means."""
 
-    def __init__(self, validation: Validation, jobs: JobValidation, items: ItemValidation) -> None:
+    def __init__(
+        self,
+        *,
+        validation: Validation,
+        jobs: JobValidation,
+        items: ItemValidation,
+        references: ReferenceChecks,
+        reports: ValidationReports,
+    ) -> None:
         self._validation = validation
         self._jobs = jobs
         self._items = items
+        self._references = references
+        self._reports = reports
 
     async def ValidateUsers(
         self, request: messages.ValidateUsersRequest, context: Any
@@ -105,3 +124,28 @@ class ValidationServicer(ValidationServiceServicer):
             jobs = await asyncio.to_thread(jobs_from, request.jobs)
             return await self._jobs.validate_jobs(jobs, tenant_id=tenant_id)
         return await self._jobs.validate_stored_jobs(job_ids, tenant_id=tenant_id, path=path_of_job)
+
+    async def ValidateReferences(
+        self, request: messages.ValidateReferencesRequest, context: Any
+    ) -> messages.ValidateReferencesResponse:
+        checks = Checks()
+        categories = categories_from(request, checks=checks)
+        checks.done()
+        report = await self._references.validate_references(
+            categories, tenant_id=caller_of().tenant_id
+        )
+        return reference_report_to(report)
+
+    async def GetValidationReport(
+        self, request: messages.GetValidationReportRequest, context: Any
+    ) -> messages.GetValidationReportResponse:
+        checks = Checks()
+        batch_id = checks.required_id("batch_id", request.batch_id)
+        tenant_id = checks.scope(caller_of(), request.tenant_id)
+        page_size = checks.page_size(request.page_size)
+        after = report_place_from(request, checks=checks)
+        checks.done()
+        report = await self._reports.get_validation_report(
+            batch_id, tenant_id=tenant_id, page_size=page_size, after=after
+        )
+        return report_to(report, next_page_token=token_after_numbered(request, report.following))

@@ -184,7 +184,7 @@ def _reference_validation_to(found: ReferenceValidation) -> list[list[int]] | No
     if not categories.total:
         return None
     return [
-        [categories.total, categories.valid, categories.invalid],
+        [categories.total, categories.valid, categories.invalid, categories.unknown],
         [references.total, references.valid, references.invalid, references.unknown],
     ]
 
@@ -205,12 +205,12 @@ def _distribution_from(written: list[int] | None) -> Distribution:
 def _reference_validation_from(counted: list[list[int]] | None) -> ReferenceValidation:
     if counted is None:
         return ReferenceValidation()
-    [total, valid, invalid], [named, there, not_there, unknown] = counted
+    categories, references = (
+        dict(zip(("total", "valid", "invalid", "unknown"), counts, strict=True))
+        for counts in counted
+    )
     return ReferenceValidation(
-        categories=CategoryCounts(total=total, valid=valid, invalid=invalid),
-        user_references=ReferenceCounts(
-            total=named, valid=there, invalid=not_there, unknown=unknown
-        ),
+        categories=CategoryCounts(**categories), user_references=ReferenceCounts(**references)
     )
 
 
