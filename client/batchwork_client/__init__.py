@@ -12,6 +12,7 @@ Methods take and return the messages of the package ``batchwork.v1``. What goes 
 from batchwork_client.batches import Batches, BatchFields, item_input
 from batchwork_client.connection import Batchwork, connect
 from batchwork_client.contexts import context_document
+from batchwork_client.documents import DocumentError, batch_from_document
 from batchwork_client.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -54,6 +55,7 @@ __all__ = [
     "ConfigurationError",
     "CountMismatchError",
     "DeadlineExceededError",
+    "DocumentError",
     "EtagMismatchError",
     "FailedPreconditionError",
     "InternalError",
@@ -77,6 +79,7 @@ __all__ = [
     "Validation",
     "Violation",
     "WrongStateError",
+    "batch_from_document",
     "connect",
     "context_document",
     "item_input",

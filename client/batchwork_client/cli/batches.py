@@ -12,11 +12,11 @@ from batchwork.v1.batch_pb2 import Batch, BatchPlan, BatchState
 from batchwork.v1.item_pb2 import Item, ItemInput, ItemState
 
 from batchwork_client.batches import BatchFields
+from batchwork_client.cli.batch_files import batch_from, over
 from batchwork_client.cli.following import PATIENCE, follow, follow_many
 from batchwork_client.cli.inputs import (
     InputError,
     enum_values_from,
-    items_from,
     options_from,
     pairs_from,
     short_name,
@@ -59,7 +59,10 @@ async def submit(
     context: typer.Context,
     file: Annotated[
         str | None,
-        typer.Argument(help="Items as .json, .jsonl or .csv; - reads JSON lines from stdin."),
+        typer.Argument(
+            help="Items as .json, .jsonl or .csv, or a whole batch as a JSON object; - reads JSON "
+            "lines from stdin."
+        ),
     ] = None,
     category: Annotated[str, typer.Option(help="Selects items from a category instead.")] = "",
     filters: Annotated[
@@ -114,14 +117,19 @@ async def submit(
     """Submits a batch and prints its id.
 
     In a file, item_id and user_id name an item and its user; data is its input, or else all the
-    other fields are.
+    other fields are. A JSON object may say the rest of the batch, too, as the documents have it;
+    options go over what it says.
     """
     session = session_of(context)
     session.require_own_tenant("submit")
     if (file is None) == (category == ""):
         raise InputError(["give either a file of items or --category"])
-    items = items_from(file, id_field=id_field, user_field=user_field) if file is not None else []
-    fields = BatchFields(
+    items, stated = (
+        batch_from(file, id_field=id_field, user_field=user_field)
+        if file is not None
+        else ([], BatchFields())
+    )
+    given = BatchFields(
         operation=operation,
         template_id=template,
         category=category,
@@ -135,9 +143,10 @@ async def submit(
         purpose_id=purpose,
     )
     if filters:
-        fields["filters"] = values_from("--filter", filters)
+        given["filters"] = values_from("--filter", filters)
     if metadata:
-        fields["batch_metadata"] = values_from("--metadata", metadata)
+        given["batch_metadata"] = values_from("--metadata", metadata)
+    fields = over(stated, given)
     async with session.connect() as batchwork:
         if dry_run:
             await _plan(batchwork, items, fields, as_json=as_json)

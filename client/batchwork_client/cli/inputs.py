@@ -291,12 +291,17 @@ def _refuse_schedule(text: str) -> NoReturn:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return _parsed(text)
+        return json_from(text)
     except ValueError:
         return text
 
 
-def _parsed(text: str) -> Any:
+def json_from(text: str) -> Any:
+    """Returns the value of JSON text.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
     return json.loads(text, parse_constant=_refuse_constant)
 
 
@@ -321,14 +326,14 @@ def _json_lines(path: str, lines: Iterable[str], problems: list[str]) -> Iterato
         if not line.strip():
             continue
         try:
-            yield Record(place=f"{path}:{number}", value=_parsed(line))
+            yield Record(place=f"{path}:{number}", value=json_from(line))
         except ValueError as error:
             problems.append(f"{path}:{number}: not JSON: {error}")
 
 
 def _json_document(path: str, text: str, problems: list[str]) -> Iterator[Record]:
     try:
-        document = _parsed(text)
+        document = json_from(text)
     except ValueError as error:
         problems.append(f"{path}: not JSON: {error}")
         return
