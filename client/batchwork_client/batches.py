@@ -113,7 +113,7 @@ class Batches:
             TypeError: JSON cannot express the data of an item.
             ValueError: The data of an item holds a NaN or an infinity.
         """
-        request = _create_request(items, fields)
+        request = create_request(items, fields)
         request.request_id = request_id or new_request_id()
         response = await self._calls.unary(self._stub.CreateBatch, request)
         return response.batch
@@ -122,7 +122,7 @@ class Batches:
         self, items: Items = (), **fields: Unpack[BatchFields]
     ) -> CreateBatchResponse:
         """Returns what ``create_batch`` would do with the same arguments, and stores nothing."""
-        request = _create_request(items, fields)
+        request = create_request(items, fields)
         request.validate_only = True
         return await self._calls.unary(self._stub.CreateBatch, request)
 
@@ -738,7 +738,8 @@ async def _final_batch(events: AsyncIterator[BatchEvent]) -> Batch:
     return final
 
 
-def _create_request(items: Items, fields: BatchFields) -> CreateBatchRequest:
+def create_request(items: Items, fields: BatchFields) -> CreateBatchRequest:
+    """Returns what ``create_batch`` sends, without a request id."""
     request = CreateBatchRequest(
         items=item_inputs(items),
         operation=fields.get("operation", ""),

@@ -6,14 +6,14 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from itertools import islice
-from typing import Any
+from typing import Any, Unpack
 
 import grpc
 from batchwork.v1 import validation_service_pb2 as messages
 from batchwork.v1.job_pb2 import Job
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceStub
 
-from batchwork_client.batches import Items, item_inputs, struct_of
+from batchwork_client.batches import BatchFields, Items, create_request, item_inputs, struct_of
 from batchwork_client.calls import Calls
 from batchwork_client.user_stream import stream_validate_users
 
@@ -160,6 +160,22 @@ class Validation:
         """
         request = messages.ValidateReferencesRequest(categories=categories)
         return await self._calls.unary(self._stub.ValidateReferences, request)
+
+    async def validate_batch(
+        self, items: Items = (), **fields: Unpack[BatchFields]
+    ) -> messages.ValidateBatchResponse:
+        """Tells all that is wrong with a batch, and what it would be; stores nothing.
+
+        Args:
+            items: As ``create_batch`` takes them.
+            **fields: See ``BatchFields``.
+
+        Raises:
+            TypeError: JSON cannot express the data of an item.
+            ValueError: The data of an item holds a NaN or an infinity.
+        """
+        request = messages.ValidateBatchRequest(batch=create_request(items, fields))
+        return await self._calls.unary(self._stub.ValidateBatch, request)
 
     async def get_validation_report(
         self, batch_id: str, *, tenant_id: str = "", limit: int | None = None

@@ -14,6 +14,7 @@ from batchwork_server.adapters.item_schemas import JsonSchemas
 from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
+from batchwork_server.application.batch_validation import BatchValidation
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.config_sync import ConfigSync
@@ -115,6 +116,7 @@ class Application:
     validation: Validation
     job_validation: JobValidation
     item_validation: ItemValidation
+    batch_validation: BatchValidation
     reference_checks: ReferenceChecks
     validation_reports: ValidationReports
     watching: Watching
@@ -466,6 +468,7 @@ def _put_together(
             zone=settings.time_zone,
             purposes=settings.purposes,
         ),
+        batch_validation=BatchValidation(planning=planning, batches=store.batches),
         reference_checks=ReferenceChecks(validation),
         validation_reports=ValidationReports(store=store),
         watching=Watching(
@@ -609,6 +612,7 @@ async def serving(
             validation=app.validation,
             job_validation=app.job_validation,
             item_validation=app.item_validation,
+            batch_validation=app.batch_validation,
             reference_checks=app.reference_checks,
             validation_reports=app.validation_reports,
             watching=app.watching,

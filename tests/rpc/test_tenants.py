@@ -14,6 +14,7 @@ from batchwork.v1 import (
     preference_service_pb2,
     validation_service_pb2,
 )
+from batchwork.v1.item_pb2 import ItemInput
 from batchwork.v1.job_pb2 import JOB_SHAPE_INDIVIDUAL, Job
 from batchwork.v1.preference_pb2 import DefaultPreference, Preference
 from batchwork_server.rpc.values import timestamp_to
@@ -31,6 +32,7 @@ READS: dict[str, Message] = {
     "GetItem": batch_service_pb2.GetItemRequest(batch_id=BATCH, item_id=ITEM),
     "ListItems": batch_service_pb2.ListItemsRequest(batch_id=BATCH),
     "StreamResults": batch_service_pb2.StreamResultsRequest(batch_id=BATCH),
+    "GetValidationReport": validation_service_pb2.GetValidationReportRequest(batch_id=BATCH),
     "GetJob": job_service_pb2.GetJobRequest(job_id=JOB),
     "ExportJobs": job_service_pb2.ExportJobsRequest(job_ids=[JOB]),
     "ListOccurrences": job_service_pb2.ListOccurrencesRequest(job_id=JOB),
@@ -76,7 +78,7 @@ CHANGES: dict[str, Message] = {
 }
 
 OF_THE_CALLER_ONLY = {
-    *("CreateBatch", "CreateJob", "ImportJobs", "ValidateUsers"),
+    *("CreateBatch", "CreateJob", "ImportJobs", "ValidateUsers", "ValidateBatch"),
     *("SetPreference", "BatchSetPreferences", "SetDefaultPreference", "ImportPreferences"),
     *("GetEffectivePreference", "PreviewSchedule", "ListCompatibleCategories", "ExplainUser"),
 }
@@ -84,7 +86,8 @@ OF_THE_CALLER_ONLY = {
 
 TRIED_ELSEWHERE = {
     *("CancelBackfill", "GetBatchStatistics", "PurgeBatches", "UploadItems", "WatchBatches"),
-    *("ForecastLoad", "ListReferences", "WatchPreferenceChanges"),
+    *("ForecastLoad", "ListReferences", "WatchPreferenceChanges", "GetContext"),
+    *("StreamValidateUsers", "ValidateItems", "ValidateJobs", "ValidateReferences"),
 }
 """What takes a stream, never ends by itself, has nothing to name, or a name that the server makes;
 their own tests try them."""
@@ -329,3 +332,16 @@ async def test_users_are_validated_within_the_own_tenant(guarded, guarded_server
     bob = await guarded.validation.ValidateUsers(request, metadata=as_caller(BOB))
 
     assert (ada.totals.valid, bob.totals.valid) == (1, 0)
+
+
+async def test_a_batch_of_another_tenant_makes_no_request_invalid(guarded):
+    await guarded.create_batch(batch_id="bat-1", metadata=as_caller(ADA))
+    batch = batch_service_pb2.CreateBatchRequest(
+        batch_id="bat-1", operation="echo", items=[ItemInput()]
+    )
+    request = validation_service_pb2.ValidateBatchRequest(batch=batch)
+
+    own = await guarded.validation.ValidateBatch(request, metadata=as_caller(ADA))
+    other = await guarded.validation.ValidateBatch(request, metadata=as_caller(BOB))
+
+    assert (own.valid, other.valid) == (False, True)

@@ -9,6 +9,7 @@ import typer
 
 from batchwork_client.cli import (
     backfills,
+    batch_validation,
     batches,
     contexts,
     deletion,
@@ -97,6 +98,7 @@ statistics.add_to(app)
 backfills.add_to(app)
 validation.add_to(app)
 validation_reports.add_to(validation.group)
+batch_validation.add_to(validation.group)
 preference_groups.add_to(preferences.group)
 forecast.add_to(preferences.group)
 app.add_typer(preferences.group, name="preferences")

@@ -24,69 +24,74 @@ _sym_db = _symbol_database.Default()
 
 from batchwork.v1 import batch_pb2 as batchwork_dot_v1_dot_batch__pb2
 from batchwork.v1 import item_pb2 as batchwork_dot_v1_dot_item__pb2
+from batchwork.v1 import batch_service_pb2 as batchwork_dot_v1_dot_batch__service__pb2
 from batchwork.v1 import job_pb2 as batchwork_dot_v1_dot_job__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%batchwork/v1/validation_service.proto\x12\x0c\x62\x61tchwork.v1\x1a\x18\x62\x61tchwork/v1/batch.proto\x1a\x17\x62\x61tchwork/v1/item.proto\x1a\x16\x62\x61tchwork/v1/job.proto\x1a\x1cgoogle/protobuf/struct.proto\"(\n\x14ValidateUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"S\n\x14UserValidationResult\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.batchwork.v1.UserVerdict\"\xa4\x01\n\x14UserValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x11\n\tnot_found\x18\x04 \x01(\x03\x12\x10\n\x08inactive\x18\x05 \x01(\x03\x12\x14\n\x0cwrong_tenant\x18\x06 \x01(\x03\x12\x11\n\tmalformed\x18\x07 \x01(\x03\x12\x0f\n\x07unknown\x18\x08 \x01(\x03\"\x80\x01\n\x15ValidateUsersResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\x12\x32\n\x06totals\x18\x02 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\"E\n\x1aStreamValidateUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x15\n\rinclude_valid\x18\x02 \x01(\x08\"\xc2\x01\n\x1bStreamValidateUsersResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\x12\x32\n\x06totals\x18\x02 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\x12:\n\x0erunning_totals\x18\x03 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\"\x81\x01\n\x13ValidateJobsRequest\x12\x11\n\tjobs_json\x18\x01 \x01(\t\x12\x1f\n\x04jobs\x18\x02 \x03(\x0b\x32\x11.batchwork.v1.Job\x12\x0f\n\x07job_ids\x18\x03 \x03(\t\x12\x12\n\nall_stored\x18\x04 \x01(\x08\x12\x11\n\ttenant_id\x18\x05 \x01(\t\"\x92\x01\n\rJobValidation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05valid\x18\x03 \x01(\x08\x12+\n\nviolations\x18\x04 \x03(\x0b\x32\x17.batchwork.v1.Violation\x12\'\n\x08warnings\x18\x05 \x03(\x0b\x32\x15.batchwork.v1.Warning\"j\n\x13JobValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x12\n\nviolations\x18\x04 \x01(\x03\x12\x10\n\x08warnings\x18\x05 \x01(\x03\"\xcd\x01\n\x14ValidateJobsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.batchwork.v1.JobValidation\x12+\n\nviolations\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.Violation\x12\'\n\x08warnings\x18\x03 \x03(\x0b\x32\x15.batchwork.v1.Warning\x12\x31\n\x06totals\x18\x04 \x01(\x0b\x32!.batchwork.v1.JobValidationTotals\"\xc6\x01\n\x14ValidateItemsRequest\x12\x13\n\x0bschema_json\x18\x01 \x01(\t\x12&\n\x05items\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.ItemInput\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12(\n\x07\x66ilters\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05limit\x18\x05 \x01(\x05\x12\x13\n\x0bmax_results\x18\x06 \x01(\x05\x12\x11\n\ttenant_id\x18\x07 \x01(\t\"O\n\x0bItemFinding\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x13\n\x0bschema_path\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"b\n\x0bInvalidItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12+\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x19.batchwork.v1.ItemFinding\x12\x15\n\rfinding_count\x18\x03 \x01(\x05\"O\n\tRuleCount\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x13\n\x0bschema_path\x18\x02 \x01(\t\x12\x10\n\x08\x66indings\x18\x03 \x01(\x03\x12\r\n\x05items\x18\x04 \x01(\x03\"l\n\x14ItemValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x10\n\x08\x66indings\x18\x04 \x01(\x03\x12\x13\n\x0bvalid_ratio\x18\x05 \x01(\x01\"\x9f\x01\n\x15ValidateItemsResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.batchwork.v1.InvalidItem\x12&\n\x05rules\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.RuleCount\x12\x32\n\x06totals\x18\x03 \x01(\x0b\x32\".batchwork.v1.ItemValidationTotals\"O\n\x12\x43\x61tegoryReferences\x12\x13\n\x0b\x63\x61tegory_id\x18\x01 \x01(\t\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12\x12\n\nmember_ids\x18\x03 \x03(\t\"Q\n\x19ValidateReferencesRequest\x12\x34\n\ncategories\x18\x01 \x03(\x0b\x32 .batchwork.v1.CategoryReferences\"\xcd\x01\n\x18\x43\x61tegoryValidationResult\x12\x13\n\x0b\x63\x61tegory_id\x18\x01 \x01(\t\x12.\n\x07verdict\x18\x02 \x01(\x0e\x32\x1d.batchwork.v1.CategoryVerdict\x12\x34\n\x08user_ids\x18\x03 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\x12\x36\n\nmember_ids\x18\x04 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\"\x88\x01\n\x1aValidateReferencesResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.batchwork.v1.CategoryValidationResult\x12\x31\n\x06totals\x18\x02 \x01(\x0b\x32!.batchwork.v1.ReferenceValidation\"h\n\x1aGetValidationReportRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"m\n\x0bInvalidUser\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.batchwork.v1.UserVerdict\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\"\x81\x01\n\x10InvalidReference\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.batchwork.v1.UserVerdict\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\r\n\x05\x66ield\x18\x05 \x01(\t\"\xc1\x02\n\x1bGetValidationReportResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x35\n\x0fuser_validation\x18\x02 \x01(\x0b\x32\x1c.batchwork.v1.UserValidation\x12?\n\x14reference_validation\x18\x03 \x01(\x0b\x32!.batchwork.v1.ReferenceValidation\x12\x30\n\rinvalid_users\x18\x04 \x03(\x0b\x32\x19.batchwork.v1.InvalidUser\x12:\n\x12invalid_references\x18\x05 \x03(\x0b\x32\x1e.batchwork.v1.InvalidReference\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t\x12\x11\n\ttenant_id\x18\x07 \x01(\t*\xcf\x01\n\x0bUserVerdict\x12\x1c\n\x18USER_VERDICT_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_VERDICT_VALID\x10\x01\x12\x1a\n\x16USER_VERDICT_NOT_FOUND\x10\x02\x12\x19\n\x15USER_VERDICT_INACTIVE\x10\x03\x12\x1d\n\x19USER_VERDICT_WRONG_TENANT\x10\x04\x12\x1a\n\x16USER_VERDICT_MALFORMED\x10\x05\x12\x18\n\x14USER_VERDICT_UNKNOWN\x10\x06*\xb2\x01\n\x0f\x43\x61tegoryVerdict\x12 \n\x1c\x43\x41TEGORY_VERDICT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41TEGORY_VERDICT_VALID\x10\x01\x12#\n\x1f\x43\x41TEGORY_VERDICT_NO_VALID_USERS\x10\x02\x12\x1e\n\x1a\x43\x41TEGORY_VERDICT_MALFORMED\x10\x03\x12\x1c\n\x18\x43\x41TEGORY_VERDICT_UNKNOWN\x10\x04\x32\xe3\x04\n\x11ValidationService\x12X\n\rValidateUsers\x12\".batchwork.v1.ValidateUsersRequest\x1a#.batchwork.v1.ValidateUsersResponse\x12n\n\x13StreamValidateUsers\x12(.batchwork.v1.StreamValidateUsersRequest\x1a).batchwork.v1.StreamValidateUsersResponse(\x01\x30\x01\x12U\n\x0cValidateJobs\x12!.batchwork.v1.ValidateJobsRequest\x1a\".batchwork.v1.ValidateJobsResponse\x12X\n\rValidateItems\x12\".batchwork.v1.ValidateItemsRequest\x1a#.batchwork.v1.ValidateItemsResponse\x12g\n\x12ValidateReferences\x12\'.batchwork.v1.ValidateReferencesRequest\x1a(.batchwork.v1.ValidateReferencesResponse\x12j\n\x13GetValidationReport\x12(.batchwork.v1.GetValidationReportRequest\x1a).batchwork.v1.GetValidationReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%batchwork/v1/validation_service.proto\x12\x0c\x62\x61tchwork.v1\x1a\x18\x62\x61tchwork/v1/batch.proto\x1a\x17\x62\x61tchwork/v1/item.proto\x1a batchwork/v1/batch_service.proto\x1a\x16\x62\x61tchwork/v1/job.proto\x1a\x1cgoogle/protobuf/struct.proto\"(\n\x14ValidateUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"S\n\x14UserValidationResult\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.batchwork.v1.UserVerdict\"\xa4\x01\n\x14UserValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x11\n\tnot_found\x18\x04 \x01(\x03\x12\x10\n\x08inactive\x18\x05 \x01(\x03\x12\x14\n\x0cwrong_tenant\x18\x06 \x01(\x03\x12\x11\n\tmalformed\x18\x07 \x01(\x03\x12\x0f\n\x07unknown\x18\x08 \x01(\x03\"\x80\x01\n\x15ValidateUsersResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\x12\x32\n\x06totals\x18\x02 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\"E\n\x1aStreamValidateUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x15\n\rinclude_valid\x18\x02 \x01(\x08\"\xc2\x01\n\x1bStreamValidateUsersResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\x12\x32\n\x06totals\x18\x02 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\x12:\n\x0erunning_totals\x18\x03 \x01(\x0b\x32\".batchwork.v1.UserValidationTotals\"\x81\x01\n\x13ValidateJobsRequest\x12\x11\n\tjobs_json\x18\x01 \x01(\t\x12\x1f\n\x04jobs\x18\x02 \x03(\x0b\x32\x11.batchwork.v1.Job\x12\x0f\n\x07job_ids\x18\x03 \x03(\t\x12\x12\n\nall_stored\x18\x04 \x01(\x08\x12\x11\n\ttenant_id\x18\x05 \x01(\t\"\x92\x01\n\rJobValidation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05valid\x18\x03 \x01(\x08\x12+\n\nviolations\x18\x04 \x03(\x0b\x32\x17.batchwork.v1.Violation\x12\'\n\x08warnings\x18\x05 \x03(\x0b\x32\x15.batchwork.v1.Warning\"j\n\x13JobValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x12\n\nviolations\x18\x04 \x01(\x03\x12\x10\n\x08warnings\x18\x05 \x01(\x03\"\xcd\x01\n\x14ValidateJobsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.batchwork.v1.JobValidation\x12+\n\nviolations\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.Violation\x12\'\n\x08warnings\x18\x03 \x03(\x0b\x32\x15.batchwork.v1.Warning\x12\x31\n\x06totals\x18\x04 \x01(\x0b\x32!.batchwork.v1.JobValidationTotals\"\xc6\x01\n\x14ValidateItemsRequest\x12\x13\n\x0bschema_json\x18\x01 \x01(\t\x12&\n\x05items\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.ItemInput\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12(\n\x07\x66ilters\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05limit\x18\x05 \x01(\x05\x12\x13\n\x0bmax_results\x18\x06 \x01(\x05\x12\x11\n\ttenant_id\x18\x07 \x01(\t\"O\n\x0bItemFinding\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x13\n\x0bschema_path\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"b\n\x0bInvalidItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12+\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x19.batchwork.v1.ItemFinding\x12\x15\n\rfinding_count\x18\x03 \x01(\x05\"O\n\tRuleCount\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x13\n\x0bschema_path\x18\x02 \x01(\t\x12\x10\n\x08\x66indings\x18\x03 \x01(\x03\x12\r\n\x05items\x18\x04 \x01(\x03\"l\n\x14ItemValidationTotals\x12\r\n\x05total\x18\x01 \x01(\x03\x12\r\n\x05valid\x18\x02 \x01(\x03\x12\x0f\n\x07invalid\x18\x03 \x01(\x03\x12\x10\n\x08\x66indings\x18\x04 \x01(\x03\x12\x13\n\x0bvalid_ratio\x18\x05 \x01(\x01\"\x9f\x01\n\x15ValidateItemsResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.batchwork.v1.InvalidItem\x12&\n\x05rules\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.RuleCount\x12\x32\n\x06totals\x18\x03 \x01(\x0b\x32\".batchwork.v1.ItemValidationTotals\"O\n\x12\x43\x61tegoryReferences\x12\x13\n\x0b\x63\x61tegory_id\x18\x01 \x01(\t\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12\x12\n\nmember_ids\x18\x03 \x03(\t\"Q\n\x19ValidateReferencesRequest\x12\x34\n\ncategories\x18\x01 \x03(\x0b\x32 .batchwork.v1.CategoryReferences\"\xcd\x01\n\x18\x43\x61tegoryValidationResult\x12\x13\n\x0b\x63\x61tegory_id\x18\x01 \x01(\t\x12.\n\x07verdict\x18\x02 \x01(\x0e\x32\x1d.batchwork.v1.CategoryVerdict\x12\x34\n\x08user_ids\x18\x03 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\x12\x36\n\nmember_ids\x18\x04 \x03(\x0b\x32\".batchwork.v1.UserValidationResult\"\x88\x01\n\x1aValidateReferencesResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.batchwork.v1.CategoryValidationResult\x12\x31\n\x06totals\x18\x02 \x01(\x0b\x32!.batchwork.v1.ReferenceValidation\"G\n\x14ValidateBatchRequest\x12/\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32 .batchwork.v1.CreateBatchRequest\"\xa2\x03\n\x15ValidateBatchResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12+\n\nviolations\x18\x02 \x03(\x0b\x32\x17.batchwork.v1.Violation\x12\x17\n\x0fviolation_count\x18\x03 \x01(\x03\x12\'\n\x08warnings\x18\x04 \x03(\x0b\x32\x15.batchwork.v1.Warning\x12%\n\x04plan\x18\x05 \x01(\x0b\x32\x17.batchwork.v1.BatchPlan\x12\x35\n\x0fuser_validation\x18\x06 \x01(\x0b\x32\x1c.batchwork.v1.UserValidation\x12?\n\x14reference_validation\x18\x07 \x01(\x0b\x32!.batchwork.v1.ReferenceValidation\x12\x30\n\rinvalid_users\x18\x08 \x03(\x0b\x32\x19.batchwork.v1.InvalidUser\x12:\n\x12invalid_references\x18\t \x03(\x0b\x32\x1e.batchwork.v1.InvalidReference\"h\n\x1aGetValidationReportRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"m\n\x0bInvalidUser\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.batchwork.v1.UserVerdict\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\"\x81\x01\n\x10InvalidReference\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.batchwork.v1.UserVerdict\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\r\n\x05\x66ield\x18\x05 \x01(\t\"\xc1\x02\n\x1bGetValidationReportResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x35\n\x0fuser_validation\x18\x02 \x01(\x0b\x32\x1c.batchwork.v1.UserValidation\x12?\n\x14reference_validation\x18\x03 \x01(\x0b\x32!.batchwork.v1.ReferenceValidation\x12\x30\n\rinvalid_users\x18\x04 \x03(\x0b\x32\x19.batchwork.v1.InvalidUser\x12:\n\x12invalid_references\x18\x05 \x03(\x0b\x32\x1e.batchwork.v1.InvalidReference\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t\x12\x11\n\ttenant_id\x18\x07 \x01(\t*\xcf\x01\n\x0bUserVerdict\x12\x1c\n\x18USER_VERDICT_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_VERDICT_VALID\x10\x01\x12\x1a\n\x16USER_VERDICT_NOT_FOUND\x10\x02\x12\x19\n\x15USER_VERDICT_INACTIVE\x10\x03\x12\x1d\n\x19USER_VERDICT_WRONG_TENANT\x10\x04\x12\x1a\n\x16USER_VERDICT_MALFORMED\x10\x05\x12\x18\n\x14USER_VERDICT_UNKNOWN\x10\x06*\xb2\x01\n\x0f\x43\x61tegoryVerdict\x12 \n\x1c\x43\x41TEGORY_VERDICT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41TEGORY_VERDICT_VALID\x10\x01\x12#\n\x1f\x43\x41TEGORY_VERDICT_NO_VALID_USERS\x10\x02\x12\x1e\n\x1a\x43\x41TEGORY_VERDICT_MALFORMED\x10\x03\x12\x1c\n\x18\x43\x41TEGORY_VERDICT_UNKNOWN\x10\x04\x32\xbd\x05\n\x11ValidationService\x12X\n\rValidateUsers\x12\".batchwork.v1.ValidateUsersRequest\x1a#.batchwork.v1.ValidateUsersResponse\x12n\n\x13StreamValidateUsers\x12(.batchwork.v1.StreamValidateUsersRequest\x1a).batchwork.v1.StreamValidateUsersResponse(\x01\x30\x01\x12U\n\x0cValidateJobs\x12!.batchwork.v1.ValidateJobsRequest\x1a\".batchwork.v1.ValidateJobsResponse\x12X\n\rValidateItems\x12\".batchwork.v1.ValidateItemsRequest\x1a#.batchwork.v1.ValidateItemsResponse\x12g\n\x12ValidateReferences\x12\'.batchwork.v1.ValidateReferencesRequest\x1a(.batchwork.v1.ValidateReferencesResponse\x12X\n\rValidateBatch\x12\".batchwork.v1.ValidateBatchRequest\x1a#.batchwork.v1.ValidateBatchResponse\x12j\n\x13GetValidationReport\x12(.batchwork.v1.GetValidationReportRequest\x1a).batchwork.v1.GetValidationReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'batchwork.v1.validation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USERVERDICT']._serialized_start=3370
-  _globals['_USERVERDICT']._serialized_end=3577
-  _globals['_CATEGORYVERDICT']._serialized_start=3580
-  _globals['_CATEGORYVERDICT']._serialized_end=3758
-  _globals['_VALIDATEUSERSREQUEST']._serialized_start=160
-  _globals['_VALIDATEUSERSREQUEST']._serialized_end=200
-  _globals['_USERVALIDATIONRESULT']._serialized_start=202
-  _globals['_USERVALIDATIONRESULT']._serialized_end=285
-  _globals['_USERVALIDATIONTOTALS']._serialized_start=288
-  _globals['_USERVALIDATIONTOTALS']._serialized_end=452
-  _globals['_VALIDATEUSERSRESPONSE']._serialized_start=455
-  _globals['_VALIDATEUSERSRESPONSE']._serialized_end=583
-  _globals['_STREAMVALIDATEUSERSREQUEST']._serialized_start=585
-  _globals['_STREAMVALIDATEUSERSREQUEST']._serialized_end=654
-  _globals['_STREAMVALIDATEUSERSRESPONSE']._serialized_start=657
-  _globals['_STREAMVALIDATEUSERSRESPONSE']._serialized_end=851
-  _globals['_VALIDATEJOBSREQUEST']._serialized_start=854
-  _globals['_VALIDATEJOBSREQUEST']._serialized_end=983
-  _globals['_JOBVALIDATION']._serialized_start=986
-  _globals['_JOBVALIDATION']._serialized_end=1132
-  _globals['_JOBVALIDATIONTOTALS']._serialized_start=1134
-  _globals['_JOBVALIDATIONTOTALS']._serialized_end=1240
-  _globals['_VALIDATEJOBSRESPONSE']._serialized_start=1243
-  _globals['_VALIDATEJOBSRESPONSE']._serialized_end=1448
-  _globals['_VALIDATEITEMSREQUEST']._serialized_start=1451
-  _globals['_VALIDATEITEMSREQUEST']._serialized_end=1649
-  _globals['_ITEMFINDING']._serialized_start=1651
-  _globals['_ITEMFINDING']._serialized_end=1730
-  _globals['_INVALIDITEM']._serialized_start=1732
-  _globals['_INVALIDITEM']._serialized_end=1830
-  _globals['_RULECOUNT']._serialized_start=1832
-  _globals['_RULECOUNT']._serialized_end=1911
-  _globals['_ITEMVALIDATIONTOTALS']._serialized_start=1913
-  _globals['_ITEMVALIDATIONTOTALS']._serialized_end=2021
-  _globals['_VALIDATEITEMSRESPONSE']._serialized_start=2024
-  _globals['_VALIDATEITEMSRESPONSE']._serialized_end=2183
-  _globals['_CATEGORYREFERENCES']._serialized_start=2185
-  _globals['_CATEGORYREFERENCES']._serialized_end=2264
-  _globals['_VALIDATEREFERENCESREQUEST']._serialized_start=2266
-  _globals['_VALIDATEREFERENCESREQUEST']._serialized_end=2347
-  _globals['_CATEGORYVALIDATIONRESULT']._serialized_start=2350
-  _globals['_CATEGORYVALIDATIONRESULT']._serialized_end=2555
-  _globals['_VALIDATEREFERENCESRESPONSE']._serialized_start=2558
-  _globals['_VALIDATEREFERENCESRESPONSE']._serialized_end=2694
-  _globals['_GETVALIDATIONREPORTREQUEST']._serialized_start=2696
-  _globals['_GETVALIDATIONREPORTREQUEST']._serialized_end=2800
-  _globals['_INVALIDUSER']._serialized_start=2802
-  _globals['_INVALIDUSER']._serialized_end=2911
-  _globals['_INVALIDREFERENCE']._serialized_start=2914
-  _globals['_INVALIDREFERENCE']._serialized_end=3043
-  _globals['_GETVALIDATIONREPORTRESPONSE']._serialized_start=3046
-  _globals['_GETVALIDATIONREPORTRESPONSE']._serialized_end=3367
-  _globals['_VALIDATIONSERVICE']._serialized_start=3761
-  _globals['_VALIDATIONSERVICE']._serialized_end=4372
+  _globals['_USERVERDICT']._serialized_start=3898
+  _globals['_USERVERDICT']._serialized_end=4105
+  _globals['_CATEGORYVERDICT']._serialized_start=4108
+  _globals['_CATEGORYVERDICT']._serialized_end=4286
+  _globals['_VALIDATEUSERSREQUEST']._serialized_start=194
+  _globals['_VALIDATEUSERSREQUEST']._serialized_end=234
+  _globals['_USERVALIDATIONRESULT']._serialized_start=236
+  _globals['_USERVALIDATIONRESULT']._serialized_end=319
+  _globals['_USERVALIDATIONTOTALS']._serialized_start=322
+  _globals['_USERVALIDATIONTOTALS']._serialized_end=486
+  _globals['_VALIDATEUSERSRESPONSE']._serialized_start=489
+  _globals['_VALIDATEUSERSRESPONSE']._serialized_end=617
+  _globals['_STREAMVALIDATEUSERSREQUEST']._serialized_start=619
+  _globals['_STREAMVALIDATEUSERSREQUEST']._serialized_end=688
+  _globals['_STREAMVALIDATEUSERSRESPONSE']._serialized_start=691
+  _globals['_STREAMVALIDATEUSERSRESPONSE']._serialized_end=885
+  _globals['_VALIDATEJOBSREQUEST']._serialized_start=888
+  _globals['_VALIDATEJOBSREQUEST']._serialized_end=1017
+  _globals['_JOBVALIDATION']._serialized_start=1020
+  _globals['_JOBVALIDATION']._serialized_end=1166
+  _globals['_JOBVALIDATIONTOTALS']._serialized_start=1168
+  _globals['_JOBVALIDATIONTOTALS']._serialized_end=1274
+  _globals['_VALIDATEJOBSRESPONSE']._serialized_start=1277
+  _globals['_VALIDATEJOBSRESPONSE']._serialized_end=1482
+  _globals['_VALIDATEITEMSREQUEST']._serialized_start=1485
+  _globals['_VALIDATEITEMSREQUEST']._serialized_end=1683
+  _globals['_ITEMFINDING']._serialized_start=1685
+  _globals['_ITEMFINDING']._serialized_end=1764
+  _globals['_INVALIDITEM']._serialized_start=1766
+  _globals['_INVALIDITEM']._serialized_end=1864
+  _globals['_RULECOUNT']._serialized_start=1866
+  _globals['_RULECOUNT']._serialized_end=1945
+  _globals['_ITEMVALIDATIONTOTALS']._serialized_start=1947
+  _globals['_ITEMVALIDATIONTOTALS']._serialized_end=2055
+  _globals['_VALIDATEITEMSRESPONSE']._serialized_start=2058
+  _globals['_VALIDATEITEMSRESPONSE']._serialized_end=2217
+  _globals['_CATEGORYREFERENCES']._serialized_start=2219
+  _globals['_CATEGORYREFERENCES']._serialized_end=2298
+  _globals['_VALIDATEREFERENCESREQUEST']._serialized_start=2300
+  _globals['_VALIDATEREFERENCESREQUEST']._serialized_end=2381
+  _globals['_CATEGORYVALIDATIONRESULT']._serialized_start=2384
+  _globals['_CATEGORYVALIDATIONRESULT']._serialized_end=2589
+  _globals['_VALIDATEREFERENCESRESPONSE']._serialized_start=2592
+  _globals['_VALIDATEREFERENCESRESPONSE']._serialized_end=2728
+  _globals['_VALIDATEBATCHREQUEST']._serialized_start=2730
+  _globals['_VALIDATEBATCHREQUEST']._serialized_end=2801
+  _globals['_VALIDATEBATCHRESPONSE']._serialized_start=2804
+  _globals['_VALIDATEBATCHRESPONSE']._serialized_end=3222
+  _globals['_GETVALIDATIONREPORTREQUEST']._serialized_start=3224
+  _globals['_GETVALIDATIONREPORTREQUEST']._serialized_end=3328
+  _globals['_INVALIDUSER']._serialized_start=3330
+  _globals['_INVALIDUSER']._serialized_end=3439
+  _globals['_INVALIDREFERENCE']._serialized_start=3442
+  _globals['_INVALIDREFERENCE']._serialized_end=3571
+  _globals['_GETVALIDATIONREPORTRESPONSE']._serialized_start=3574
+  _globals['_GETVALIDATIONREPORTRESPONSE']._serialized_end=3895
+  _globals['_VALIDATIONSERVICE']._serialized_start=4289
+  _globals['_VALIDATIONSERVICE']._serialized_end=4990
 # @@protoc_insertion_point(module_scope)

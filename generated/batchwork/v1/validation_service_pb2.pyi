@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from batchwork.v1 import batch_pb2 as _batch_pb2
+from batchwork.v1 import batch_service_pb2 as _batch_service_pb2
 from batchwork.v1 import item_pb2 as _item_pb2
 from batchwork.v1 import job_pb2 as _job_pb2
 from collections import abc as _abc
@@ -837,6 +838,100 @@ class ValidateReferencesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ValidateReferencesResponse: _TypeAlias = ValidateReferencesResponse  # noqa: Y015
+
+@_typing.final
+class ValidateBatchRequest(_message.Message):
+    """Asks to validate a request for a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batch(self) -> _batch_service_pb2.CreateBatchRequest:
+        """Holds the request, as `CreateBatch` takes it."""
+
+    def __init__(
+        self,
+        *,
+        batch: _batch_service_pb2.CreateBatchRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateBatchRequest: _TypeAlias = ValidateBatchRequest  # noqa: Y015
+
+@_typing.final
+class ValidateBatchResponse(_message.Message):
+    """Answers `ValidateBatch`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALID_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    VIOLATION_COUNT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    USER_VALIDATION_FIELD_NUMBER: _builtins.int
+    REFERENCE_VALIDATION_FIELD_NUMBER: _builtins.int
+    INVALID_USERS_FIELD_NUMBER: _builtins.int
+    INVALID_REFERENCES_FIELD_NUMBER: _builtins.int
+    valid: _builtins.bool
+    """Tells whether nothing is wrong."""
+    violation_count: _builtins.int
+    """Counts what is wrong, also what is not listed."""
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Violation]:
+        """Lists what is wrong, at most 1,000."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Warning]:
+        """Lists what would be accepted but may not be meant."""
+
+    @_builtins.property
+    def plan(self) -> _batch_pb2.BatchPlan:
+        """Says what would run: the number of items, the reasons to skip and the first
+        items; unset while something is wrong that hides it.
+        """
+
+    @_builtins.property
+    def user_validation(self) -> _batch_pb2.UserValidation:
+        """Counts the users of the items; set with `plan`."""
+
+    @_builtins.property
+    def reference_validation(self) -> _batch_pb2.ReferenceValidation:
+        """Counts the users whom the items list; unset when they list none."""
+
+    @_builtins.property
+    def invalid_users(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvalidUser]:
+        """Lists the first users who are not valid, at most 100."""
+
+    @_builtins.property
+    def invalid_references(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvalidReference]:
+        """Lists the first references that would be taken out, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        valid: _builtins.bool = ...,
+        violations: _abc.Iterable[_batch_pb2.Violation] | None = ...,
+        violation_count: _builtins.int = ...,
+        warnings: _abc.Iterable[_batch_pb2.Warning] | None = ...,
+        plan: _batch_pb2.BatchPlan | None = ...,
+        user_validation: _batch_pb2.UserValidation | None = ...,
+        reference_validation: _batch_pb2.ReferenceValidation | None = ...,
+        invalid_users: _abc.Iterable[Global___InvalidUser] | None = ...,
+        invalid_references: _abc.Iterable[Global___InvalidReference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "reference_validation", b"reference_validation", "user_validation", b"user_validation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid_references", b"invalid_references", "invalid_users", b"invalid_users", "plan", b"plan", "reference_validation", b"reference_validation", "user_validation", b"user_validation", "valid", b"valid", "violation_count", b"violation_count", "violations", b"violations", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateBatchResponse: _TypeAlias = ValidateBatchResponse  # noqa: Y015
 
 @_typing.final
 class GetValidationReportRequest(_message.Message):

@@ -65,6 +65,11 @@ class ValidationServiceStub:
                 request_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesResponse.FromString,
                 _registered_method=True)
+        self.ValidateBatch = channel.unary_unary(
+                '/batchwork.v1.ValidationService/ValidateBatch',
+                request_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateBatchRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateBatchResponse.FromString,
+                _registered_method=True)
         self.GetValidationReport = channel.unary_unary(
                 '/batchwork.v1.ValidationService/GetValidationReport',
                 request_serializer=batchwork_dot_v1_dot_validation__service__pb2.GetValidationReportRequest.SerializeToString,
@@ -165,6 +170,24 @@ class ValidationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidateBatch(self, request, context):
+        """Validates a request for a batch with what its filters would match, and
+        stores nothing.
+
+        Every violation for which `CreateBatch` would refuse the request is told at
+        once, with its path there, and every warning: those of `CreateBatch`,
+        FILTER_MATCHES_NOTHING, and NOTHING_TO_PROCESS when every item would be
+        skipped or left out. `request_id` and `validate_only` of the request mean
+        nothing here.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: there is no request. Do not retry.
+        UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetValidationReport(self, request, context):
         """Returns what the validation of users found when a batch was created: the
         counts, and page by page the invalid users and the references that were
@@ -207,6 +230,11 @@ def add_ValidationServiceServicer_to_server(servicer, server):
                     servicer.ValidateReferences,
                     request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesResponse.SerializeToString,
+            ),
+            'ValidateBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateBatch,
+                    request_deserializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateBatchRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_validation__service__pb2.ValidateBatchResponse.SerializeToString,
             ),
             'GetValidationReport': grpc.unary_unary_rpc_method_handler(
                     servicer.GetValidationReport,
@@ -355,6 +383,33 @@ class ValidationService:
             '/batchwork.v1.ValidationService/ValidateReferences',
             batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesRequest.SerializeToString,
             batchwork_dot_v1_dot_validation__service__pb2.ValidateReferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.ValidationService/ValidateBatch',
+            batchwork_dot_v1_dot_validation__service__pb2.ValidateBatchRequest.SerializeToString,
+            batchwork_dot_v1_dot_validation__service__pb2.ValidateBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -103,6 +103,20 @@ class ValidationServiceStub:
       INVALID_ARGUMENT  FIELD_VIOLATION: no category, or more than 10,000
                         categories or references. Do not retry.
     """
+    ValidateBatch: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateBatchRequest, _validation_service_pb2.ValidateBatchResponse]
+    """Validates a request for a batch with what its filters would match, and
+    stores nothing.
+
+    Every violation for which `CreateBatch` would refuse the request is told at
+    once, with its path there, and every warning: those of `CreateBatch`,
+    FILTER_MATCHES_NOTHING, and NOTHING_TO_PROCESS when every item would be
+    skipped or left out. `request_id` and `validate_only` of the request mean
+    nothing here.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: there is no request. Do not retry.
+      UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
+    """
     GetValidationReport: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.GetValidationReportRequest, _validation_service_pb2.GetValidationReportResponse]
     """Returns what the validation of users found when a batch was created: the
     counts, and page by page the invalid users and the references that were
@@ -189,6 +203,20 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: no category, or more than 10,000
                         categories or references. Do not retry.
+    """
+    ValidateBatch: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateBatchRequest, _validation_service_pb2.ValidateBatchResponse]  # type: ignore[assignment]
+    """Validates a request for a batch with what its filters would match, and
+    stores nothing.
+
+    Every violation for which `CreateBatch` would refuse the request is told at
+    once, with its path there, and every warning: those of `CreateBatch`,
+    FILTER_MATCHES_NOTHING, and NOTHING_TO_PROCESS when every item would be
+    skipped or left out. `request_id` and `validate_only` of the request mean
+    nothing here.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: there is no request. Do not retry.
+      UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
     """
     GetValidationReport: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.GetValidationReportRequest, _validation_service_pb2.GetValidationReportResponse]  # type: ignore[assignment]
     """Returns what the validation of users found when a batch was created: the
@@ -303,6 +331,26 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: no category, or more than 10,000
                             categories or references. Do not retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ValidateBatch(
+        self,
+        request: _validation_service_pb2.ValidateBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validation_service_pb2.ValidateBatchResponse, _abc.Awaitable[_validation_service_pb2.ValidateBatchResponse]]:
+        """Validates a request for a batch with what its filters would match, and
+        stores nothing.
+
+        Every violation for which `CreateBatch` would refuse the request is told at
+        once, with its path there, and every warning: those of `CreateBatch`,
+        FILTER_MATCHES_NOTHING, and NOTHING_TO_PROCESS when every item would be
+        skipped or left out. `request_id` and `validate_only` of the request mean
+        nothing here.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: there is no request. Do not retry.
+          UNAVAILABLE       DEPENDENCY_UNAVAILABLE: a source is away. Retry.
         """
 
     @_abc_1.abstractmethod

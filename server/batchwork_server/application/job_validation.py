@@ -11,7 +11,11 @@ import orjson
 
 from batchwork_server.application.job_checks import KnownTemplates
 from batchwork_server.application.jobs import select_jobs
-from batchwork_server.application.notices import JobNotices, filters_path
+from batchwork_server.application.notices import (
+    FILTER_MATCHES_NOTHING,
+    JobNotices,
+    filters_path,
+)
 from batchwork_server.application.schedule_notices import schedule_notices
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Notice
@@ -23,7 +27,6 @@ from batchwork_server.errors import Violation
 from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
 from batchwork_server.store.store import JobStore
 
-FILTER_MATCHES_NOTHING = "FILTER_MATCHES_NOTHING"
 FILTERS_NOT_TRIED = "FILTERS_NOT_TRIED"
 
 LONGEST_TRIAL = timedelta(seconds=10)

@@ -151,6 +151,18 @@ class Planning:
             invalid_references=found.invalid_references,
         )
 
+    async def problems(
+        self, submission: Submission, *, tenant_id: str
+    ) -> tuple[list[Violation], list[Notice]]:
+        """Returns what is wrong and what is odd with what a submission names; it selects nothing.
+
+        Raises:
+            Unavailable: a source is away.
+        """
+        _, violations = await self._template(submission)
+        _, notices, more = await self._selections(submission, tenant_id=tenant_id)
+        return violations + more, notices
+
     async def _recipients(self, submission: Submission, *, tenant_id: str) -> list[Recipient]:
         if not submission.recipient_ids:
             return []

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from batchwork_server.domain.batch import Batch, UserValidation
+from batchwork_server.domain.context import INVALID_USER_REASONS
 from batchwork_server.domain.item import NewItem
-from batchwork_server.domain.reference_validation import InvalidReference, ReferenceValidation
+from batchwork_server.domain.reference_validation import (
+    OWN,
+    InvalidReference,
+    ReferenceValidation,
+)
+from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import NotFound
 from batchwork_server.logs import get_logger
 from batchwork_server.store.store import Store
@@ -117,11 +123,25 @@ def tell_invalid(
     )
 
 
+def invalid_users_of(
+    items: Iterable[NewItem], references: Iterable[InvalidReference]
+) -> Iterator[InvalidReference]:
+    """Yields the users of items that are to be skipped, and of things that were left out."""
+    for item in items:
+        if item.user_id is not None and item.skip_reason in INVALID_USER_REASONS:
+            yield InvalidReference(
+                category="",
+                item_id=item.item_id,
+                field=OWN,
+                user_id=item.user_id,
+                verdict=UserVerdict(item.skip_reason.removeprefix("USER_")),
+            )
+    yield from (each for each in references if each.field == OWN)
+
+
 def _invalid_ids(items: Iterable[NewItem], references: Sequence[InvalidReference]) -> Iterable[str]:
-    of_items = (
-        item.user_id
-        for item in items
-        if item.user_id is not None and (item.skip_reason or "").startswith("USER_")
-    )
-    listed = (each.user_id for each in islice(references, SAMPLE_SIZE))
-    return dict.fromkeys([*islice(of_items, SAMPLE_SIZE), *listed])
+    found = [
+        *islice(invalid_users_of(items, ()), SAMPLE_SIZE),
+        *islice(references, SAMPLE_SIZE),
+    ]
+    return dict.fromkeys(each.user_id for each in found)

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
 from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
+from batchwork_server.application.batch_validation import BatchValidation
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.compatible_categories import CompatibleCategories
 from batchwork_server.application.contexts import Contexts
@@ -105,6 +106,7 @@ class RpcServer:
         validation: Behind ValidationService.
         job_validation: Behind the validation of jobs of ValidationService.
         item_validation: Behind the validation of items of ValidationService.
+        batch_validation: Likewise.
         reference_checks: Likewise.
         validation_reports: Likewise.
         watching: Behind the watches of BatchService.
@@ -142,6 +144,7 @@ class RpcServer:
         validation: Validation,
         job_validation: JobValidation,
         item_validation: ItemValidation,
+        batch_validation: BatchValidation,
         reference_checks: ReferenceChecks,
         validation_reports: ValidationReports,
         watching: Watching,
@@ -206,6 +209,7 @@ class RpcServer:
                 jobs=job_validation,
                 items=item_validation,
                 references=reference_checks,
+                batches=batch_validation,
                 reports=validation_reports,
             ),
             guarded,

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from batchwork.v1 import validation_service_pb2 as messages
 
+from batchwork_server.application.batch_validation import BatchReport
+from batchwork_server.application.planning import Plan
 from batchwork_server.application.reference_checks import (
     CategoryCheck,
     CategoryReferences,
     ReferenceReport,
 )
-from batchwork_server.application.validation_reports import PARTS, Place, ValidationReport
+from batchwork_server.application.validation_reports import (
+    PARTS,
+    Place,
+    ValidationReport,
+    invalid_users_of,
+)
 from batchwork_server.domain.reference_validation import OWN, CategoryVerdict, InvalidReference
 from batchwork_server.rpc.batch_conversion import (
     counted_references_to,
+    plan_to,
     reference_validation_to,
     user_validation_to,
+    warnings_to,
 )
 from batchwork_server.rpc.checks import Checks
+from batchwork_server.rpc.job_validation_conversion import MOST_LISTED, violation_to
 from batchwork_server.rpc.page_tokens import numbered_from
 from batchwork_server.rpc.user_conversion import VERDICT_TO, results_of
 
 MAX_CATEGORIES = 10_000
 MAX_REFERENCES = 10_000
+SHOWN = 100
+"""So many invalid users, and so many references, are shown of a batch that is not stored."""
 
 _CATEGORY_VERDICT_TO = {
     verdict: messages.CategoryVerdict.Value(f"CATEGORY_VERDICT_{verdict.name}")
@@ -110,3 +124,27 @@ def _reference_to(invalid: InvalidReference) -> messages.InvalidReference:
         category=invalid.category,
         field=invalid.field,
     )
+
+
+def batch_report_to(report: BatchReport) -> messages.ValidateBatchResponse:
+    response = messages.ValidateBatchResponse(
+        valid=not report.violations,
+        violations=map(violation_to, report.violations[:MOST_LISTED]),
+        violation_count=len(report.violations),
+        warnings=warnings_to(report.notices),
+    )
+    if report.plan is not None:
+        _add_plan(response, report.plan)
+    return response
+
+
+def _add_plan(response: messages.ValidateBatchResponse, plan: Plan) -> None:
+    response.plan.MergeFrom(plan_to(plan))
+    response.user_validation.MergeFrom(user_validation_to(plan.request.user_validation))
+    references = reference_validation_to(plan.request.reference_validation)
+    if references is not None:
+        response.reference_validation.MergeFrom(references)
+    users = invalid_users_of(plan.items, plan.invalid_references)
+    response.invalid_users.extend(map(_user_to, islice(users, SHOWN)))
+    taken_out = (each for each in plan.invalid_references if each.field != OWN)
+    response.invalid_references.extend(map(_reference_to, islice(taken_out, SHOWN)))

@@ -10,12 +10,14 @@ from typing import Any
 from batchwork.v1 import validation_service_pb2 as messages
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
 
+from batchwork_server.application.batch_validation import BatchValidation
 from batchwork_server.application.item_validation import ItemValidation
 from batchwork_server.application.job_validation import JobsReport, JobValidation
 from batchwork_server.application.reference_checks import ReferenceChecks
 from batchwork_server.application.validation import Validation
 from batchwork_server.application.validation_reports import ValidationReports
 from batchwork_server.domain.job_file import MAX_JOBS
+from batchwork_server.rpc.batch_conversion import submission_from
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.interceptors import caller_of
 from batchwork_server.rpc.item_validation_conversion import (
@@ -33,6 +35,7 @@ from batchwork_server.rpc.user_conversion import (
     user_ids_from,
 )
 from batchwork_server.rpc.validation_conversion import (
+    batch_report_to,
     categories_from,
     reference_report_to,
     report_place_from,
@@ -52,12 +55,14 @@ class ValidationServicer(ValidationServiceServicer):
         jobs: JobValidation,
         items: ItemValidation,
         references: ReferenceChecks,
+        batches: BatchValidation,
         reports: ValidationReports,
     ) -> None:
         self._validation = validation
         self._jobs = jobs
         self._items = items
         self._references = references
+        self._batches = batches
         self._reports = reports
 
     async def ValidateUsers(
@@ -135,6 +140,21 @@ class ValidationServicer(ValidationServiceServicer):
             categories, tenant_id=caller_of().tenant_id
         )
         return reference_report_to(report)
+
+    async def ValidateBatch(
+        self, request: messages.ValidateBatchRequest, context: Any
+    ) -> messages.ValidateBatchResponse:
+        given = Checks()
+        if not request.HasField("batch"):
+            given.refuse("batch", "This field is required.")
+        given.done()
+        checks = Checks()
+        checks.line("request_id", request.batch.request_id)
+        submission = submission_from(request.batch, checks=checks)
+        report = await self._batches.validate_batch(
+            submission, found=checks.violations, tenant_id=caller_of().tenant_id
+        )
+        return batch_report_to(report)
 
     async def GetValidationReport(
         self, request: messages.GetValidationReportRequest, context: Any
