@@ -56,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
         *("batchwork", "grpc_health", "grpc_reflection", "orjson"),
         *RPC_LIBRARIES,
     },
+    "metrics": {"domain", "errors", "prometheus_client"},
     "database_url": set(),
     "setting_kinds": {"domain", "marshmallow"},
     "setting_contradictions": {"config", "setting_kinds"},
@@ -73,6 +74,7 @@ ONLY_IN = {
     "apprise": SERVER / "adapters" / "apprise_notifier.py",
     "jsonschema": SERVER / "adapters" / "schema_child.py",
     "apscheduler": SERVER / "engine" / "batch_scheduler.py",
+    "prometheus_client": SERVER / "metrics.py",
     "standardwebhooks": SERVER / "adapters" / "webhooks.py",
 }
 """Libraries that one module of a package may import, and no other."""
@@ -90,7 +92,7 @@ MAY_SWALLOW_EVERYTHING = {
 
 NOT_NEEDED_BY_EVERY_SERVER = {
     *("aiosqlite", "alembic", "asyncpg", "jinja2", "pygments", "rich"),
-    *("apprise", "httpx2", "requests", "standardwebhooks"),
+    *("apprise", "httpx2", "prometheus_client", "requests", "standardwebhooks"),
     *("jsonschema", "referencing"),
     "sqlalchemy.dialects.postgresql",
 }

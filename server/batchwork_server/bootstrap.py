@@ -84,13 +84,18 @@ from batchwork_server.wakeups import Wakeups
 
 if TYPE_CHECKING:
     from batchwork_server.adapters.config_database import HttpConfigDatabase
+    from batchwork_server.metrics import MetricsServer
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
-    """The use cases over one store, and the engine that does what they leave to be done."""
+    """The use cases over one store, and the engine that does what they leave to be done.
+
+    Attributes:
+        metrics_port: Where metrics are shown; none when they are not.
+    """
 
     store: SqlStore
     database: Database
@@ -130,6 +135,7 @@ class Application:
     user_source: UserSource | None
     template_source: TemplateSource | None
     engine: Engine
+    metrics_port: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +196,10 @@ async def application(
         if outside_templates is not None and template_source is not None:
             stack.push_async_callback(outside_templates.close)
             await template_source.look_first()
+        # A process that runs once is over before anybody asks it.
+        metrics = _metrics(settings) if fires else None
+        if metrics is not None:
+            stack.push_async_callback(metrics.close)
         source = _config_database(settings, clock)
         if source is not None:
             stack.push_async_callback(source.close)
@@ -209,7 +219,19 @@ async def application(
             users,
             clock,
             fires,
+            metrics,
         )
+
+
+def _metrics(settings: Settings) -> MetricsServer | None:
+    if settings.metrics_listen is None:
+        return None
+    # Only who is watched pays for it.
+    from batchwork_server.metrics import MetricsServer
+
+    server = MetricsServer.listening(settings.metrics_listen)
+    log.info("metrics.started", listen=settings.metrics_listen, port=server.port)
+    return server
 
 
 def _file_templates(settings: Settings, processors: ProcessorRegistry) -> FileTemplates:
@@ -343,13 +365,15 @@ def _put_together(
     user_source: UserSource | None,
     clock: Clock,
     fires: bool,
+    metrics: MetricsServer | None,
 ) -> Application:
+    meter = metrics.meter if metrics is not None else None
     store = SqlStore(database)
     users = store.users if user_source is None else user_source
     wakeups = Wakeups()
-    Endings(wakeups)
+    Endings(wakeups, meter=meter)
     alone = database.dialect == "sqlite"  # its lock file keeps other processes away
-    validation = Validation(users)
+    validation = Validation(users, meter=meter)
     dispatcher = LocalDispatcher(chunks=store.chunks, clock=clock, wakeups=wakeups)
     planning = Planning(
         store=store,
@@ -407,6 +431,7 @@ def _put_together(
         alone=alone,
         draft_timeout=settings.draft_timeout,
         processing=settings.processing,
+        meter=meter,
     )
     firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
     preference_views = PreferenceViews(
@@ -431,6 +456,7 @@ def _put_together(
             dispatcher=dispatcher,
             clock=clock,
             wakeups=wakeups,
+            meter=meter,
         ),
         results=Results(store=store, clock=clock, wakeups=wakeups),
         jobs=jobs,
@@ -509,6 +535,7 @@ def _put_together(
             user_source=user_source,
             template_source=template_source,
         ),
+        metrics_port=metrics.port if metrics is not None else None,
     )
 
 

@@ -85,6 +85,9 @@ class Settings:
     max_message_bytes: int = setting(
         "BATCHWORK_MAX_MESSAGE_BYTES", Whole(4 * 1024 * 1024, 256 * 1024 * 1024), 32 * 1024 * 1024
     )
+    metrics_listen: str | None = setting(
+        "BATCHWORK_METRICS_LISTEN", Address(unix_sockets=False), None
+    )
     max_watchers: int = setting("BATCHWORK_MAX_WATCHERS", Whole(1, 1000000), 10000)
     write_timeout: timedelta = setting(
         "BATCHWORK_WRITE_TIMEOUT",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from batchwork_server.domain.batch import Template
+from batchwork_server.domain.batch import Batch, Template
 from batchwork_server.domain.config_source import (
     Answer,
     UserWishes,
@@ -306,3 +306,19 @@ class Processor(Protocol):
 def is_cpu_bound(processor: Processor) -> bool:
     """Tells whether a processor says that it keeps a processor core busy."""
     return bool(getattr(processor, "cpu_bound", False))
+
+
+class Meter(Protocol):
+    """Counts what happens, for whoever watches the server; it must not block."""
+
+    def users_validated(self, verdicts: Mapping[UserVerdict, int]) -> None:
+        """Counts user ids that were looked up, by what was found."""
+        ...
+
+    def references_validated(self, verdicts: Mapping[UserVerdict, int]) -> None:
+        """Counts the references in items that were stored, by what was found."""
+        ...
+
+    def batch_finished(self, batch: Batch) -> None:
+        """Counts a batch that is over, with its items."""
+        ...

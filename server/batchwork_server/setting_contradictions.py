@@ -53,6 +53,13 @@ def contradictions(settings: Settings, *, given: Collection[str]) -> list[str]:
                 "without keys everybody may call. Set BATCHWORK_API_KEYS_FILE, or say "
                 "BATCHWORK_ALLOW_ANONYMOUS=true when something else checks callers."
             )
+    metrics = settings.metrics_listen
+    if metrics is not None and not is_loopback(metrics) and not settings.allow_clear_text:
+        problems.append(
+            f"BATCHWORK_METRICS_LISTEN: {metrics} is reachable from other machines, and metrics "
+            "have no TLS. Listen at 127.0.0.1, or say BATCHWORK_ALLOW_CLEAR_TEXT=true when "
+            "something else encrypts."
+        )
     return [
         *problems,
         *_database_problems(settings, given),

@@ -184,11 +184,16 @@ class TimeZone(String):
 class Address(String):
     """``host:port``, or ``unix:path``."""
 
+    def __init__(self, *, unix_sockets: bool = True) -> None:
+        super().__init__()
+        self._unix_sockets = unix_sockets
+
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         host, _, port = str(value).rpartition(":")
         is_web = host and port.isdigit() and int(port) <= 65535
-        if not is_web and not str(value).startswith("unix:"):
-            raise ValidationError("Write host:port, such as 127.0.0.1:50051, or unix:path.")
+        if not is_web and not (self._unix_sockets and str(value).startswith("unix:")):
+            otherwise = ", or unix:path" if self._unix_sockets else ""
+            raise ValidationError(f"Write host:port, such as 127.0.0.1:50051{otherwise}.")
         return str(value)
 
 

@@ -118,6 +118,23 @@ def test_every_problem_is_told_at_once(monkeypatch):
     assert "BATCHWORK_LISTEN" in message
 
 
+def test_metrics_beyond_loopback_must_be_meant(monkeypatch):
+    message = refusal(monkeypatch, BATCHWORK_METRICS_LISTEN="0.0.0.0:9464")
+
+    assert "BATCHWORK_METRICS_LISTEN" in message
+    assert "BATCHWORK_ALLOW_CLEAR_TEXT" in message
+
+    monkeypatch.setenv("BATCHWORK_ALLOW_CLEAR_TEXT", "true")
+    assert load_settings().metrics_listen == "0.0.0.0:9464"
+
+
+def test_metrics_are_shown_at_an_address_of_the_web(monkeypatch):
+    message = refusal(monkeypatch, BATCHWORK_METRICS_LISTEN="unix:/tmp/metrics")
+
+    assert message.count("unix:path") == 0
+    assert "host:port" in message
+
+
 def test_clear_text_and_anonymous_callers_beyond_loopback_must_be_meant(monkeypatch):
     message = refusal(monkeypatch, BATCHWORK_LISTEN="0.0.0.0:50051")
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from batchwork_server.application.plan_digest import PlanDigest, digest_of
 from batchwork_server.application.planning import Plan, Planning
-from batchwork_server.application.validation_reports import tell_invalid
+from batchwork_server.application.validation_reports import tell_found
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import (
     Batch,
@@ -31,7 +31,7 @@ from batchwork_server.domain.waiting import PROCESSING_IS_OFF, WaitReason, is_id
 from batchwork_server.errors import InvalidArgument, NotFound, PlanStale, Violation, WrongState
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
-from batchwork_server.ports import Dispatcher
+from batchwork_server.ports import Dispatcher, Meter
 from batchwork_server.store.store import NewChunk, Store, Transaction
 from batchwork_server.wakeups import Wakeups
 
@@ -84,6 +84,7 @@ class Batches:
         alone: bool,
         draft_timeout: timedelta,
         processing: bool = True,
+        meter: Meter | None = None,
     ) -> None:
         self._store = store
         self._planning = planning
@@ -92,6 +93,7 @@ class Batches:
         self._wakeups = wakeups
         self._draft_timeout = draft_timeout
         self._processing = processing
+        self._meter = meter
         self._live: dict[tuple[str, str], Batch] = {}
         if alone:
             wakeups.subscribe(self._remember_live)
@@ -301,12 +303,13 @@ class Batches:
             skipped=batch.counts.skipped,
             job_id=batch.request.job_id,
         )
-        tell_invalid(
+        tell_found(
             batch,
             plan.items,
             plan.invalid_references,
             users=plan.request.user_validation,
             found=plan.request.reference_validation,
+            meter=self._meter,
         )
         if batch.state.is_final:
             self._wakeups.batch_changed(batch)  # nobody else will tell of its end

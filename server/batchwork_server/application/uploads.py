@@ -8,7 +8,7 @@ from typing import Any
 
 from batchwork_server.application.batches import chunks_of
 from batchwork_server.application.validation import Validation
-from batchwork_server.application.validation_reports import tell_invalid
+from batchwork_server.application.validation_reports import tell_found
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch, BatchState, UserValidation
 from batchwork_server.domain.caller import Caller
@@ -33,7 +33,7 @@ from batchwork_server.logs import get_logger
 from batchwork_server.planners import Selected, plan
 from batchwork_server.planners.selected import INLINE
 from batchwork_server.planners.user_references import Judged, UserReferences, is_remnant
-from batchwork_server.ports import Dispatcher
+from batchwork_server.ports import Dispatcher, Meter
 from batchwork_server.store.store import Store, Transaction, UploadPage
 from batchwork_server.wakeups import Wakeups
 
@@ -82,12 +82,14 @@ class Uploads:
         dispatcher: Dispatcher,
         clock: Clock,
         wakeups: Wakeups,
+        meter: Meter | None = None,
     ) -> None:
         self._store = store
         self._validation = validation
         self._dispatcher = dispatcher
         self._clock = clock
         self._wakeups = wakeups
+        self._meter = meter
         self._closing = False
 
     def close(self) -> None:
@@ -176,12 +178,13 @@ class Uploads:
         reach("upload.committed")
         if changed is not None:
             self._wakeups.batch_changed(changed)
-            tell_invalid(
+            tell_found(
                 changed,
                 page.items,
                 page.references.invalid,
                 users=_validation_of(page.items),
                 found=page.references.found,
+                meter=self._meter,
             )
         if sorted_out.taken < len(owned):
             raise _conflict(batch, owned[sorted_out.taken], offset=first + sorted_out.taken)

@@ -11,7 +11,7 @@ from batchwork_server.application.reading_ahead import answered_in_order
 from batchwork_server.domain.json_object import are_lines, is_line
 from batchwork_server.domain.user import UserTotals, UserVerdict
 from batchwork_server.errors import ShuttingDown, Unavailable
-from batchwork_server.ports import UserRepository
+from batchwork_server.ports import Meter, UserRepository
 
 LONGEST_USER_ID = 128
 
@@ -71,8 +71,9 @@ class UserPageReport:
 class Validation:
     """Validates what callers name, before anything works on it."""
 
-    def __init__(self, users: UserRepository) -> None:
+    def __init__(self, users: UserRepository, *, meter: Meter | None = None) -> None:
         self._users = users
+        self._meter = meter
         self._closing = False
 
     def close(self) -> None:
@@ -87,6 +88,7 @@ class Validation:
             verdicts = await self.verdicts(user_ids, tenant_id=tenant_id)
         except Unavailable:
             verdicts = {user_id: _verdict_without_source(user_id) for user_id in user_ids}
+            self._count(verdicts)
         found = [verdicts[user_id] for user_id in user_ids]
         checks = [
             UserCheck(user_id=user_id, verdict=verdict)
@@ -136,7 +138,12 @@ class Validation:
         askable = _askable(list(distinct))
         if askable:
             distinct.update(await self._users.verdicts(askable, tenant_id=tenant_id))
+        self._count(distinct)
         return distinct
+
+    def _count(self, verdicts: Mapping[str, UserVerdict]) -> None:
+        if self._meter is not None:
+            self._meter.users_validated(Counter(verdicts.values()))
 
 
 def _askable(user_ids: list[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -12,11 +13,13 @@ from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.reference_validation import (
     OWN,
     InvalidReference,
+    ReferenceCounts,
     ReferenceValidation,
 )
 from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import NotFound
 from batchwork_server.logs import get_logger
+from batchwork_server.ports import Meter
 from batchwork_server.store.store import Store
 
 log = get_logger(__name__)
@@ -92,15 +95,16 @@ class ValidationReports:
         return [*found, *references], None if last is None else (REFERENCES, last + 1)
 
 
-def tell_invalid(
+def tell_found(
     batch: Batch,
     items: Iterable[NewItem],
     references: Sequence[InvalidReference],
     *,
     users: UserValidation,
     found: ReferenceValidation,
+    meter: Meter | None = None,
 ) -> None:
-    """Warns of users who are not valid, with the first of their ids; else it says nothing.
+    """Counts references, and warns of users who are not valid, with the first of their ids.
 
     Args:
         batch: That is stored.
@@ -110,6 +114,8 @@ def tell_invalid(
         found: What was found of the users whom they list.
     """
     counts = found.user_references
+    if meter is not None and counts.total:
+        meter.references_validated(_by_verdict(counts, references))
     if not users.invalid and not counts.invalid:
         return
     log.warning(
@@ -121,6 +127,13 @@ def tell_invalid(
         invalid_categories=found.categories.invalid,
         sample=list(islice(_invalid_ids(items, references), SAMPLE_SIZE)),
     )
+
+
+def _by_verdict(
+    counts: ReferenceCounts, invalid: Iterable[InvalidReference]
+) -> Mapping[UserVerdict, int]:
+    found = Counter(each.verdict for each in invalid if each.field != OWN)
+    return {**found, UserVerdict.VALID: counts.valid, UserVerdict.UNKNOWN: counts.unknown}
 
 
 def invalid_users_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from batchwork_server.domain.batch import Batch, BatchState
 from batchwork_server.domain.durations import render_duration
 from batchwork_server.logs import get_logger
+from batchwork_server.ports import Meter
 from batchwork_server.wakeups import Wakeups
 
 log = get_logger(__name__)
@@ -25,12 +26,15 @@ class Endings:
     so that each end is told once on any number of servers. A batch that is tried again ends again.
     """
 
-    def __init__(self, wakeups: Wakeups) -> None:
+    def __init__(self, wakeups: Wakeups, *, meter: Meter | None = None) -> None:
+        self._meter = meter
         wakeups.subscribe(self._on_batch)
 
     def _on_batch(self, batch: Batch) -> None:
         if not batch.state.is_final:
             return
+        if self._meter is not None:
+            self._meter.batch_finished(batch)
         tell = {BatchState.FAILED: log.error, BatchState.EXPIRED: log.warning}
         counts, end = batch.counts, batch.end_time or batch.update_time
         tell.get(batch.state, log.info)(

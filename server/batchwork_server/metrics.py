@@ -1,0 +1,114 @@
+"""Numbers for monitoring, in the format of Prometheus; loaded only where somebody wants them.
+
+No label names a user, an item, a batch, a job or a tenant: their number has no bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector, start_http_server
+
+from batchwork_server.domain.batch import Batch, BatchState
+from batchwork_server.domain.user import UserVerdict
+from batchwork_server.errors import ConfigurationError
+
+_OUTCOMES = ("succeeded", "failed", "skipped", "cancelled", "expired")
+
+
+class Metrics:
+    """Implements ``Meter``."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._users = self._counter(
+            "batchwork_users_validated",
+            "User ids that were looked up, each once for every question.",
+            "verdict",
+            UserVerdict,
+        )
+        self._references = self._counter(
+            "batchwork_user_references",
+            "References to users in the items of batches that were stored.",
+            "verdict",
+            UserVerdict,
+        )
+        self._batches = self._counter(
+            "batchwork_batches_finished",
+            "Batches that ended; one that is tried again ends again.",
+            "state",
+            (state for state in BatchState if state.is_final),
+        )
+        self._items = self._counter(
+            "batchwork_items_finished",
+            "Items of batches that ended, all of them at each end.",
+            "outcome",
+            _OUTCOMES,
+        )
+
+    def users_validated(self, verdicts: Mapping[UserVerdict, int]) -> None:
+        for verdict, count in verdicts.items():
+            self._users.labels(verdict).inc(count)
+
+    def references_validated(self, verdicts: Mapping[UserVerdict, int]) -> None:
+        for verdict, count in verdicts.items():
+            self._references.labels(verdict).inc(count)
+
+    def batch_finished(self, batch: Batch) -> None:
+        self._batches.labels(batch.state).inc()
+        for outcome in _OUTCOMES:
+            self._items.labels(outcome).inc(getattr(batch.counts, outcome))
+
+    def _counter(self, name: str, meaning: str, label: str, values: Iterable[str]) -> Counter:
+        """Makes a counter that shows a 0 for what has not happened yet."""
+        counter = Counter(name, meaning, [label], registry=self.registry)
+        for value in values:
+            counter.labels(value)
+        return counter
+
+
+class MetricsServer:
+    """Shows metrics by HTTP, from a thread of its own, until it is closed.
+
+    Attributes:
+        meter: What counts.
+    """
+
+    def __init__(self, meter: Metrics, server: WSGIServer, thread: Thread) -> None:
+        self.meter = meter
+        self._server = server
+        self._thread = thread
+
+    @classmethod
+    def listening(cls, address: str) -> MetricsServer:
+        """Answers at ``host:port``, where port 0 lets the system choose.
+
+        Raises:
+            ConfigurationError: nobody can listen there.
+        """
+        meter = Metrics()
+        host, _, port = address.rpartition(":")
+        try:
+            server, thread = start_http_server(
+                int(port), addr=host.strip("[]"), registry=meter.registry
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"BATCHWORK_METRICS_LISTEN: nobody can listen at {address}: {error.strerror}. Name "
+                "an address of this machine and a free port."
+            ) from error
+        return cls(meter, server, thread)
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_port)
+
+    async def close(self) -> None:
+        """Returns when nobody is answered any more."""
+        await asyncio.to_thread(self._server.shutdown)
+        self._server.server_close()
+        await asyncio.to_thread(self._thread.join)
