@@ -12,7 +12,7 @@ from batchwork_server.domain.reference_validation import (
     ReferenceValidation,
     count_categories,
     count_references,
-    verdict_of,
+    verdict_on,
 )
 
 LONGEST_CATEGORY_ID = 128
@@ -81,11 +81,11 @@ def _checked(
     user_ids: Sequence[UserCheck],
     member_ids: Sequence[UserCheck],
 ) -> CategoryCheck:
-    counts = count_references(check.verdict for check in (*user_ids, *member_ids))
+    verdicts = [check.verdict for check in (*user_ids, *member_ids)]
     has_id = is_line(category.category_id, longest=LONGEST_CATEGORY_ID)
     return CategoryCheck(
         category_id=category.category_id,
-        verdict=verdict_of(counts) if has_id else CategoryVerdict.MALFORMED,
+        verdict=verdict_on(verdicts) if has_id else CategoryVerdict.MALFORMED,
         user_ids=user_ids,
         member_ids=member_ids,
     )

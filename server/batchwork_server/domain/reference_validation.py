@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -65,11 +65,12 @@ class ReferenceCounts:
         )
 
 
-def verdict_of(references: ReferenceCounts) -> CategoryVerdict:
-    """Returns the verdict on a thing by the users whom it names."""
-    if references.valid or not references.total:
+def verdict_on(references: Collection[UserVerdict]) -> CategoryVerdict:
+    """Returns the verdict on a thing by those on the users whom it names."""
+    if not references or UserVerdict.VALID in references:
         return CategoryVerdict.VALID
-    return CategoryVerdict.UNKNOWN if references.unknown else CategoryVerdict.NO_VALID_USERS
+    is_unknown = UserVerdict.UNKNOWN in references
+    return CategoryVerdict.UNKNOWN if is_unknown else CategoryVerdict.NO_VALID_USERS
 
 
 def count_categories(verdicts: Iterable[CategoryVerdict], *, others: int = 0) -> CategoryCounts:

@@ -6,7 +6,7 @@ works on the thing, and a thing that names users of whom none is there is not wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +18,10 @@ from batchwork_server.domain.reference_validation import (
     NOTHING_FOUND,
     CategoryVerdict,
     InvalidReference,
-    ReferenceCounts,
     ReferenceValidation,
     count_categories,
     count_references,
-    verdict_of,
+    verdict_on,
 )
 from batchwork_server.domain.user import UserVerdict
 
@@ -32,7 +31,9 @@ FIELDS = ("user_ids", "member_ids")
 LONGEST_SHOWN = 128
 """Of a reference that is no user id, the beginning is kept as it stands in the JSON."""
 
+_KEPT = frozenset({UserVerdict.VALID, UserVerdict.UNKNOWN})
 _MARKS = tuple(f'"{field}"' for field in FIELDS)
+_END_OF_MARKS = '_ids"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +54,8 @@ class Judged:
 
 def names_users(data_json: str) -> bool:
     """Tells, without reading it, whether data can name users in lists."""
-    first, second = _MARKS
-    return first in data_json or second in data_json
+    # One look for nearly all of them: there are tens of thousands, and few have such a list.
+    return _END_OF_MARKS in data_json and any(mark in data_json for mark in _MARKS)
 
 
 class UserReferences:
@@ -94,11 +95,12 @@ class UserReferences:
         """
         changed: dict[str, list[NewItem]] = {}
         invalid: list[InvalidReference] = []
-        counts, categories = ReferenceCounts(), []
+        found: list[UserVerdict] = []
+        categories: list[CategoryVerdict] = []
         for (category, place), data in self._read.items():
             judge = _Judge(category, self._groups[category][place], data, verdicts)
-            counts += judge.counts
-            categories.append(verdict_of(judge.counts))
+            found += judge.found
+            categories.append(judge.verdict)
             if judge.invalid:
                 if category not in changed:
                     changed[category] = list(self._groups[category])
@@ -109,7 +111,8 @@ class UserReferences:
             groups={**self._groups, **changed},
             invalid=invalid,
             found=ReferenceValidation(
-                categories=count_categories(categories, others=others), user_references=counts
+                categories=count_categories(categories, others=others),
+                user_references=count_references(found),
             ),
         )
 
@@ -127,27 +130,33 @@ class _Judge:
         self.thing = thing
         self.invalid: list[InvalidReference] = []
         self._category = category
-        self._found: list[UserVerdict] = []
+        self.found: list[UserVerdict] = []
         kept = {
             field: self._kept(field, data[field], verdicts)
             for field in FIELDS
             if data.get(field) is not None
         }
-        self.counts = count_references(self._found)
+        self.verdict = verdict_on(self.found)
         if self.invalid:
-            is_left_alone = verdict_of(self.counts) is CategoryVerdict.NO_VALID_USERS
+            is_left_alone = self.verdict is CategoryVerdict.NO_VALID_USERS
             self.thing = replace(
                 thing,
                 data_json=orjson.dumps(data | kept).decode(),
                 skip_reason=NO_VALID_USERS if is_left_alone else None,
             )
 
-    def _kept(self, field: str, value: Any, verdicts: Mapping[str, UserVerdict]) -> list[str]:
+    def _kept(self, field: str, value: Any, verdicts: Mapping[str, UserVerdict]) -> list[Any]:
+        references = _listed(value)
+        found = [
+            verdicts[each] if isinstance(each, str) else UserVerdict.MALFORMED
+            for each in references
+        ]
+        self.found += found
+        if _KEPT.issuperset(found):
+            return references
         kept = []
-        for reference in _listed(value):
-            verdict = verdicts[reference] if isinstance(reference, str) else UserVerdict.MALFORMED
-            self._found.append(verdict)
-            if verdict in (UserVerdict.VALID, UserVerdict.UNKNOWN):
+        for reference, verdict in zip(references, found, strict=True):
+            if verdict in _KEPT:
                 kept.append(reference)
             else:
                 self._take_out(field, reference, verdict)
@@ -197,11 +206,11 @@ def _read(data_json: str) -> dict[str, Any] | None:
     return None
 
 
-def _listed(value: Any) -> Iterable[Any]:
+def _listed(value: Any) -> list[Any]:
     """Returns the references of a list; what is no list is one that is not valid."""
     if value is None:
-        return ()
-    return value if isinstance(value, list) else (_NoList(value),)
+        return []
+    return value if isinstance(value, list) else [_NoList(value)]
 
 
 @dataclass(frozen=True, slots=True)
