@@ -13,6 +13,12 @@ from batchwork_server.domain.declared_overrides import DeclaredOverride, Declare
 from batchwork_server.domain.job import DataSource, JobShape, PreferenceSource
 from batchwork_server.domain.personal import chosen_categories, personal_selection
 from batchwork_server.domain.preference import Preference
+from batchwork_server.domain.reference_validation import (
+    NOTHING_FOUND,
+    CategoryCounts,
+    ReferenceCounts,
+    ReferenceValidation,
+)
 from batchwork_server.domain.selection import (
     NumberBound,
     Order,
@@ -337,3 +343,38 @@ async def test_whole_categories_are_made_once_for_all_who_wish_the_same(world):
     assert found["user_ids"] == ["ann", "eve"]
     assert found["template_overrides"] == {"tags": ["trendy"]}
     assert found["categories"]["posts"]["count"] == 2
+
+
+SHOPS = (
+    ("mugs", {"popularity": 3, "user_ids": ["ann", "nobody"]}),
+    ("lamps", {"popularity": 2, "member_ids": ["nobody"]}),
+    ("pens", {"popularity": 1}),
+)
+
+
+async def test_references_are_taken_out_of_what_users_get(world):
+    world.categories.add("shops", *(make_loaded_item(i, data=data) for i, data in SHOPS))
+    run = world.run("shops")
+
+    [ann, bob] = await run.plan([wish("ann"), wish("bob")])
+
+    left = [{"popularity": 3, "user_ids": ["ann"]}, {"popularity": 1}]
+    assert data_of(ann)["items"] == data_of(bob)["items"] == left
+    assert run.references.found == ReferenceValidation(
+        categories=CategoryCounts(total=3, valid=2, invalid=1),
+        user_references=ReferenceCounts(total=3, valid=1, invalid=2),
+    )
+    assert [each.item_id for each in run.references.invalid] == ["mugs", "lamps"]
+
+
+async def test_what_is_selected_once_for_many_users_is_counted_once(world):
+    world.categories.add("shops", *(make_loaded_item(i, data=data) for i, data in SHOPS))
+    run = world.run("shops")
+    await run.plan([wish("ann")])
+
+    await run.plan([wish("bob")])
+
+    assert run.references.found == NOTHING_FOUND
+    run.forget()
+    await run.plan([wish("bob")])
+    assert run.references.found.user_references.total == 3

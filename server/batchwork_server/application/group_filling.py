@@ -21,6 +21,7 @@ from batchwork_server.errors import InvalidArgument, Unavailable
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
 from batchwork_server.planners.preference import MembersItem, users_of
+from batchwork_server.planners.user_references import NOTHING_JUDGED, Judged
 from batchwork_server.ports import Dispatcher
 from batchwork_server.store.store import DueGroup, Store, Transaction, UploadPage
 from batchwork_server.wakeups import Wakeups
@@ -46,6 +47,7 @@ class PlannedPage:
         item_users: The users of items that are for several together.
         runs: Of the users who have work.
         skips: Of the users who have none.
+        references: What was found of the users whom the selected things list.
         following: Where the next page starts; None after the last one.
     """
 
@@ -55,6 +57,7 @@ class PlannedPage:
     skips: Sequence[UserRun]
     users: UserValidation
     following: Place | None
+    references: Judged = NOTHING_JUDGED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +234,7 @@ class GroupFilling:
         try:
             going_on = await self._store_page(each.run.row, each.filling, page)
         except Overtaken:
+            each.personal.forget()
             self._open[key] = each  # the page is read again, without those who had their run
             return
         if going_on is not None:
@@ -287,6 +291,7 @@ class GroupFilling:
             ),
             next_offset=draft.upload_offset + len(page.items),
             user_validation=page.users,
+            reference_validation=page.references.found,
         )
         if not page.items and not page.users.total:
             return draft
@@ -296,6 +301,12 @@ class GroupFilling:
             page.item_users,
             first_index=total,
             first_place=draft.request.user_validation.total,
+        )
+        await self._store.validation_reports.add(
+            tx,
+            draft,
+            page.references.invalid,
+            first=draft.request.reference_validation.user_references.invalid,
         )
         return await self._store.uploads.append(tx, draft, upload, now=now) or draft
 
@@ -325,6 +336,7 @@ class GroupFilling:
                 valid=found.valid - before.valid,
                 invalid=found.invalid - before.invalid,
             ),
+            references=personal.references,
             following=users.following,
         )
 
@@ -351,10 +363,20 @@ def _metadata(run: GroupRun) -> dict[str, str]:
 def _with_items(
     prepared: PreparedBatch, planned: PersonalRun, page: PlannedPage, *, now: datetime
 ) -> PreparedBatch:
-    request = replace(planned.request, user_validation=page.users)
+    request = replace(
+        planned.request,
+        user_validation=page.users,
+        reference_validation=page.references.found,
+    )
     return replace(
         prepared,
-        plan=replace(prepared.plan, request=request, items=page.items, item_users=page.item_users),
+        plan=replace(
+            prepared.plan,
+            request=request,
+            items=page.items,
+            item_users=page.item_users,
+            invalid_references=page.references.invalid,
+        ),
         chunks=chunks_of(page.items, request.options, now=now),
     )
 

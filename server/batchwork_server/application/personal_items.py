@@ -24,6 +24,7 @@ from batchwork_server.domain.selection import OfUsers, SelectedItem, Selection
 from batchwork_server.domain.submission import Submission
 from batchwork_server.domain.user import UserVerdict
 from batchwork_server.planners.preference import Member, MembersItem, plan_members
+from batchwork_server.planners.user_references import NOTHING_JUDGED, Judged, UserReferences
 from batchwork_server.ports import CategoryRepository
 
 INVALID_PREFERENCE = "INVALID_PREFERENCE"
@@ -70,6 +71,15 @@ class PersonalItems:
         self._selected = _Remembered()
         self._total = self._valid = 0
         self._without: dict[str, str] = {}
+        self._references = NOTHING_JUDGED
+
+    @property
+    def references(self) -> Judged:
+        """What was found of the references in things that were selected for the last page.
+
+        Things that were selected for users before, and are remembered, count no second time.
+        """
+        return self._references
 
     @property
     def without(self) -> Mapping[str, str]:
@@ -83,6 +93,10 @@ class PersonalItems:
             total=self._total, valid=self._valid, invalid=self._total - self._valid
         )
 
+    def forget(self) -> None:
+        """Has everything selected anew, because what was found last was not stored."""
+        self._selected = _Remembered()
+
     async def plan(
         self, preferences: Sequence[Preference], *, skipped: Mapping[str, str] | None = None
     ) -> list[MembersItem]:
@@ -95,6 +109,7 @@ class PersonalItems:
         Raises:
             Unavailable: a source is away.
         """
+        self._references = NOTHING_JUDGED
         users = [preference.user_id for preference in preferences]
         verdicts = await self._validation.verdicts(users, tenant_id=self._tenant_id)
         self._total += len(users)
@@ -171,10 +186,29 @@ class PersonalItems:
             things = self._selected.get(key)
             if things is None:
                 things = await self._categories.select(selection, tenant_id=self._tenant_id)
+                things = await self._with_valid_references(category, things)
                 self._selected.put(key, things)
             found[category] = things[:left]
             left -= len(found[category])
         return found
+
+    async def _with_valid_references(
+        self, category: str, things: Sequence[SelectedItem]
+    ) -> list[SelectedItem]:
+        """Takes out references that are not valid, and things that name no valid user."""
+        references = UserReferences({category: things})
+        named = references.user_ids
+        verdicts = (
+            await self._validation.verdicts(named, tenant_id=self._tenant_id) if named else {}
+        )
+        judged = references.judged(verdicts)
+        before = self._references
+        self._references = Judged(
+            groups={},
+            invalid=[*before.invalid, *judged.invalid],
+            found=before.found + judged.found,
+        )
+        return [thing for thing in judged.groups[category] if thing.skip_reason is None]
 
     async def _fields_of(self, category: str) -> frozenset[str]:
         if category not in self._fields:

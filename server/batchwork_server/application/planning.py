@@ -308,6 +308,8 @@ class Planning:
         wanting = PreferenceFilter(tenant_id=tenant_id, feature_type=feature_type, enabled=True)
         items: list[MembersItem] = []
         without: dict[str, str] = {}
+        references = NOTHING_FOUND
+        invalid: list[InvalidReference] = []
         after: tuple[str, str] | None = None
         while True:
             page, after = await self._store.preferences.list(
@@ -325,10 +327,14 @@ class Planning:
             ]
             items += await personal.plan(wished)
             without |= personal.without
+            references += personal.references.found
+            invalid += personal.references.invalid
             if after is None:
                 return _Found(
                     items=[each.item for each in items],
                     users=personal.users,
+                    references=references,
+                    invalid_references=invalid,
                     item_users=users_of(items, without),
                 )
 

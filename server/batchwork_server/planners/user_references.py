@@ -52,6 +52,9 @@ class Judged:
     found: ReferenceValidation = NOTHING_FOUND
 
 
+NOTHING_JUDGED = Judged(groups={})
+
+
 def names_users(data_json: str) -> bool:
     """Tells, without reading it, whether data can name users in lists."""
     # One look for nearly all of them: there are tens of thousands, and few have such a list.
