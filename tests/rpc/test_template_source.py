@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 import stamina
+from batchwork.v1.preference_service_pb2 import GetEffectivePreferenceRequest
 from batchwork_server.bootstrap import Serving, serving
 from batchwork_server.config import Settings
 from batchwork_server.processors.registry import ProcessorRegistry
@@ -19,6 +20,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.http_service import API_KEY
 from tests.rpc.api import Api, refused
+from tests.rpc.preferences import put
 from tests.template_service import TemplateServer, template_service
 
 ECHO = {"template_id": "echo", "processor": "fake", "operations": ["echo"]}
@@ -94,6 +96,20 @@ async def test_a_server_starts_without_the_service_and_goes_on_when_it_is_there(
     )
     assert before == HealthCheckResponse.NOT_SERVING
     assert batch.counts.succeeded == 1
+
+
+async def test_preferences_are_set_and_told_while_no_template_is_known(
+    following: Settings, processors: ProcessorRegistry, templates: TemplateServer
+):
+    await templates.stop()
+
+    async with running(following, processors) as (_, api):
+        done = await put(api, template_overrides={"colur": "red"})
+        request = GetEffectivePreferenceRequest(user_id="ada", feature_type="posts")
+        found = await api.preferences.GetEffectivePreference(request)
+
+    assert not done.warnings
+    assert dict(found.template_overrides) == {"colur": "red"}
 
 
 async def test_what_changes_in_the_service_holds_for_the_next_batch(
