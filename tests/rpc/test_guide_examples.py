@@ -375,5 +375,5 @@ async def test_a_preference_based_example_has_a_request_for_each_user_who_wants_
     assert (batch.counts.succeeded, batch.counts.skipped) == (1, 1), "gone is inactive"
     [call] = processor.calls
     assert (call.item_id, call.user_id) == ("flagged", "flagged")
-    assert call.data["template_overrides"] == {"tone": "professional"}
+    assert call.data["template_overrides"] == {"tone": "professional", "length": "short"}
     assert call.parameters.get("prompt") == prompt
