@@ -24,6 +24,7 @@ class MailServer:
         self.mails: list[EmailMessage] = []
         self.recipients: list[list[str]] = []
         self.refusal = ""
+        self.came = asyncio.Event()
         self.port = 0
         self._server: asyncio.Server | None = None
 
@@ -45,6 +46,13 @@ class MailServer:
             await self._server.wait_closed()
             self._server = None
 
+    async def until(self, count: int) -> None:
+        """Returns as soon as so many mails were taken."""
+        async with asyncio.timeout(30):
+            while len(self.mails) < count:
+                self.came.clear()
+                await self.came.wait()
+
     async def handle_DATA(self, _server: Any, _session: Session, envelope: Envelope) -> str:
         """Is called by the library with each mail."""
         if self.refusal:
@@ -55,6 +63,7 @@ class MailServer:
         assert isinstance(mail, EmailMessage)
         self.mails.append(mail)
         self.recipients.append(list(envelope.rcpt_tos))
+        self.came.set()
         return "250 OK"
 
 

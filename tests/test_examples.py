@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 from batchwork_example_publisher import Outlet, PublishProcessor
+from batchwork_server.adapters.notifiers import open_notifiers
 from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.domain.batch import Template
 from batchwork_server.errors import ItemFailed
 from batchwork_server.ports import ItemCall
 from batchwork_server.processors.registry import ProcessorRegistry
+
+from tests.fakes import FakeClock
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -328,3 +331,14 @@ def test_the_publisher_tells_all_that_is_wrong_with_a_template():
         "always_busy_share",
         "seconds_per_post",
     ]
+
+
+def test_the_notification_targets_of_the_example_are_read():
+    notifiers = open_notifiers(
+        EXAMPLES / "notifications.yaml", clock=FakeClock(), allow_clear_text=False
+    )
+
+    targets = notifiers.targets
+    assert targets.names(tenant_id="default") == ["editors", "ledger", "night-watch", "ops"]
+    assert targets.names(tenant_id="blue") == ["ledger", "night-watch", "ops"]
+    assert targets.defaults(tenant_id="blue") == ("ops",)

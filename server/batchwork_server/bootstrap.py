@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchwork_server.adapters.item_schemas import JsonSchemas
+from batchwork_server.adapters.notifiers import NO_NOTIFIERS, Notifiers, open_notifiers
 from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.application.backfills import Backfills
 from batchwork_server.application.batch_changes import BatchChanges
@@ -64,6 +66,7 @@ from batchwork_server.engine.executor import Executor
 from batchwork_server.engine.health import EngineHealth
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.job_file import JOB_FILE, JobFile
+from batchwork_server.engine.notifications import Notifications
 from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
@@ -134,6 +137,7 @@ class Application:
     preference_poller: PreferencePoller | None
     user_source: UserSource | None
     template_source: TemplateSource | None
+    notifications: Notifications | None
     engine: Engine
     metrics_port: int | None
 
@@ -180,6 +184,7 @@ async def application(
     outside_templates = _outside_templates(settings, processors, clock)
     template_source = _template_source(settings, outside_templates, clock)
     templates = template_source or _file_templates(settings, processors)
+    notifiers = _notifiers(settings, clock)
     database = await open_database(
         settings.database.reveal(),
         synchronous=settings.sqlite_synchronous,
@@ -200,6 +205,7 @@ async def application(
         metrics = _metrics(settings) if fires else None
         if metrics is not None:
             stack.push_async_callback(metrics.close)
+        stack.push_async_callback(notifiers.close)
         source = _config_database(settings, clock)
         if source is not None:
             stack.push_async_callback(source.close)
@@ -217,6 +223,7 @@ async def application(
             children,
             source,
             users,
+            notifiers,
             clock,
             fires,
             metrics,
@@ -240,6 +247,30 @@ def _file_templates(settings: Settings, processors: ProcessorRegistry) -> FileTe
         log.warning("templates.none", action=action)
         return FileTemplates([])
     return FileTemplates.load(settings.templates_dir, processors)
+
+
+def _notifiers(settings: Settings, clock: Clock) -> Notifiers:
+    path = settings.notifications_file
+    if path is None:
+        return NO_NOTIFIERS
+    notifiers = open_notifiers(path, clock=clock, allow_clear_text=settings.allow_clear_text)
+    if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        log.warning("notifications.readable", path=str(path), action="chmod 600")
+    return notifiers
+
+
+def _notifications(
+    notifiers: Notifiers, store: SqlStore, clock: Clock, wakeups: Wakeups
+) -> Notifications | None:
+    if not notifiers.by_name:
+        return None
+    return Notifications(
+        store=store,
+        targets=notifiers.targets,
+        notifiers=notifiers.by_name,
+        clock=clock,
+        wakeups=wakeups,
+    )
 
 
 def _job_file(settings: Settings, imports: JobImports) -> JobFile | None:
@@ -363,6 +394,7 @@ def _put_together(
     children: ChildProcesses | None,
     source: ConfigDatabase | None,
     user_source: UserSource | None,
+    notifiers: Notifiers,
     clock: Clock,
     fires: bool,
     metrics: MetricsServer | None,
@@ -383,6 +415,7 @@ def _put_together(
         defaults=settings.batch_options,
         handicaps=settings.handicaps,
         clock=clock,
+        targets=notifiers.targets,
     )
     processor = BatchProcessor(
         store=store,
@@ -410,6 +443,7 @@ def _put_together(
         wakeups=wakeups,
         zone=settings.time_zone,
         purposes=settings.purposes,
+        targets=notifiers.targets,
     )
     job_imports = JobImports(
         store=store,
@@ -420,6 +454,7 @@ def _put_together(
         wakeups=wakeups,
         zone=settings.time_zone,
         purposes=settings.purposes,
+        targets=notifiers.targets,
     )
     job_file = _job_file(settings, job_imports)
     batches = Batches(
@@ -432,6 +467,7 @@ def _put_together(
         draft_timeout=settings.draft_timeout,
         processing=settings.processing,
         meter=meter,
+        targets=notifiers.targets,
     )
     firing = Firing(store=store, batches=batches, clock=clock, zone=settings.time_zone)
     preference_views = PreferenceViews(
@@ -443,6 +479,7 @@ def _put_together(
     preference_changes = PreferenceChanges(
         store=store, clock=clock, max_watchers=settings.max_watchers
     )
+    notifications = _notifications(notifiers, store, clock, wakeups)
     poller = _preference_poller(settings, source, store, clock, preference_changes.announce)
     return Application(
         store=store,
@@ -493,6 +530,7 @@ def _put_together(
             clock=clock,
             zone=settings.time_zone,
             purposes=settings.purposes,
+            targets=notifiers.targets,
         ),
         batch_validation=BatchValidation(planning=planning, batches=store.batches),
         reference_checks=ReferenceChecks(validation),
@@ -516,6 +554,7 @@ def _put_together(
         preference_poller=poller,
         user_source=user_source,
         template_source=template_source,
+        notifications=notifications,
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,
@@ -534,6 +573,7 @@ def _put_together(
             preference_poller=poller,
             user_source=user_source,
             template_source=template_source,
+            notifications=notifications,
         ),
         metrics_port=metrics.port if metrics is not None else None,
     )

@@ -118,6 +118,7 @@ class Settings:
         Duration(timedelta(seconds=1), timedelta(hours=1)),
         timedelta(seconds=5),
     )
+    notifications_file: Path | None = setting("BATCHWORK_NOTIFICATIONS_FILE", FilePath(), None)
     mode: Mode | None = setting("BATCH_MODE", Word(Mode), None)
     environment: Literal["development", "production"] = setting(
         "ENVIRONMENT", Word(Literal["development", "production"]), "development"

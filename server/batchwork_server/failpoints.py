@@ -30,6 +30,7 @@ POINTS = frozenset(
         "retention.committed",
         "fire.committed",
         "fill.committed",
+        "notification.sent",
     }
 )
 

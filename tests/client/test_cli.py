@@ -201,10 +201,13 @@ class TestSubmit:
             *("--option", "failure_policy.action=fail"),
             *("--option", "retry_policy.initial_backoff=0.5s"),
             *("--option", "retry_policy.non_retryable_reasons=ACCOUNT_GONE,TIMEOUT"),
+            *("--option", "notify_on_complete=true", "--option", "notification_targets=ops,mail"),
         )
 
         assert result.exit_code == 0, result.stderr
         assert server.sent("CreateBatch").options == BatchOptions(
+            notify_on_complete=True,
+            notification_targets=["ops", "mail"],
             batch_timeout=Duration(seconds=3600),
             failure_policy=FailurePolicy(
                 max_failed=0, max_failed_ratio=0.1, action=FailureAction.FAILURE_ACTION_FAIL

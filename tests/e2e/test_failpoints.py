@@ -21,6 +21,7 @@ from batchwork_server.failpoints import POINTS
 
 from tests.e2e.conftest import StartServer
 from tests.e2e.test_kill import assert_counts_are_true
+from tests.webhook_receiver import SECRET, webhook_receiver
 
 SOURCES = Path(__file__).parents[2] / "server" / "batchwork_server"
 ITEMS = 120
@@ -37,6 +38,7 @@ IN_THE_WORK = [
 ]
 IN_THE_SCHEDULER = "fire.committed"
 IN_A_GROUP = "fill.committed"
+IN_THE_OUTBOX = "notification.sent"
 IN_AN_UPLOAD = ["upload.committed", "seal.committed"]
 CHANGES: dict[str, Change] = {
     "pause.committed": lambda client, batch_id: client.batches.pause_batch(batch_id),
@@ -341,9 +343,43 @@ def _occurrences(sqlite_url: str) -> list[tuple[int, str, str]]:
         return connection.execute("SELECT due_time, decision, batch_id FROM occurrences").fetchall()
 
 
+async def test_what_was_sent_is_sent_again_under_its_id_after_a_death_before_that_is_known(
+    start_server: StartServer, sqlite_url: str, tmp_path: Path
+):
+    async with webhook_receiver() as receiver:
+        targets = tmp_path / "notifications.json"
+        ops = {"name": "ops", "url": receiver.url, "secret": SECRET, "default": True}
+        targets.write_text(json.dumps({"allow_private_addresses": True, "targets": [ops]}))
+        file = {"BATCHWORK_NOTIFICATIONS_FILE": str(targets)}
+        server = await start_server(sqlite_url, TEST_FAILPOINT=f"{IN_THE_OUTBOX}=kill", **file)
+        async with connect(server.target) as client:
+            with contextlib.suppress(BatchworkError):  # it may die before it answers
+                await client.batches.create_batch(
+                    [("item-1", {})],
+                    batch_id="the-batch",
+                    template_id="telling",
+                    options=BatchOptions(notify_on_complete=True),
+                )
+            code = await server.ended()
+        [(state, attempts)] = _execute(sqlite_url, "SELECT state, attempts FROM notifications")
+        _execute(sqlite_url, "UPDATE notifications SET next_attempt_time = 0")  # its lease is over
+
+        server = await start_server(sqlite_url, **file)
+        first, second = await receiver.until(2)
+        assert await server.terminate() == 0
+
+    assert (code, state, attempts) == (-9, "PENDING", 1)
+    assert first.id == second.id
+    assert first.body == second.body
+    assert first.json["data"]["batch_id"] == "the-batch"
+    assert _execute(sqlite_url, "SELECT state FROM notifications") == [("SENT",)]
+
+
 def test_every_point_is_reached_by_the_server_and_used_by_a_test():
     in_the_work = {text.partition("=")[0] for text in IN_THE_WORK}
-    used = in_the_work | CHANGES.keys() | {*IN_AN_UPLOAD, IN_THE_SCHEDULER, IN_A_GROUP}
+    used = (
+        in_the_work | CHANGES.keys() | {*IN_AN_UPLOAD, IN_THE_SCHEDULER, IN_A_GROUP, IN_THE_OUTBOX}
+    )
     source = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
     reached = set(re.findall(r"reach\(\"([a-z.]+)\"\)", source))
 

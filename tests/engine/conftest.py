@@ -22,6 +22,7 @@ from batchwork_server.domain.batch import Batch, BatchOptions, BatchState
 from batchwork_server.domain.caller import Caller
 from batchwork_server.domain.filters import ItemFilter, RetryFilter
 from batchwork_server.domain.item import Item
+from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
 from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.submission import Idempotency, RequestedOptions, Submission
@@ -172,6 +173,7 @@ def put_together(
     retry_limit: int,
     max_watchers: int = 10,
     children: ChildProcesses | None = None,
+    targets: NotificationTargets = NO_TARGETS,
 ) -> Worker:
     registry = ProcessorRegistry()
     registry.register("scripted", work)
@@ -193,6 +195,7 @@ def put_together(
             retry=RetryPolicy(retry_limit=retry_limit, initial_backoff=timedelta(0)),
         ),
         clock=clock,
+        targets=targets,
     )
     lease = timedelta(seconds=30)
     deadlines = Deadlines(store=store, clock=clock, wakeups=wakeups)
@@ -215,6 +218,7 @@ def put_together(
         wakeups=wakeups,
         alone=True,
         draft_timeout=timedelta(hours=24),
+        targets=targets,
     )
     firing = Firing(store=store, batches=batches, clock=clock, zone="UTC")
     scheduler = BatchScheduler(firing, clock=clock, wakeups=wakeups)
@@ -263,6 +267,7 @@ async def start_worker(database_url: str) -> AsyncIterator[StartWorker]:
         retry_limit: int = 3,
         max_watchers: int = 10,
         children: ChildProcesses | None = None,
+        targets: NotificationTargets = NO_TARGETS,
     ) -> Worker:
         worker = put_together(
             SqlStore(database),
@@ -272,6 +277,7 @@ async def start_worker(database_url: str) -> AsyncIterator[StartWorker]:
             retry_limit=retry_limit,
             max_watchers=max_watchers,
             children=children,
+            targets=targets,
         )
         await worker.engine.start()
         workers.append(worker)

@@ -79,6 +79,7 @@ async def submit(
             metavar="NAME=VALUE",
             help="How to process: model, chunk_size, retry_limit, item_timeout (30s), priority "
             "(low, medium, high, critical), max_concurrent_items, batch_timeout, "
+            "notify_on_complete (true, false), notification_targets (NAME,NAME), "
             "failure_policy.max_failed, failure_policy.max_failed_ratio (0 to 1), "
             "failure_policy.min_sample, failure_policy.action (pause, fail, continue), "
             "retry_policy.initial_backoff, retry_policy.max_backoff, retry_policy.multiplier, "

@@ -209,6 +209,8 @@ def _option_fields(message: Descriptor, prefix: str = "") -> Iterator[tuple[str,
 
 
 def _option_value(field: FieldDescriptor, text: str) -> Any:
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return {"true": True, "false": False}.get(text.lower(), text)
     if field.enum_type is not None:
         unset = field.enum_type.values_by_number[0].name
         return unset.removesuffix("UNSPECIFIED") + text.upper()

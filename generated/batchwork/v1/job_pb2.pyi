@@ -173,6 +173,8 @@ class Job(_message.Message):
     PAUSE_TIME_FIELD_NUMBER: _builtins.int
     PAUSE_NOTE_FIELD_NUMBER: _builtins.int
     INCLUDE_ALL_USERS_FIELD_NUMBER: _builtins.int
+    NOTIFY_ON_COMPLETE_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_TARGETS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Identifies the job."""
     tenant_id: _builtins.str
@@ -235,6 +237,11 @@ class Job(_message.Message):
     tenant's default names; only when DYNAMIC. It needs the embedded table of
     users.
     """
+    notify_on_complete: _builtins.bool
+    """Tells whether somebody is told when a run ends: `notification_targets`, or
+    the operator's default targets when those are empty. Unset means that those
+    are told whom `notification_targets` names.
+    """
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the categories to select from: one, or several when COMBINED."""
@@ -287,6 +294,12 @@ class Job(_message.Message):
         by the server.
         """
 
+    @_builtins.property
+    def notification_targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names who is told, at most 10 of the targets that the operator allows in
+        `BATCHWORK_NOTIFICATIONS_FILE`.
+        """
+
     def __init__(
         self,
         *,
@@ -325,13 +338,20 @@ class Job(_message.Message):
         pause_time: _timestamp_pb2.Timestamp | None = ...,
         pause_note: _builtins.str = ...,
         include_all_users: _builtins.bool = ...,
+        notify_on_complete: _builtins.bool | None = ...,
+        notification_targets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "catch_up_window", b"catch_up_window", "create_time", b"create_time", "default_preferences", b"default_preferences", "failure_policy", b"failure_policy", "filters", b"filters", "pause_time", b"pause_time", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "schedule", b"schedule", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete", "_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "catch_up_window", b"catch_up_window", "create_time", b"create_time", "default_preferences", b"default_preferences", "failure_policy", b"failure_policy", "filters", b"filters", "notify_on_complete", b"notify_on_complete", "pause_time", b"pause_time", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "schedule", b"schedule", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "batch_type", b"batch_type", "catch_up", b"catch_up", "catch_up_window", b"catch_up_window", "categories", b"categories", "create_time", b"create_time", "data_source", b"data_source", "default_preferences", b"default_preferences", "description", b"description", "display_name", b"display_name", "distribute_results", b"distribute_results", "distribution_user_ids", b"distribution_user_ids", "etag", b"etag", "failure_policy", b"failure_policy", "feature_type", b"feature_type", "filters", b"filters", "include_all_users", b"include_all_users", "job_id", b"job_id", "limit", b"limit", "operation", b"operation", "overlap", b"overlap", "pause_note", b"pause_note", "pause_time", b"pause_time", "preference_source", b"preference_source", "priority", b"priority", "purpose_id", b"purpose_id", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "shape", b"shape", "source", b"source", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete", "_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "batch_type", b"batch_type", "catch_up", b"catch_up", "catch_up_window", b"catch_up_window", "categories", b"categories", "create_time", b"create_time", "data_source", b"data_source", "default_preferences", b"default_preferences", "description", b"description", "display_name", b"display_name", "distribute_results", b"distribute_results", "distribution_user_ids", b"distribution_user_ids", "etag", b"etag", "failure_policy", b"failure_policy", "feature_type", b"feature_type", "filters", b"filters", "include_all_users", b"include_all_users", "job_id", b"job_id", "limit", b"limit", "notification_targets", b"notification_targets", "notify_on_complete", b"notify_on_complete", "operation", b"operation", "overlap", b"overlap", "pause_note", b"pause_note", "pause_time", b"pause_time", "preference_source", b"preference_source", "priority", b"priority", "purpose_id", b"purpose_id", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "shape", b"shape", "source", b"source", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__notify_on_complete: _TypeAlias = _typing.Literal["notify_on_complete"]  # noqa: Y015
+    _WhichOneofArgType__notify_on_complete: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete"]  # noqa: Y015
     _WhichOneofReturnType__retry_limit: _TypeAlias = _typing.Literal["retry_limit"]  # noqa: Y015
     _WhichOneofArgType__retry_limit: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__notify_on_complete) -> _WhichOneofReturnType__notify_on_complete | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_limit) -> _WhichOneofReturnType__retry_limit | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015

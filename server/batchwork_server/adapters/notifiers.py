@@ -14,7 +14,7 @@ from batchwork_server.adapters.notification_file import (
     read_notification_file,
 )
 from batchwork_server.clock import Clock
-from batchwork_server.domain.notification import NotificationTargets
+from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
 from batchwork_server.errors import ConfigurationError, Violation
 from batchwork_server.ports import Notifier
 
@@ -27,8 +27,13 @@ class Notifiers:
     by_name: Mapping[str, Notifier]
 
     async def close(self) -> None:
+        """Ends the connections of all."""
         for notifier in self.by_name.values():
             await notifier.close()
+
+
+NO_NOTIFIERS = Notifiers(targets=NO_TARGETS, by_name={})
+"""What a server has whose operator names nobody."""
 
 
 def open_notifiers(path: Path, *, clock: Clock, allow_clear_text: bool) -> Notifiers:

@@ -184,6 +184,8 @@ class BatchChanges:
             reopened, count = await self._store.changes.reopen(tx, batch, matching, now=now)
             if reopened is not None and not count:
                 raise NothingMatches("batch", batch_id)
+            if reopened is not None and batch.request.options.notification_targets:
+                await self._store.notifications.reopen(tx, batch, reopened, now=now)
             return reopened
 
         request = _Request(

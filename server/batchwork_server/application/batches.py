@@ -26,6 +26,7 @@ from batchwork_server.domain.ids import new_batch_id
 from batchwork_server.domain.item import Item, NewItem
 from batchwork_server.domain.job import JobShape, PreferenceSource, StoredJob
 from batchwork_server.domain.job_policies import Overlap
+from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
 from batchwork_server.domain.submission import Idempotency, RequestedOptions, Submission
 from batchwork_server.domain.waiting import PROCESSING_IS_OFF, WaitReason, is_idle, wait_reasons
 from batchwork_server.errors import InvalidArgument, NotFound, PlanStale, Violation, WrongState
@@ -70,6 +71,7 @@ class Batches:
         alone: Whether this process is the only one that writes to the database. Then a batch
             that it works on can be shown from memory, as its last transaction left it.
         draft_timeout: When a draft expires that nobody seals.
+        targets: Who can be told of the end of a batch.
         processing: Whether this server takes work.
     """
 
@@ -85,6 +87,7 @@ class Batches:
         draft_timeout: timedelta,
         processing: bool = True,
         meter: Meter | None = None,
+        targets: NotificationTargets = NO_TARGETS,
     ) -> None:
         self._store = store
         self._planning = planning
@@ -94,6 +97,7 @@ class Batches:
         self._draft_timeout = draft_timeout
         self._processing = processing
         self._meter = meter
+        self._targets = targets
         self._live: dict[tuple[str, str], Batch] = {}
         if alone:
             wakeups.subscribe(self._remember_live)
@@ -252,8 +256,17 @@ class Batches:
         await self._store.references.add(tx, batch, prepared.plan.recipients)
         await self._store.validation_reports.add(tx, batch, prepared.plan.invalid_references)
         await self._store.contexts.add_users(tx, batch, prepared.plan.item_users)
+        await self._add_notifications(tx, batch)
         await self._dispatcher.enqueue(tx, len(prepared.chunks))
         return batch
+
+    async def _add_notifications(self, tx: Transaction, batch: Batch) -> None:
+        named = (
+            self._targets.get(name, tenant_id=batch.tenant_id)
+            for name in batch.request.options.notification_targets
+        )
+        targets = [target for target in named if target is not None]
+        await self._store.notifications.add(tx, batch, targets, now=batch.create_time)
 
     async def cancel_runs(
         self, tx: Transaction, newer: PreparedBatch, *, now: datetime
@@ -536,6 +549,8 @@ def submission_of(
             retry=definition.retry_policy,
             batch_timeout=definition.batch_timeout,
             failure_policy=definition.failure_policy,
+            notify_on_complete=definition.notify_on_complete,
+            notification_targets=definition.notification_targets,
         ),
         display_name=definition.display_name,
         description=definition.description,

@@ -21,11 +21,13 @@ from batchwork_server.application.notices import (
     notices_from,
     notices_to,
 )
+from batchwork_server.application.notifying import target_violations
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Notice
 from batchwork_server.domain.job import JobDefinition, StoredJob, changed_fields
 from batchwork_server.domain.job_file import read_job_file, render_job_file
 from batchwork_server.domain.json_object import quoted
+from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import InvalidArgument, Violation
 from batchwork_server.logs import get_logger
@@ -93,6 +95,7 @@ class JobImports:
     Args:
         zone: Of jobs whose schedule names none.
         purposes: Those that jobs may have; None allows any.
+        targets: Who can be told of the ends of runs.
     """
 
     def __init__(
@@ -106,8 +109,10 @@ class JobImports:
         wakeups: Wakeups,
         zone: str,
         purposes: frozenset[str] | None = None,
+        targets: NotificationTargets = NO_TARGETS,
     ) -> None:
         self._store = store
+        self._targets = targets
         self._answers = FirstAnswers(store.requests)
         self._writing = JobWriting(store, zone=zone)
         self._notices = JobNotices(
@@ -190,6 +195,7 @@ class JobImports:
         file = await asyncio.to_thread(read_job_file, text)
         violations = file.all_violations
         violations += template_violations(file.jobs, await self._templates.all())
+        violations += target_violations(file.jobs, self._targets, tenant_id=tenant_id)
         if source and not _SOURCE.fullmatch(source):
             message = f"{quoted(source)} is no source; write 1 to 63 letters, digits, '_' or '-'."
             violations.append(Violation("source", message))

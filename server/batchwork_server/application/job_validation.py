@@ -16,12 +16,14 @@ from batchwork_server.application.notices import (
     JobNotices,
     filters_path,
 )
+from batchwork_server.application.notifying import target_violations
 from batchwork_server.application.schedule_notices import schedule_notices
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Notice
 from batchwork_server.domain.job import JobDefinition
 from batchwork_server.domain.job_file import ReadJob, ReadJobFile, read_job_file
 from batchwork_server.domain.json_object import quoted
+from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
 from batchwork_server.domain.selection import Selection, parse_filters
 from batchwork_server.errors import Violation
 from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
@@ -92,6 +94,7 @@ class JobValidation:
         clock: Clock,
         zone: str,
         purposes: frozenset[str] | None = None,
+        targets: NotificationTargets = NO_TARGETS,
     ) -> None:
         self._jobs = jobs
         self._categories = categories
@@ -101,6 +104,7 @@ class JobValidation:
         self._templates = templates
         self._clock = clock
         self._zone = zone
+        self._targets = targets
 
     async def validate_job_file(self, text: str, *, tenant_id: str) -> JobsReport:
         """Validates a job file; one that cannot be read is a violation, too.
@@ -155,7 +159,11 @@ class JobValidation:
             JobReport(
                 path=job.path,
                 job_id=job.definition.job_id if job.definition is not None else "",
-                violations=(*job.violations, *known.violations_of(job)),
+                violations=(
+                    *job.violations,
+                    *known.violations_of(job),
+                    *target_violations([job], self._targets, tenant_id=tenant_id),
+                ),
                 notices=tuple(notices.get(job.path, ())),
             )
             for job in file.jobs

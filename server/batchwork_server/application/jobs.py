@@ -11,6 +11,7 @@ from batchwork_server.application.first_answers import FirstAnswers, Request
 from batchwork_server.application.job_checks import template_violations
 from batchwork_server.application.job_writing import JobWriting, revised
 from batchwork_server.application.notices import JobNotices, notices_from, notices_to
+from batchwork_server.application.notifying import target_violations
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Notice, Template
 from batchwork_server.domain.filters import JobFilter
@@ -18,6 +19,7 @@ from batchwork_server.domain.firing import next_run_after
 from batchwork_server.domain.job import JobDefinition, StoredJob, parse_job, render_job
 from batchwork_server.domain.job_file import ReadJob
 from batchwork_server.domain.json_object import quoted
+from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import (
     AlreadyExists,
@@ -69,6 +71,7 @@ class Jobs:
     Args:
         zone: Of jobs whose schedule names none.
         purposes: Those that jobs may have; None allows any.
+        targets: Who can be told of the ends of runs.
     """
 
     def __init__(
@@ -82,8 +85,10 @@ class Jobs:
         wakeups: Wakeups,
         zone: str,
         purposes: frozenset[str] | None = None,
+        targets: NotificationTargets = NO_TARGETS,
     ) -> None:
         self._store = store
+        self._targets = targets
         self._answers = FirstAnswers(store.requests)
         self._writing = JobWriting(store, zone=zone)
         self._notices = JobNotices(
@@ -114,7 +119,9 @@ class Jobs:
         first = None if validate_only else await self._answers.find(request)
         if first is not None:
             return _checked_from(first, tenant_id=tenant_id)
-        definition = _checked(read, None, templates=await self._templates.all())
+        definition = self._checked(
+            read, None, templates=await self._templates.all(), tenant_id=tenant_id
+        )
         notices = await self._notices.of({_PATH: definition}, tenant_id=tenant_id)
         now = self._clock.now()
         answer = CheckedJob(
@@ -180,7 +187,7 @@ class Jobs:
         seen = await self.get_job(job_id, tenant_id=tenant_id)
         _match(etag, seen)
         templates = await self._templates.all()
-        definition = _checked(read, seen.definition, templates=templates)
+        definition = self._checked(read, seen.definition, templates=templates, tenant_id=tenant_id)
         # The sources are asked before the transaction: it must not wait for them.
         notices = await self._notices.of({_PATH: definition}, tenant_id=tenant_id)
         now = self._clock.now()
@@ -193,7 +200,9 @@ class Jobs:
             stored = await self._locked(tx, job_id, tenant_id=tenant_id)
             _match(etag, stored)
             if etag_of(stored) != etag_of(seen):
-                definition = _checked(read, stored.definition, templates=templates)
+                definition = self._checked(
+                    read, stored.definition, templates=templates, tenant_id=tenant_id
+                )
             answer = CheckedJob(job=revised(stored, definition, now=now), notices=notices)
             if answer.job != stored:
                 before = {job_id: stored}
@@ -316,6 +325,25 @@ class Jobs:
         """Returns a page by tenant and id, and where the next one starts."""
         return await self._store.jobs.list(wanted, page_size=page_size, after=after)
 
+    def _checked(
+        self,
+        read: JobReading,
+        stored: JobDefinition | None,
+        *,
+        templates: Sequence[Template],
+        tenant_id: str,
+    ) -> JobDefinition:
+        """Returns the definition that is asked for, or raises with everything that is wrong."""
+        definition, violations = read(stored)
+        found = list(violations)
+        if definition is not None:
+            job = ReadJob(path=_PATH, definition=definition, violations=tuple(violations))
+            found += template_violations([job], templates)
+            found += target_violations([job], self._targets, tenant_id=tenant_id)
+        if found or definition is None:
+            raise InvalidArgument(found)
+        return definition
+
     async def _locked(self, tx: Transaction, job_id: str, *, tenant_id: str) -> StoredJob:
         found = await self._store.jobs.lock(tx, [job_id], tenant_id=tenant_id)
         if job_id not in found:
@@ -363,18 +391,6 @@ async def _all(store: JobStore, *, tenant_id: str) -> list[StoredJob]:
         page, after = await store.list(wanted, page_size=_EXPORT_PAGE, after=after)
         jobs = [*jobs, *page]
     return jobs
-
-
-def _checked(
-    read: JobReading, stored: JobDefinition | None, *, templates: Sequence[Template]
-) -> JobDefinition:
-    """Returns the definition that is asked for, or raises with everything that is wrong."""
-    definition, violations = read(stored)
-    job = ReadJob(path=_PATH, definition=definition, violations=tuple(violations))
-    found = [*violations, *template_violations([job], templates)]
-    if found or definition is None:
-        raise InvalidArgument(found)
-    return definition
 
 
 def _refuse_taken(job_id: str, stored: StoredJob | None) -> None:

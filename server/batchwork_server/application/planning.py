@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from batchwork_server.application.job_checks import default_template
 from batchwork_server.application.notices import unmatched_filters
+from batchwork_server.application.notifying import Choice, as_notices, chosen_targets
 from batchwork_server.application.personal_items import PersonalItems
 from batchwork_server.application.validation import Validation
 from batchwork_server.clock import Clock
@@ -26,6 +27,7 @@ from batchwork_server.domain.distribution import Distribution
 from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.item import ItemUser, NewItem
 from batchwork_server.domain.job import DataSource, JobShape, PreferenceSource
+from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
 from batchwork_server.domain.reference import Recipient
 from batchwork_server.domain.reference_validation import (
     NOTHING_FOUND,
@@ -92,12 +94,28 @@ class _Found:
     invalid_references: Sequence[InvalidReference] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LookedUp:
+    """What a submission means here.
+
+    Attributes:
+        notices: What is odd about it.
+        told: Who is told of the end.
+    """
+
+    template: Template
+    selections: list[Selection]
+    notices: list[Notice]
+    told: tuple[str, ...]
+
+
 class Planning:
     """Plans batches; it changes nothing.
 
     Args:
         defaults: The options of requests and jobs that say nothing.
         handicaps: How much later than a critical batch one of each priority counts as due.
+        targets: Who can be told of the end of a batch.
     """
 
     def __init__(
@@ -110,6 +128,7 @@ class Planning:
         defaults: BatchOptions,
         clock: Clock,
         handicaps: Mapping[Priority, timedelta] = HANDICAPS,
+        targets: NotificationTargets = NO_TARGETS,
     ) -> None:
         self._store = store
         self._categories = categories
@@ -118,6 +137,7 @@ class Planning:
         self._defaults = defaults
         self._clock = clock
         self._handicaps = handicaps
+        self._targets = targets
 
     async def plan(self, submission: Submission, *, tenant_id: str) -> Plan:
         """Returns the items of the batch that the submission asks for.
@@ -126,22 +146,20 @@ class Planning:
             InvalidArgument: with every violation at once.
             Unavailable: a source is away.
         """
-        template, selections, notices = await self._looked_up(submission, tenant_id=tenant_id)
+        looked_up = await self._looked_up(submission, tenant_id=tenant_id)
         if submission.preference_source is PreferenceSource.DYNAMIC:
-            personal = self._personal_items(submission, template, selections, tenant_id=tenant_id)
+            personal = self._personal_items(submission, looked_up, tenant_id=tenant_id)
             found = await self._personal(submission, personal, tenant_id=tenant_id)
         else:
-            found = await self._shared(submission, selections, tenant_id=tenant_id)
+            found = await self._shared(submission, looked_up.selections, tenant_id=tenant_id)
         _check_sizes(found.items)
         recipients = await self._recipients(submission, tenant_id=tenant_id)
-        request = _request(
+        request = self._request(
             submission,
-            template=template,
-            options=_options(submission.options, self._defaults, self._handicaps),
+            looked_up,
             user_validation=found.users,
             reference_validation=found.references,
             distribution=_distribution(submission, recipients),
-            notices=notices,
         )
         return Plan(
             request=request,
@@ -182,29 +200,60 @@ class Planning:
             InvalidArgument: with every violation at once.
             Unavailable: a source is away.
         """
-        template, selections, notices = await self._looked_up(submission, tenant_id=tenant_id)
+        looked_up = await self._looked_up(submission, tenant_id=tenant_id)
         recipients = await self._recipients(submission, tenant_id=tenant_id)
-        request = _request(
+        request = self._request(
             submission,
-            template=template,
-            options=_options(submission.options, self._defaults, self._handicaps),
+            looked_up,
             user_validation=UserValidation(total=0, valid=0, invalid=0),
             distribution=_distribution(submission, recipients),
-            notices=notices,
         )
-        items = self._personal_items(submission, template, selections, tenant_id=tenant_id)
+        items = self._personal_items(submission, looked_up, tenant_id=tenant_id)
         return PersonalRun(request=request, items=items, recipients=recipients)
 
-    async def _looked_up(
-        self, submission: Submission, *, tenant_id: str
-    ) -> tuple[Template, list[Selection], list[Notice]]:
-        """Returns the template and what is selected, with what is odd."""
+    async def _looked_up(self, submission: Submission, *, tenant_id: str) -> _LookedUp:
         template, violations = await self._template(submission)
         selections, notices, more = await self._selections(submission, tenant_id=tenant_id)
         violations += more
+        told, more = self._told(submission, tenant_id=tenant_id)
+        if submission.job_id:
+            notices += as_notices(more)
+        else:
+            violations += more
         if template is None or violations:
             raise InvalidArgument(violations)
-        return template, selections, notices
+        return _LookedUp(template=template, selections=selections, notices=notices, told=told)
+
+    def _told(
+        self, submission: Submission, *, tenant_id: str
+    ) -> tuple[tuple[str, ...], list[Violation]]:
+        options = submission.options
+        choice = Choice(
+            on_complete=options.notify_on_complete,
+            names=options.notification_targets,
+            path="" if submission.job_id else "options.",
+        )
+        return chosen_targets(choice, self._targets, tenant_id=tenant_id)
+
+    def _request(
+        self,
+        submission: Submission,
+        looked_up: _LookedUp,
+        *,
+        user_validation: UserValidation,
+        distribution: Distribution,
+        reference_validation: ReferenceValidation = NOTHING_FOUND,
+    ) -> BatchRequest:
+        options = _options(submission.options, self._defaults, self._handicaps)
+        return _request(
+            submission,
+            template=looked_up.template,
+            options=replace(options, notification_targets=looked_up.told),
+            user_validation=user_validation,
+            reference_validation=reference_validation,
+            distribution=distribution,
+            notices=looked_up.notices,
+        )
 
     async def _template(self, submission: Submission) -> tuple[Template | None, list[Violation]]:
         known = await self._templates.all()
@@ -339,17 +388,12 @@ class Planning:
                 )
 
     def _personal_items(
-        self,
-        submission: Submission,
-        template: Template,
-        selections: Sequence[Selection],
-        *,
-        tenant_id: str,
+        self, submission: Submission, looked_up: _LookedUp, *, tenant_id: str
     ) -> PersonalItems:
         return PersonalItems(
             submission,
-            selections,
-            declared=template.overrides,
+            looked_up.selections,
+            declared=looked_up.template.overrides,
             tenant_id=tenant_id,
             categories=self._categories,
             validation=self._validation,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from batchwork_server.adapters.notifiers import open_notifiers
 from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.bootstrap import serving, working
+from batchwork_server.clock import SystemClock
 from batchwork_server.config import Settings
-from batchwork_server.errors import BatchworkError, ConfigurationError
+from batchwork_server.errors import BatchworkError, ConfigurationError, Unavailable
 from batchwork_server.logs import get_logger
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.rpc.credentials import load_credentials
@@ -90,6 +93,11 @@ async def run_once(
             outcome = await app.once.run_due_for(wanted.user_ids)
         else:
             outcome = await app.once.run_due()
+        if app.notifications is not None and not outcome.is_interrupted:
+            # Each is tried once; what is not taken is left to whoever runs next.
+            with contextlib.suppress(Unavailable):
+                await app.notifications.run_once()
+            await app.notifications.idle()
     for problem in outcome.problems:
         say(problem)
     if outcome.is_interrupted:
@@ -108,6 +116,15 @@ async def problems_of(settings: Settings) -> list[str]:
     if settings.api_keys_file is not None:
         try:
             load_credentials(settings.api_keys_file)
+        except ConfigurationError as error:
+            problems.append(error.message)
+    if settings.notifications_file is not None:
+        try:
+            open_notifiers(
+                settings.notifications_file,
+                clock=SystemClock(),
+                allow_clear_text=settings.allow_clear_text,
+            )
         except ConfigurationError as error:
             problems.append(error.message)
     schema = ""

@@ -136,6 +136,7 @@ class BatchOptions:
         handicap: Of the priority, as the settings had it when the batch was created.
         batch_timeout: From the creation or sealing to the end; None means no limit.
         failure_policy: None means that every item may fail.
+        notification_targets: Who is told when it ends, by the operator's names.
     """
 
     chunk_size: int
@@ -147,6 +148,7 @@ class BatchOptions:
     handicap: timedelta = HANDICAPS[Priority.MEDIUM]
     batch_timeout: timedelta | None = None
     failure_policy: FailurePolicy | None = None
+    notification_targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from datetime import datetime
 from batchwork_server.domain.batch import BatchState
 from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.job import JobShape
+from batchwork_server.domain.notification import NotificationState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,20 @@ class ReferenceFilter:
     batch_id: str = ""
     job_id: str = ""
     feature_type: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationFilter:
+    """Which notifications to list; everything that is set must hold.
+
+    Attributes:
+        tenant_id: None means all tenants, for operators.
+        states: Empty means any.
+    """
+
+    tenant_id: str | None
+    batch_id: str = ""
+    states: frozenset[NotificationState] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,8 +28,13 @@ def new_backfill_id(*, now: datetime) -> str:
     return f"bfl_{now:%Y%m%d%H%M%S}_{_random()}"
 
 
-def _random() -> str:
-    return "".join(secrets.choice(_RANDOM_ALPHABET) for _ in range(8))
+def new_message_id() -> str:
+    """Returns a new id of a message to a target."""
+    return f"msg_{_random(24)}"
+
+
+def _random(length: int = 8) -> str:
+    return "".join(secrets.choice(_RANDOM_ALPHABET) for _ in range(length))
 
 
 def idempotency_key(batch_id: str, item_id: str) -> str:

@@ -29,6 +29,7 @@ from batchwork_server.domain.json_object import (
     quoted,
     seconds_of,
 )
+from batchwork_server.domain.notification import LONGEST_TARGET_NAME, MAX_TARGETS, TARGET_NAME
 from batchwork_server.domain.preference import parse_wish
 from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.domain.schedule import Schedule, parse_schedule, render_schedule
@@ -97,6 +98,9 @@ class JobDefinition:
         default_preferences: The wish of users who have none, as ``parse_wish`` reads it.
         include_all_users: Whether it also runs for active users without a preference for the
             feature, as ``default_preferences`` and the tenant's default say.
+        notify_on_complete: Whether somebody is told when a run ends; None says what
+            ``notification_targets`` do.
+        notification_targets: Who is told; empty means the operator's default targets.
     """
 
     job_id: str
@@ -125,6 +129,8 @@ class JobDefinition:
     feature_type: str = ""
     default_preferences: Mapping[str, Any] = field(default_factory=dict)
     include_all_users: bool = False
+    notify_on_complete: bool | None = None
+    notification_targets: tuple[str, ...] = ()
 
     @property
     def batch_type(self) -> str:
@@ -216,6 +222,10 @@ def _rendered_fields(job: JobDefinition) -> Iterator[tuple[str, Any]]:
         yield "default_preferences", job.default_preferences
     if job.include_all_users:
         yield "include_all_users", True
+    if job.notify_on_complete is not None:
+        yield "notify_on_complete", job.notify_on_complete
+    if job.notification_targets:
+        yield "notification_targets", list(job.notification_targets)
 
 
 def _rendered_policies(job: JobDefinition) -> Iterator[tuple[str, Any]]:
@@ -330,6 +340,13 @@ def _read_job(reader: FieldReader) -> JobDefinition:
         purpose_id=reader.line("purpose_id", longest=LONGEST_NAME),
         default_preferences=reader.nested("default_preferences", _parse_default_preferences) or {},
         include_all_users=_read_include_all_users(reader, preference_source=preference_source),
+        notify_on_complete=reader.flag("notify_on_complete", "notifyOnComplete"),
+        notification_targets=reader.lines(
+            *("notification_targets", "notificationTargets"),
+            most=MAX_TARGETS,
+            longest=LONGEST_TARGET_NAME,
+            form=TARGET_NAME,
+        ),
     )
 
 

@@ -297,14 +297,19 @@ class FieldReader:
         return value
 
     def lines(
-        self, name: str, *, most: int, longest: int, form: re.Pattern[str] = _ANY_LINE
+        self,
+        name: str,
+        *other_spellings: str,
+        most: int,
+        longest: int,
+        form: re.Pattern[str] = _ANY_LINE,
     ) -> tuple[str, ...]:
         """Returns a list of different texts of one line; empty when it is absent.
 
         Args:
             form: What all of each text looks like.
         """
-        value = self.take(name)
+        value = self.take(name, *other_spellings)
         if value is None:
             return ()
         if not isinstance(value, list):
@@ -356,8 +361,8 @@ class FieldReader:
             return None
         return timedelta(seconds=value)
 
-    def flag(self, name: str) -> bool | None:
-        value = self.take(name)
+    def flag(self, name: str, *other_spellings: str) -> bool | None:
+        value = self.take(name, *other_spellings)
         if value is None or isinstance(value, bool):
             return value
         self.refuse(name, f"{quoted(value)} is neither true nor false.")

@@ -16,7 +16,9 @@ from batchwork_server.domain.retry import RetryPolicy
 MAX_TARGETS = 10
 """How many targets a batch or a job may name."""
 
-TARGET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+LONGEST_TARGET_NAME = 63
+
+TARGET_NAME = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{LONGEST_TARGET_NAME - 1}}}")
 """What the name of a target looks like."""
 
 DELIVERIES_PAGE = 1000
@@ -96,8 +98,9 @@ class NotificationTargets:
             name for name in self.names(tenant_id=tenant_id) if self._targets[name].is_default
         )
 
-    def __bool__(self) -> bool:
-        return bool(self._targets)
+
+NO_TARGETS = NotificationTargets()
+"""What a server has whose operator names nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

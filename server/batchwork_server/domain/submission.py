@@ -46,6 +46,8 @@ class RequestedOptions:
     retry: RequestedRetry = field(default_factory=RequestedRetry)
     batch_timeout: timedelta | None = None
     failure_policy: FailurePolicy | None = None
+    notify_on_complete: bool | None = None
+    notification_targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from batchwork_server.engine.deadlines import Deadlines
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.job_file import JobFile
 from batchwork_server.engine.loop import supervise, tick
+from batchwork_server.engine.notifications import Notifications
 from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
@@ -31,6 +32,9 @@ CLAIM_GRACE = timedelta(seconds=5)
 CANCEL_GRACE = timedelta(seconds=5)
 """How long a worker that was cancelled at a stop may take to end."""
 
+SENDING_GRACE = timedelta(seconds=5)
+"""How long notifications that are being sent may take at a stop; the rest is sent again."""
+
 
 class Engine:
     """The durable half of a server: recovery, workers, committer, leases, dispatch.
@@ -46,6 +50,7 @@ class Engine:
         preference_poller: None when no Config Database is followed.
         user_source: None when the users are those of the embedded table.
         template_source: None when the templates are files.
+        notifications: None when the operator names nobody who could be told.
     """
 
     WATCH_INTERVAL: ClassVar = timedelta(seconds=1)
@@ -70,6 +75,7 @@ class Engine:
         preference_poller: PreferencePoller | None = None,
         user_source: UserSource | None = None,
         template_source: TemplateSource | None = None,
+        notifications: Notifications | None = None,
     ) -> None:
         self._processor = processor
         self._dispatcher = dispatcher
@@ -88,6 +94,7 @@ class Engine:
         self._preference_poller = preference_poller
         self._user_source = user_source
         self._template_source = template_source
+        self._notifications = notifications
         self._stop_claims = asyncio.Event()
         self._stop_all = asyncio.Event()
         self._claims: list[asyncio.Task[None]] = []
@@ -127,6 +134,13 @@ class Engine:
         templates = self._template_source
         if templates is not None:
             self._loops.append(self._tick(TEMPLATE_SOURCE, templates.run_once, templates.interval))
+        outbox = self._notifications
+        if outbox is not None:
+            self._loops.append(
+                self._tick(
+                    "notifications", outbox.run_once, Notifications.INTERVAL, wake=outbox.wake
+                )
+            )
         if self._fires:
             self._scheduler.start()
             self._loops.append(
@@ -219,6 +233,8 @@ class Engine:
         """Records what is done, gives back what is not, and ends the loops."""
         self._stop_all.set()
         await _cancel(self._loops)
+        if self._notifications is not None:
+            await self._notifications.close(SENDING_GRACE)
         self._scheduler.close()
         await self._processor.release()
         if self._children is not None:

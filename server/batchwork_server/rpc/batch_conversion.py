@@ -44,6 +44,7 @@ from batchwork_server.domain.job import (
     default_data_source,
 )
 from batchwork_server.domain.json_object import listed, quoted
+from batchwork_server.domain.notification import MAX_TARGETS
 from batchwork_server.domain.reference_validation import ReferenceCounts, ReferenceValidation
 from batchwork_server.domain.selection import MAX_ITEMS
 from batchwork_server.domain.submission import RequestedOptions, Submission
@@ -213,6 +214,12 @@ def _options_from(options: messages.BatchOptions, *, checks: Checks) -> Requeste
         retry=retry_policy_from("options.retry_policy", options.retry_policy, checks=checks),
         batch_timeout=batch_timeout,
         failure_policy=failure_policy,
+        notify_on_complete=(
+            options.notify_on_complete if options.HasField("notify_on_complete") else None
+        ),
+        notification_targets=checks.names(
+            "options.notification_targets", options.notification_targets, most=MAX_TARGETS
+        ),
     )
 
 
@@ -414,6 +421,8 @@ def _options_to(options: BatchOptions) -> messages.BatchOptions:
         retry_policy=retry_policy_to(options.retry),
         batch_timeout=duration_to(options.batch_timeout),
         failure_policy=failure_policy_to(options.failure_policy),
+        notify_on_complete=bool(options.notification_targets),
+        notification_targets=options.notification_targets,
     )
 
 

@@ -172,7 +172,7 @@ def _plain_value(name: str, value: Any, *, checks: Checks, path: str) -> Any:
             return _WORDS[name].get(value, value)
         case "preference_source":
             return checks.choice(path, value, _PREFERENCE_BASED)
-        case "categories":
+        case "categories" | "notification_targets":
             return list(value)
         case "distribution_user_ids":
             return {"users": list(value)}
@@ -275,6 +275,8 @@ def job_to(stored: StoredJob) -> messages.Job:
         pause_time=timestamp_to(stored.pause_time),
         pause_note=stored.pause_note,
         include_all_users=job.include_all_users,
+        notify_on_complete=job.notify_on_complete,
+        notification_targets=job.notification_targets,
     )
 
 

@@ -191,7 +191,7 @@ async def _remove(connection: AsyncConnection, batch_key: int, *, limit: int) ->
         rows += await _delete_slice(connection, table, number, batch_key, limit=limit - rows)
         if rows >= limit:
             return RemovedRows(row_count=rows, batch_count=0)
-    for table in ("batch_labels", "batch_references", "batches"):
+    for table in ("batch_labels", "batch_references", "notifications", "batches"):
         rows += await _delete_rows(
             connection, f"DELETE FROM {table} WHERE batch_key = ?", (batch_key,)
         )

@@ -124,6 +124,7 @@ def request_to(request: BatchRequest) -> str:
             "handicap": options.handicap.total_seconds(),
             "batch_timeout": options.batch_timeout and options.batch_timeout.total_seconds(),
             "failure_policy": _failure_policy_to(options.failure_policy),
+            "notification_targets": options.notification_targets,
         },
         "user_validation": [
             request.user_validation.total,
@@ -262,6 +263,7 @@ def _options_from(document: Mapping[str, Any]) -> BatchOptions:
         handicap=timedelta(seconds=handicap),
         batch_timeout=None if batch_timeout is None else timedelta(seconds=batch_timeout),
         failure_policy=_failure_policy_from(document.get("failure_policy")),
+        notification_targets=tuple(document.get("notification_targets", ())),
         max_concurrent_items=document["max_concurrent_items"],
         model=document["model"],
         retry=RetryPolicy(

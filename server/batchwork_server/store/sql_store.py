@@ -17,6 +17,7 @@ from batchwork_server.store.group_members import SqlGroupMembers
 from batchwork_server.store.group_runs import SqlGroupRuns
 from batchwork_server.store.group_schedules import SqlGroupSchedules
 from batchwork_server.store.jobs import SqlJobs
+from batchwork_server.store.notifications import SqlNotifications
 from batchwork_server.store.occurrences import SqlOccurrences
 from batchwork_server.store.preference_changes import SqlPreferenceChanges
 from batchwork_server.store.preference_groups import SqlPreferenceGroups
@@ -50,6 +51,7 @@ class SqlStore:
         self.validation_reports = SqlValidationReports(database)
         self.contexts = SqlContexts(database)
         self.user_items = SqlUserItems(database)
+        self.notifications = SqlNotifications(database)
         self.requests = SqlRequests(database)
         self.jobs = SqlJobs(database)
         self.occurrences = SqlOccurrences(database)

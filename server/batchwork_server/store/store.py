@@ -36,6 +36,7 @@ from batchwork_server.store.protocols.group_schedules import (
     GroupScheduleStore,
 )
 from batchwork_server.store.protocols.jobs import JobStore
+from batchwork_server.store.protocols.notifications import NotificationStore
 from batchwork_server.store.protocols.occurrences import (
     DueJob,
     OccurrenceStore,
@@ -83,6 +84,7 @@ __all__ = [
     "GroupedJob",
     "JobStore",
     "NewChunk",
+    "NotificationStore",
     "OccurrenceStore",
     "OverBatches",
     "PreferenceChangeStore",
@@ -136,6 +138,8 @@ class Store(Protocol):
     def contexts(self) -> ContextStore: ...
     @property
     def user_items(self) -> UserItemStore: ...
+    @property
+    def notifications(self) -> NotificationStore: ...
     @property
     def requests(self) -> RequestStore: ...
     @property

@@ -178,6 +178,39 @@ item_users = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# Who is to be told of a batch: written with it, so that its end, which is on the path of items,
+# writes nothing more, and nothing is lost between the end and the telling.
+notifications = sa.Table(
+    "notifications",
+    metadata,
+    sa.Column("notification_key", _BigKey, primary_key=True, autoincrement=True),
+    sa.Column("batch_key", sa.BigInteger, nullable=False),
+    sa.Column("attempt_number", sa.Integer, nullable=False),  # of the batch
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),  # END, DELIVERIES
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # WAITING, PENDING, SENT, FAILED, SKIPPED
+    sa.Column("message_id", sa.Text, nullable=False),
+    _text("payload_json"),  # what is told of the batch; empty while it is not over
+    _count("attempts"),
+    _count("page"),  # of deliveries: the one that is under way
+    _text("sent_after"),  # the user with whom the page before ended
+    _text("error"),
+    _time("next_attempt_time", nullable=True),  # while it is being sent: when that counts as lost
+    _time("create_time"),
+    _time("update_time"),
+    _time("end_time", nullable=True),
+    # Those of a batch, and each once.
+    sa.UniqueConstraint("batch_key", "attempt_number", "target", "kind"),
+    # Whose batch may be over.
+    _partial_index("ix_notifications_waiting", "batch_key", where="state = 'WAITING'"),
+    # What is to be sent to a target, and to which ones at all.
+    _partial_index(
+        "ix_notifications_pending", "target", "next_attempt_time", where="state = 'PENDING'"
+    ),
+    sqlite_autoincrement=True,
+)
+
 batch_labels = sa.Table(
     "batch_labels",
     metadata,
