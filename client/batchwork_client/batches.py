@@ -225,6 +225,40 @@ class Batches:
             self._stub.ListReferences, request_for, lambda page: page.references, limit=limit
         )
 
+    def list_notifications(
+        self,
+        *,
+        batch_id: str = "",
+        states: Iterable[messages.NotificationState.ValueType] = (),
+        tenant_id: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[messages.Notification]:
+        """Yields who is to be told of batches, and who was, newest first.
+
+        Args:
+            batch_id: Only of this batch.
+            states: Only in one of these states.
+            tenant_id: Another tenant, or ``-`` for all; operators only.
+            limit: Yields at most so many; None means all.
+        """
+        wanted = list(states)
+
+        def request_for(size: int, token: str) -> messages.ListNotificationsRequest:
+            return messages.ListNotificationsRequest(
+                page_size=size,
+                page_token=token,
+                batch_id=batch_id,
+                states=wanted,
+                tenant_id=tenant_id,
+            )
+
+        return self._calls.paged(
+            self._stub.ListNotifications,
+            request_for,
+            lambda page: page.notifications,
+            limit=limit,
+        )
+
     async def get_context(self, *batch_ids: str, user_id: str = "", tenant_id: str = "") -> Context:
         """Returns the context of a batch, or of several merged, with the whole of its lists.
 

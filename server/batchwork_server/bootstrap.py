@@ -33,6 +33,7 @@ from batchwork_server.application.item_validation import ItemValidation
 from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.job_validation import JobValidation
 from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.notifications import Outbox
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.once import Once
 from batchwork_server.application.override_notices import OverrideNotices
@@ -132,6 +133,7 @@ class Application:
     references: References
     contexts: Contexts
     user_contexts: UserContexts
+    outbox: Outbox
     job_file: JobFile | None
     once: Once
     preference_poller: PreferencePoller | None
@@ -542,6 +544,7 @@ def _put_together(
         references=References(store=store),
         contexts=Contexts(store=store, batches=batches),
         user_contexts=UserContexts(store=store, batches=batches, views=preference_views),
+        outbox=Outbox(store=store),
         job_file=job_file,
         once=Once(
             store=store,
@@ -687,6 +690,7 @@ async def serving(
             references=app.references,
             contexts=app.contexts,
             user_contexts=app.user_contexts,
+            outbox=app.outbox,
             credentials=credentials,
             clock=clock,
             listen=settings.listen,

@@ -756,6 +756,32 @@ class TestJobs:
         assert (asked.user_id, asked.job_id, asked.feature_type) == ("ada", "daily", "posts")
         assert (everything.user_id, everything.batch_id) == ("", "")
 
+    def test_notifications_are_listed_with_their_state(self, batchwork, server):
+        answer = batch_service_pb2.ListNotificationsResponse()
+        answer.notifications.add(
+            batch_id="bat_job_1",
+            target="ops",
+            kind=batch_service_pb2.NOTIFICATION_KIND_END,
+            state=batch_service_pb2.NOTIFICATION_STATE_PENDING,
+            attempts=3,
+            error="The target answered with 503.",
+        )
+        server.answers["ListNotifications"] = answer
+
+        text = batchwork("notifications", "bat_job_1", "--state", "pending", "--state", "failed")
+        as_json = batchwork("notifications", "--json")
+
+        assert "bat_job_1  ops     END   PENDING  3" in text.stdout
+        assert "The target answered with 503." in text.stdout
+        assert json.loads(as_json.stdout)["target"] == "ops"
+        asked, everything = server.requests["ListNotifications"]
+        assert asked.batch_id == "bat_job_1"
+        assert list(asked.states) == [
+            batch_service_pb2.NOTIFICATION_STATE_PENDING,
+            batch_service_pb2.NOTIFICATION_STATE_FAILED,
+        ]
+        assert (everything.batch_id, list(everything.states)) == ("", [])
+
     def test_batches_are_counted_in_a_table(self, batchwork, server):
         some = batch_service_pb2.BatchStatistics(
             name="annotate",

@@ -88,6 +88,7 @@ TRIED_ELSEWHERE = {
     *("CancelBackfill", "GetBatchStatistics", "PurgeBatches", "UploadItems", "WatchBatches"),
     *("ForecastLoad", "ListReferences", "WatchPreferenceChanges", "GetContext"),
     *("StreamValidateUsers", "ValidateItems", "ValidateJobs", "ValidateReferences"),
+    "ListNotifications",
 }
 """What takes a stream, never ends by itself, has nothing to name, or a name that the server makes;
 their own tests try them."""

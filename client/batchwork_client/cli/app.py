@@ -15,6 +15,7 @@ from batchwork_client.cli import (
     deletion,
     forecast,
     jobs,
+    notifications,
     occurrences,
     plans,
     preference_groups,
@@ -94,6 +95,7 @@ upcoming.add_to(app)
 occurrences.add_to(app)
 contexts.add_to(app)
 references.add_to(app)
+notifications.add_to(app)
 statistics.add_to(app)
 backfills.add_to(app)
 validation.add_to(app)

@@ -159,6 +159,8 @@ class BatchOptions(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     BATCH_TIMEOUT_FIELD_NUMBER: _builtins.int
     FAILURE_POLICY_FIELD_NUMBER: _builtins.int
+    NOTIFY_ON_COMPLETE_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_TARGETS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Names the model that a generative processor is to use; handed to the
     processor and the template as `model`.
@@ -177,6 +179,11 @@ class BatchOptions(_message.Message):
     max_concurrent_items: _builtins.int
     """Bounds how many items of this batch are in flight at once, 1 to 10,000;
     unset means no bound besides the server's `BATCH_MAX_CONCURRENT_ITEMS`.
+    """
+    notify_on_complete: _builtins.bool
+    """Tells whether somebody is told when the batch ends, whatever its end:
+    `notification_targets`, or the operator's default targets when those are
+    empty. Unset means that those are told whom `notification_targets` names.
     """
     @_builtins.property
     def item_timeout(self) -> _duration_pb2.Duration:
@@ -199,6 +206,12 @@ class BatchOptions(_message.Message):
     def failure_policy(self) -> _policy_pb2.FailurePolicy:
         """Says how many items may fail. Unset means as many as there are."""
 
+    @_builtins.property
+    def notification_targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names who is told, at most 10 of the targets that the operator allows in
+        `BATCHWORK_NOTIFICATIONS_FILE`.
+        """
+
     def __init__(
         self,
         *,
@@ -211,13 +224,20 @@ class BatchOptions(_message.Message):
         retry_policy: _policy_pb2.RetryPolicy | None = ...,
         batch_timeout: _duration_pb2.Duration | None = ...,
         failure_policy: _policy_pb2.FailurePolicy | None = ...,
+        notify_on_complete: _builtins.bool | None = ...,
+        notification_targets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "failure_policy", b"failure_policy", "item_timeout", b"item_timeout", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete", "_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "failure_policy", b"failure_policy", "item_timeout", b"item_timeout", "notify_on_complete", b"notify_on_complete", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "chunk_size", b"chunk_size", "failure_policy", b"failure_policy", "item_timeout", b"item_timeout", "max_concurrent_items", b"max_concurrent_items", "model", b"model", "priority", b"priority", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete", "_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "chunk_size", b"chunk_size", "failure_policy", b"failure_policy", "item_timeout", b"item_timeout", "max_concurrent_items", b"max_concurrent_items", "model", b"model", "notification_targets", b"notification_targets", "notify_on_complete", b"notify_on_complete", "priority", b"priority", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__notify_on_complete: _TypeAlias = _typing.Literal["notify_on_complete"]  # noqa: Y015
+    _WhichOneofArgType__notify_on_complete: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete"]  # noqa: Y015
     _WhichOneofReturnType__retry_limit: _TypeAlias = _typing.Literal["retry_limit"]  # noqa: Y015
     _WhichOneofArgType__retry_limit: _TypeAlias = _typing.Literal["_retry_limit", b"_retry_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__notify_on_complete) -> _WhichOneofReturnType__notify_on_complete | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_limit) -> _WhichOneofReturnType__retry_limit | None: ...
 
 Global___BatchOptions: _TypeAlias = BatchOptions  # noqa: Y015

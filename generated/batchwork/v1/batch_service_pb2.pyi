@@ -26,6 +26,70 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _NotificationKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NotificationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NotificationKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NOTIFICATION_KIND_UNSPECIFIED: _NotificationKind.ValueType  # 0
+    """Never sent."""
+    NOTIFICATION_KIND_END: _NotificationKind.ValueType  # 1
+    """The batch is over."""
+    NOTIFICATION_KIND_DELIVERIES: _NotificationKind.ValueType  # 2
+    """Users were given references to its results; told page by page."""
+
+class NotificationKind(_NotificationKind, metaclass=_NotificationKindEnumTypeWrapper):
+    """Names what a notification tells of."""
+
+NOTIFICATION_KIND_UNSPECIFIED: NotificationKind.ValueType  # 0
+"""Never sent."""
+NOTIFICATION_KIND_END: NotificationKind.ValueType  # 1
+"""The batch is over."""
+NOTIFICATION_KIND_DELIVERIES: NotificationKind.ValueType  # 2
+"""Users were given references to its results; told page by page."""
+Global___NotificationKind: _TypeAlias = NotificationKind  # noqa: Y015
+
+class _NotificationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NotificationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NotificationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NOTIFICATION_STATE_UNSPECIFIED: _NotificationState.ValueType  # 0
+    """Never sent; refused where a state is asked for."""
+    NOTIFICATION_STATE_WAITING: _NotificationState.ValueType  # 1
+    """The batch is not over."""
+    NOTIFICATION_STATE_PENDING: _NotificationState.ValueType  # 2
+    """It is sent now, or again at `next_attempt_time`."""
+    NOTIFICATION_STATE_SENT: _NotificationState.ValueType  # 3
+    """Final: the target took it."""
+    NOTIFICATION_STATE_FAILED: _NotificationState.ValueType  # 4
+    """Final: the target refused it, or it was tried often enough; `error` says
+    why.
+    """
+    NOTIFICATION_STATE_SKIPPED: _NotificationState.ValueType  # 5
+    """Final: nothing of it concerns the target; `error` says why."""
+
+class NotificationState(_NotificationState, metaclass=_NotificationStateEnumTypeWrapper):
+    """Names where a notification stands."""
+
+NOTIFICATION_STATE_UNSPECIFIED: NotificationState.ValueType  # 0
+"""Never sent; refused where a state is asked for."""
+NOTIFICATION_STATE_WAITING: NotificationState.ValueType  # 1
+"""The batch is not over."""
+NOTIFICATION_STATE_PENDING: NotificationState.ValueType  # 2
+"""It is sent now, or again at `next_attempt_time`."""
+NOTIFICATION_STATE_SENT: NotificationState.ValueType  # 3
+"""Final: the target took it."""
+NOTIFICATION_STATE_FAILED: NotificationState.ValueType  # 4
+"""Final: the target refused it, or it was tried often enough; `error` says
+why.
+"""
+NOTIFICATION_STATE_SKIPPED: NotificationState.ValueType  # 5
+"""Final: nothing of it concerns the target; `error` says why."""
+Global___NotificationState: _TypeAlias = NotificationState  # noqa: Y015
+
 class _StatisticsGroup:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -556,6 +620,154 @@ class ListReferencesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListReferencesResponse: _TypeAlias = ListReferencesResponse  # noqa: Y015
+
+@_typing.final
+class Notification(_message.Message):
+    """Holds one thing that one target is to be told of one attempt at a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_NUMBER_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    PAGES_SENT_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """Identifies the message for its receiver: the `webhook-id`. Pages of
+    deliveries have it with their number, as in `msg_x-2`.
+    """
+    batch_id: _builtins.str
+    """Identifies the batch."""
+    tenant_id: _builtins.str
+    """Names the tenant who owns the batch."""
+    attempt_number: _builtins.int
+    """Tells which attempt at the batch it is about, from 1."""
+    target: _builtins.str
+    """Names the target."""
+    kind: Global___NotificationKind.ValueType
+    """Says what it tells of."""
+    state: Global___NotificationState.ValueType
+    """Tells where it stands."""
+    attempts: _builtins.int
+    """Counts how often it was sent; of deliveries, the page that is under way."""
+    error: _builtins.str
+    """Tells a person why it was not taken, the last time; nothing secret. Empty
+    when it was.
+    """
+    pages_sent: _builtins.int
+    """Counts the pages of deliveries that were taken before the one under way."""
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when it is sent again; unset unless it is PENDING."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when it was stored: with its batch, or with the attempt at it."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Tells when it got into its final state; unset before."""
+
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        attempt_number: _builtins.int = ...,
+        target: _builtins.str = ...,
+        kind: Global___NotificationKind.ValueType = ...,
+        state: Global___NotificationState.ValueType = ...,
+        attempts: _builtins.int = ...,
+        error: _builtins.str = ...,
+        pages_sent: _builtins.int = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_attempt_time", b"next_attempt_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "attempts", b"attempts", "batch_id", b"batch_id", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "kind", b"kind", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "pages_sent", b"pages_sent", "state", b"state", "target", b"target", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notification: _TypeAlias = Notification  # noqa: Y015
+
+@_typing.final
+class ListNotificationsRequest(_message.Message):
+    """Asks for a page of notifications. All filters that are set must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
+    page_token: _builtins.str
+    """Continues after a page. The filters must be those of the first page."""
+    batch_id: _builtins.str
+    """Keeps those of this batch."""
+    tenant_id: _builtins.str
+    """Names another tenant, or `-` for all; operators only."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___NotificationState.ValueType]:
+        """Keeps those in one of these states."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+        states: _abc.Iterable[Global___NotificationState.ValueType] | None = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNotificationsRequest: _TypeAlias = ListNotificationsRequest  # noqa: Y015
+
+@_typing.final
+class ListNotificationsResponse(_message.Message):
+    """Answers `ListNotifications`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Continues after this page; empty when it was the last."""
+    @_builtins.property
+    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notification]:
+        """Lists the notifications."""
+
+    def __init__(
+        self,
+        *,
+        notifications: _abc.Iterable[Global___Notification] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "notifications", b"notifications"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNotificationsResponse: _TypeAlias = ListNotificationsResponse  # noqa: Y015
 
 @_typing.final
 class GetContextRequest(_message.Message):

@@ -60,6 +60,11 @@ class BatchServiceStub:
                 request_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesRequest.SerializeToString,
                 response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesResponse.FromString,
                 _registered_method=True)
+        self.ListNotifications = channel.unary_unary(
+                '/batchwork.v1.BatchService/ListNotifications',
+                request_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListNotificationsRequest.SerializeToString,
+                response_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListNotificationsResponse.FromString,
+                _registered_method=True)
         self.GetContext = channel.unary_unary(
                 '/batchwork.v1.BatchService/GetContext',
                 request_serializer=batchwork_dot_v1_dot_batch__service__pb2.GetContextRequest.SerializeToString,
@@ -199,6 +204,18 @@ class BatchServiceServicer:
         gives one to each user of the run, to what was done for them. They are
         there as soon as the batch is, and their state is that of the batch or of
         the user's item at the moment of the call.
+
+        Errors:
+        INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+        retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNotifications(self, request, context):
+        """Lists who is to be told of batches, and who was: newest first, a page at a
+        time.
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -481,6 +498,11 @@ def add_BatchServiceServicer_to_server(servicer, server):
                     request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesRequest.FromString,
                     response_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListReferencesResponse.SerializeToString,
             ),
+            'ListNotifications': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNotifications,
+                    request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.ListNotificationsRequest.FromString,
+                    response_serializer=batchwork_dot_v1_dot_batch__service__pb2.ListNotificationsResponse.SerializeToString,
+            ),
             'GetContext': grpc.unary_unary_rpc_method_handler(
                     servicer.GetContext,
                     request_deserializer=batchwork_dot_v1_dot_batch__service__pb2.GetContextRequest.FromString,
@@ -671,6 +693,33 @@ class BatchService:
             '/batchwork.v1.BatchService/ListReferences',
             batchwork_dot_v1_dot_batch__service__pb2.ListReferencesRequest.SerializeToString,
             batchwork_dot_v1_dot_batch__service__pb2.ListReferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNotifications(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/batchwork.v1.BatchService/ListNotifications',
+            batchwork_dot_v1_dot_batch__service__pb2.ListNotificationsRequest.SerializeToString,
+            batchwork_dot_v1_dot_batch__service__pb2.ListNotificationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -85,6 +85,14 @@ class BatchServiceStub:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
                         retry.
     """
+    ListNotifications: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.ListNotificationsRequest, _batch_service_pb2.ListNotificationsResponse]
+    """Lists who is to be told of batches, and who was: newest first, a page at a
+    time.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+                        retry.
+    """
     GetContext: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.GetContextRequest, _batch_service_pb2.GetContextResponse]
     """Returns the context of a batch: what it is about, who and what was valid,
     and how far it is. Several batches have one context, merged.
@@ -328,6 +336,14 @@ class BatchServiceAsyncStub(BatchServiceStub):
     gives one to each user of the run, to what was done for them. They are
     there as soon as the batch is, and their state is that of the batch or of
     the user's item at the moment of the call.
+
+    Errors:
+      INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+                        retry.
+    """
+    ListNotifications: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.ListNotificationsRequest, _batch_service_pb2.ListNotificationsResponse]  # type: ignore[assignment]
+    """Lists who is to be told of batches, and who was: newest first, a page at a
+    time.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -597,6 +613,20 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         gives one to each user of the run, to what was done for them. They are
         there as soon as the batch is, and their state is that of the batch or of
         the user's item at the moment of the call.
+
+        Errors:
+          INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
+                            retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListNotifications(
+        self,
+        request: _batch_service_pb2.ListNotificationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.ListNotificationsResponse, _abc.Awaitable[_batch_service_pb2.ListNotificationsResponse]]:
+        """Lists who is to be told of batches, and who was: newest first, a page at a
+        time.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not

@@ -12,6 +12,7 @@ from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.contexts import Contexts
+from batchwork_server.application.notifications import Outbox
 from batchwork_server.application.references import References
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
@@ -51,6 +52,7 @@ from batchwork_server.rpc.filters import (
 from batchwork_server.rpc.idempotency import idempotency_from
 from batchwork_server.rpc.interceptors import caller_of
 from batchwork_server.rpc.item_conversion import item_to
+from batchwork_server.rpc.notification_conversion import notification_filter_from, notification_to
 from batchwork_server.rpc.page_tokens import (
     place_from,
     places_from,
@@ -83,6 +85,7 @@ class BatchServicer(BatchServiceServicer):
         references: References,
         contexts: Contexts,
         user_contexts: UserContexts,
+        outbox: Outbox,
     ) -> None:
         self._batches = batches
         self._changes = changes
@@ -94,6 +97,7 @@ class BatchServicer(BatchServiceServicer):
         self._references = references
         self._contexts = contexts
         self._user_contexts = user_contexts
+        self._outbox = outbox
 
     async def CreateBatch(
         self, request: messages.CreateBatchRequest, context: Any
@@ -153,6 +157,22 @@ class BatchServicer(BatchServiceServicer):
         return messages.ListReferencesResponse(
             references=[reference_to(reference) for reference in found],
             next_page_token=token_after_numbered(request, last),
+        )
+
+    async def ListNotifications(
+        self, request: messages.ListNotificationsRequest, context: Any
+    ) -> messages.ListNotificationsResponse:
+        checks = Checks()
+        matching = notification_filter_from(request, caller=caller_of(), checks=checks)
+        page_size = checks.page_size(request.page_size)
+        after = place_from(request, checks=checks)
+        checks.done()
+        found, last = await self._outbox.list_notifications(
+            matching, page_size=page_size, after=after
+        )
+        return messages.ListNotificationsResponse(
+            notifications=[notification_to(notification) for notification in found],
+            next_page_token=token_after_place(request, last),
         )
 
     async def GetContext(

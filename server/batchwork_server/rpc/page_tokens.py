@@ -10,6 +10,7 @@ from batchwork.v1.batch_service_pb2 import (
     GetContextRequest,
     ListBatchesRequest,
     ListItemsRequest,
+    ListNotificationsRequest,
     ListReferencesRequest,
 )
 from batchwork.v1.job_service_pb2 import (
@@ -38,6 +39,7 @@ ListRequest: TypeAlias = (
     | ListGroupMembersRequest
     | ListItemsRequest
     | ListJobsRequest
+    | ListNotificationsRequest
     | ListOccurrencesRequest
     | ListPreferenceGroupsRequest
     | ListPreferencesRequest

@@ -30,6 +30,7 @@ from batchwork_server.application.item_validation import ItemValidation
 from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.job_validation import JobValidation
 from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.notifications import Outbox
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.override_notices import OverrideNotices
 from batchwork_server.application.preference_changes import PreferenceChanges
@@ -152,6 +153,7 @@ class RpcServer:
         references: References,
         contexts: Contexts,
         user_contexts: UserContexts,
+        outbox: Outbox,
         credentials: Credentials | None,
         clock: Clock,
         listen: str,
@@ -183,6 +185,7 @@ class RpcServer:
                 references=references,
                 contexts=contexts,
                 user_contexts=user_contexts,
+                outbox=outbox,
             ),
             guarded,
         )
