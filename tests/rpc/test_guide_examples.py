@@ -34,6 +34,7 @@ from batchwork.v1.preference_service_pb2 import SetPreferenceRequest
 from batchwork_server.config import Settings
 from batchwork_server.errors import ItemFailed
 from batchwork_server.rpc.values import timestamp_to
+from google.protobuf.json_format import MessageToDict
 
 from tests.rpc.api import Api, settings_in
 from tests.rpc.sources import Thing, data_of, load_category, load_users
@@ -375,5 +376,6 @@ async def test_a_preference_based_example_has_a_request_for_each_user_who_wants_
     assert (batch.counts.succeeded, batch.counts.skipped) == (1, 1), "gone is inactive"
     [call] = processor.calls
     assert (call.item_id, call.user_id) == ("flagged", "flagged")
-    assert call.data["template_overrides"] == {"tone": "professional", "length": "short"}
+    of_job = MessageToDict(job.default_preferences).get("template_overrides", {})
+    assert call.data["template_overrides"] == {**of_job, "tone": "professional"}
     assert call.parameters.get("prompt") == prompt
