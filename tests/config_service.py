@@ -22,6 +22,8 @@ class ConfigService(HttpService):
         forgotten: Ids up to this one are not known any more.
         page_size: Of all users; 0 answers a bare list.
         changes_size: So many changes are told at once.
+        group_problem: What stands instead of every number of users.
+        has_groups: Whether it tells how many users wish which schedule.
     """
 
     def __init__(self) -> None:
@@ -31,6 +33,8 @@ class ConfigService(HttpService):
         self.forgotten = 0
         self.page_size = 0
         self.changes_size = 1000
+        self.group_problem: str | None = None
+        self.has_groups = True
 
     def set(self, user_id: str, *, tells: bool = True, **features: Any) -> None:
         """Sets what a user wishes; with ``tells=False`` the change says only who changed."""
@@ -61,7 +65,7 @@ class ConfigService(HttpService):
                 return Told(body=json.dumps(self._page(query.get("page_token", "0"))))
             case ["tenants", user_id, "configs", key] if key == KEY and user_id in self.documents:
                 return Told(body=json.dumps(self.documents[user_id]))
-            case ["preferences", "groups"]:
+            case ["preferences", "groups"] if self.has_groups:
                 return Told(body=json.dumps({"groups": self._groups(query["feature_type"])}))
             case ["preferences", "changes"]:
                 return self._changes(query.get("since_id"))
@@ -87,7 +91,10 @@ class ConfigService(HttpService):
             if wish is not None and wish.get("enabled", True):
                 group = json.dumps({name: wish[name] for name in names if name in wish})
                 counts[group] = counts.get(group, 0) + 1
-        return [{**json.loads(group), "tenant_count": count} for group, count in counts.items()]
+        return [
+            {**json.loads(group), "tenant_count": self.group_problem or count}
+            for group, count in counts.items()
+        ]
 
     def _changes(self, since_id: str | None) -> Told:
         newest = len(self.changes)

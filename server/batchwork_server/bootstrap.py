@@ -19,6 +19,7 @@ from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batch_validation import BatchValidation
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.compatible_categories import CompatibleCategories
+from batchwork_server.application.config_drift import ConfigDrift
 from batchwork_server.application.config_sync import ConfigSync
 from batchwork_server.application.contexts import Contexts
 from batchwork_server.application.default_preferences import DefaultPreferences
@@ -374,9 +375,17 @@ def _preference_poller(
         source=f"{settings.config_service_url} {settings.config_preferences_key}",
         changed=changed,
     )
+    drift = ConfigDrift(
+        source,
+        store=store,
+        tenant_id=settings.config_tenant,
+        ttl=settings.config_cache_ttl,
+        clock=clock,
+    )
     return PreferencePoller(
         source,
         sync=sync,
+        drift=drift,
         interval=settings.config_poll_interval,
         reread=settings.config_cache_ttl,
         clock=clock,

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from batchwork_server.domain.batch import Batch, Template
@@ -161,12 +161,27 @@ class ConfigDatabase(Protocol):
         """
         ...
 
-    async def user(self, user_id: str) -> Answer[UserWishes | None]:
-        """Returns one user, or none who wishes nothing; perhaps as it was a while ago."""
+    async def user(
+        self, user_id: str, *, max_age: timedelta | None = None
+    ) -> Answer[UserWishes | None]:
+        """Returns one user, or none who is not there; perhaps as it was a while ago.
+
+        Args:
+            max_age: An older answer is told only while the source is away; unset means as long as
+                answers are used again.
+        """
         ...
 
-    async def groups(self, feature_type: str) -> Answer[Sequence[WishGroup]]:
-        """Returns how many users wish which schedule; perhaps as it was a while ago."""
+    async def groups(
+        self, feature_type: str, *, max_age: timedelta | None = None
+    ) -> Answer[Sequence[WishGroup] | None]:
+        """Returns how many users wish which schedule; perhaps as it was a while ago.
+
+        None means that the source does not tell it of this feature.
+
+        Args:
+            max_age: As of ``user``.
+        """
         ...
 
     async def newest_change(self) -> str:

@@ -507,6 +507,29 @@ async def test_who_gives_up_does_not_end_the_flight_for_the_others(
     assert (await second).value == UserWishes(user_id="ada")
 
 
+async def test_who_wants_a_younger_answer_has_it_asked_for(
+    service: ConfigService, source: HttpConfigDatabase, clock: FakeClock
+):
+    service.set("ada", posts=DAILY)
+    await source.user("ada")
+    clock.advance(timedelta(seconds=10))
+
+    young_enough = await source.user("ada", max_age=timedelta(seconds=11))
+    asked = await source.user("ada", max_age=timedelta(seconds=10))
+
+    assert young_enough.age == timedelta(seconds=10)
+    assert asked.age == timedelta(0)
+    assert len(service.requests) == 2
+
+
+async def test_a_service_that_tells_no_groups_is_not_away(
+    service: ConfigService, source: HttpConfigDatabase
+):
+    service.has_groups = False
+
+    assert (await source.groups("posts")).value is None
+
+
 async def test_while_the_service_is_away_the_old_answer_is_told_with_its_age(
     service: ConfigService, source: HttpConfigDatabase, clock: FakeClock
 ):

@@ -14,8 +14,8 @@ import stamina
 from batchwork_server.store.database import Database
 
 from tests.config_service import ConfigService, config_service
+from tests.engine.config_following import Server
 from tests.engine.groups import GroupServer
-from tests.engine.test_preference_poller import Server
 from tests.fakes import FakeClock
 
 DAY_OF_CHANGE = datetime(2026, 3, 28, 12, tzinfo=UTC)  # in the night the clocks of Berlin change

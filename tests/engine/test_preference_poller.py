@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import time, timedelta
+from datetime import time
 from typing import Any
 
 import pytest
 import stamina
-from batchwork_server.adapters.config_database import HttpConfigDatabase
-from batchwork_server.application.config_sync import ConfigSync
-from batchwork_server.application.preferences import Preferences
-from batchwork_server.domain.filters import PreferenceFilter
-from batchwork_server.domain.preference import Preference, Wish
+from batchwork_server.domain.preference import Wish
 from batchwork_server.domain.schedule import Daily, Schedule
 from batchwork_server.engine import preference_poller as module
-from batchwork_server.engine.preference_poller import PreferencePoller
 from batchwork_server.errors import StoreUnavailable
 from batchwork_server.logs import get_logger
 from batchwork_server.store.database import Database
-from batchwork_server.store.sql_store import SqlStore
 
 from tests.config_service import KEY, ConfigService, config_service
+from tests.engine.config_following import INTERVAL, REREAD, Server
 from tests.factories import TENANT
 from tests.fakes import FakeClock
-from tests.http_service import API_KEY, Told
+from tests.http_service import Told
 
-INTERVAL = timedelta(seconds=60)
-REREAD = timedelta(hours=1)
 NINE = {"frequency": "daily", "preferred_time": "09:00"}
 TEN = {"frequency": "daily", "preferred_time": "10:00"}
 ALL = f"/config/configs/{KEY}/all-tenants"
@@ -46,60 +39,6 @@ def no_pauses() -> Iterator[None]:
 async def service() -> AsyncIterator[ConfigService]:
     async with config_service() as running:
         yield running
-
-
-class Server:
-    """What of a server follows a Config Database, over a database."""
-
-    def __init__(
-        self, database: Database, service: ConfigService, clock: FakeClock, *, key: str = KEY
-    ) -> None:
-        self.clock = clock
-        self.store = SqlStore(database)
-        self.announced: list[str] = []
-        self.preferences = Preferences(store=self.store, clock=clock, changed=self.announced.append)
-        self.client = HttpConfigDatabase(
-            url=service.url,
-            api_key=API_KEY,
-            config_key=key,
-            timeout=timedelta(seconds=10),
-            cache_ttl=REREAD,
-            clock=clock,
-        )
-        self.sync = ConfigSync(
-            store=self.store,
-            clock=clock,
-            tenant_id=TENANT,
-            source=f"{service.url} {key}",
-            changed=self.announced.append,
-        )
-        self.poller = PreferencePoller(
-            self.client, sync=self.sync, interval=INTERVAL, reread=REREAD, clock=clock
-        )
-
-    async def poll(self) -> bool:
-        """Polls when it is time for it, and tells whether the source is well."""
-        self.clock.advance(INTERVAL)
-        await self.poller.run_once()
-        return self.poller.is_well
-
-    async def stored(self) -> dict[str, Preference]:
-        """Returns each preference there is, as ``user/feature``."""
-        found, _ = await self.store.preferences.list(
-            PreferenceFilter(tenant_id=TENANT), page_size=1000, after=None
-        )
-        return {f"{each.user_id}/{each.feature_type}": each for each in found}
-
-    async def times(self) -> dict[str, int | None]:
-        """Returns the hour that each preference names."""
-        return {name: hour_of(each.schedule) for name, each in (await self.stored()).items()}
-
-
-def hour_of(schedule: Schedule | None) -> int | None:
-    if schedule is None:
-        return None
-    assert isinstance(schedule.cadence, Daily)
-    return schedule.cadence.at.hour
 
 
 @pytest.fixture

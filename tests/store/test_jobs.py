@@ -10,7 +10,13 @@ import pytest
 from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.firing import NextRun
-from batchwork_server.domain.job import DataSource, JobDefinition, JobShape, StoredJob
+from batchwork_server.domain.job import (
+    DataSource,
+    JobDefinition,
+    JobShape,
+    PreferenceSource,
+    StoredJob,
+)
 from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.domain.schedule import Schedule, Weekday, Weekly
 from batchwork_server.store.pages import PAGE_BYTES
@@ -280,3 +286,18 @@ async def test_jobs_come_by_their_next_run_a_page_at_a_time(store: Store):
 
     assert pages == [["job_1", "job_3"], ["job_2", "job_0"], ["job_4"]]
     assert places == [(at["job_3"], "job_3"), (at["job_0"], "job_0"), None]
+
+
+async def test_the_features_whose_preferences_drive_jobs_are_told(store: Store):
+    dynamic: dict[str, Any] = {"preference_source": PreferenceSource.DYNAMIC}
+    await put(
+        store,
+        make_stored("job_b", feature_type="tips", **dynamic),
+        make_stored("job_c", feature_type="posts", **dynamic),
+        make_stored("job_d", feature_type="posts", **dynamic),
+        make_stored("job_e", feature_type="static"),
+        make_stored("job_f", feature_type="others", tenant_id="acme", **dynamic),
+    )
+
+    assert list(await store.jobs.driven_features(tenant_id=TENANT, limit=9)) == ["posts", "tips"]
+    assert list(await store.jobs.driven_features(tenant_id=TENANT, limit=1)) == ["posts"]

@@ -75,7 +75,7 @@ class HttpConfigDatabase:
         self._users: StaleCache[UserWishes | None] = StaleCache(
             ttl=cache_ttl, most=_MOST_USERS_KEPT, clock=clock
         )
-        self._groups: StaleCache[Sequence[WishGroup]] = StaleCache(
+        self._groups: StaleCache[Sequence[WishGroup] | None] = StaleCache(
             ttl=cache_ttl, most=_MOST_GROUPS_KEPT, clock=clock
         )
         self._asking = asyncio.Semaphore(_AT_ONCE)
@@ -87,11 +87,17 @@ class HttpConfigDatabase:
         )
         return await _read(reply, partial(read_page, config_key=self._config_key))
 
-    async def user(self, user_id: str) -> Answer[UserWishes | None]:
-        return await self._users.get(user_id, partial(self._read_user, user_id))
+    async def user(
+        self, user_id: str, *, max_age: timedelta | None = None
+    ) -> Answer[UserWishes | None]:
+        read = partial(self._read_user, user_id)
+        return await self._users.get(user_id, read, max_age=max_age)
 
-    async def groups(self, feature_type: str) -> Answer[Sequence[WishGroup]]:
-        return await self._groups.get(feature_type, partial(self._read_groups, feature_type))
+    async def groups(
+        self, feature_type: str, *, max_age: timedelta | None = None
+    ) -> Answer[Sequence[WishGroup] | None]:
+        read = partial(self._read_groups, feature_type)
+        return await self._groups.get(feature_type, read, max_age=max_age)
 
     async def newest_change(self) -> str:
         return await _read(await self._source.get("preferences", "changes"), read_last_id)
@@ -140,8 +146,10 @@ class HttpConfigDatabase:
             return None
         return await _read(reply, partial(read_user, user_id=user_id, config_key=self._config_key))
 
-    async def _read_groups(self, feature_type: str) -> Sequence[WishGroup]:
+    async def _read_groups(self, feature_type: str) -> Sequence[WishGroup] | None:
         reply = await self._source.get("preferences", "groups", feature_type=feature_type)
+        if reply.status == 404:
+            return None
         return await _read(reply, partial(read_groups, feature_type=feature_type))
 
 

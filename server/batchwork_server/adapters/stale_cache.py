@@ -37,16 +37,26 @@ class StaleCache(Generic[_Value]):
         self._entries: OrderedDict[Hashable, _Entry[_Value]] = OrderedDict()
         self._flights: dict[Hashable, asyncio.Task[_Value]] = {}
 
-    async def get(self, key: Hashable, read: Callable[[], Awaitable[_Value]]) -> Answer[_Value]:
+    async def get(
+        self,
+        key: Hashable,
+        read: Callable[[], Awaitable[_Value]],
+        *,
+        max_age: timedelta | None = None,
+    ) -> Answer[_Value]:
         """Returns what is kept and young enough, else what ``read`` returns.
+
+        Args:
+            max_age: Asks for an answer that is younger than the ``ttl`` demands.
 
         Raises:
             SourceUnavailable: nothing was read, and nothing is kept.
         """
+        longest = self._ttl if max_age is None else min(self._ttl, max_age.total_seconds())
         entry = self._entries.get(key)
         if entry is not None:
             self._entries.move_to_end(key)
-            if self._age(entry) < self._ttl:
+            if self._age(entry) < longest:
                 return self._answer(entry, is_stale=False)
         flight = self._flights.get(key)
         if flight is None:

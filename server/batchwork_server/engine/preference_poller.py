@@ -53,6 +53,18 @@ class Sync(Protocol):
         ...
 
 
+class Drift(Protocol):
+    """Finds out whether what is stored is something else than what the source has."""
+
+    async def take_stock(self, place: SourcePlace) -> None:
+        """Notes what differs just after everything was read."""
+        ...
+
+    async def is_found(self, place: SourcePlace) -> bool:
+        """Tells whether everything is to be read again, while the source tells no change."""
+        ...
+
+
 class PreferencePoller:
     """Asks a source for changes, and for everything when it must; two of these do no harm.
 
@@ -69,12 +81,14 @@ class PreferencePoller:
         source: ConfigDatabase,
         *,
         sync: Sync,
+        drift: Drift,
         interval: timedelta,
         reread: timedelta,
         clock: Clock,
     ) -> None:
         self._source = source
         self._sync = sync
+        self._drift = drift
         self.interval = interval
         self._reread = reread
         self._clock = clock
@@ -110,31 +124,36 @@ class PreferencePoller:
 
     async def _look(self, place: SourcePlace | None) -> None:
         if place is None or self._clock.now() - place.read_time >= self._reread:
-            await self._read_all(place)
+            reads_all = True
         else:
-            await self._read_changes(place)
+            is_quiet = await self._read_changes(place)
+            reads_all = is_quiet and await self._drift.is_found(place)
+        if reads_all:
+            await self._read_all(place)
 
-    async def _read_changes(self, place: SourcePlace) -> None:
+    async def _read_changes(self, place: SourcePlace) -> bool:
+        """Stores what has changed; tells whether nothing has."""
         more = True
         while more:
             changes = await self._source.changes(place.change_id)
             if changes is None:
                 log.warning("config_source.changes_forgotten", since_id=place.change_id)
                 await self._read_all(place)
-                return
+                return False
             self._note_answer()
             self._tell(changes.problems)
             if changes.last_id == place.change_id and not changes.users:
-                return
+                return True
             then = SourcePlace(
                 change_id=changes.last_id, read_time=place.read_time, revision=place.revision + 1
             )
             counts = await self._sync.apply(changes.users, at=place)
             if counts is None or not await self._sync.move(then, at=place):
-                return
+                return False
             if counts.set or counts.deleted:
                 log.info("config_source.changed", last_id=then.change_id, **_told(counts))
             place, more = then, changes.more_follow
+        return False
 
     async def _read_all(self, place: SourcePlace | None) -> None:
         """Reads every user; what changes meanwhile is among the changes after that."""
@@ -153,6 +172,7 @@ class PreferencePoller:
         then = SourcePlace(change_id=newest, read_time=begin, revision=revision)
         if await self._sync.move(then, at=place):
             log.info("config_source.read", last_id=newest, **totals)
+            await self._drift.take_stock(then)
 
     async def _pages(self) -> AsyncIterator[WishPage]:
         tokens = {""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
 import sqlalchemy as sa
 
@@ -50,11 +51,15 @@ class SqlConfigDatabase:
             next_page_token=page[-1] if len(user_ids) > _USERS_AT_ONCE else "",
         )
 
-    async def user(self, user_id: str) -> Answer[UserWishes | None]:
+    async def user(
+        self, user_id: str, *, max_age: timedelta | None = None
+    ) -> Answer[UserWishes | None]:
         [user] = await self._users([user_id])
         return Answer(value=user if user.wishes else None)
 
-    async def groups(self, feature_type: str) -> Answer[Sequence[WishGroup]]:
+    async def groups(
+        self, feature_type: str, *, max_age: timedelta | None = None
+    ) -> Answer[Sequence[WishGroup] | None]:
         query = sa.select(
             preference_groups.c.schedule_json, preference_groups.c.member_count
         ).where(

@@ -104,6 +104,17 @@ class SqlJobs:
         async with self._database.reading() as connection:
             return await _owned(connection, source, tenant_id=tenant_id)
 
+    async def driven_features(self, *, tenant_id: str, limit: int) -> Sequence[str]:
+        query = (
+            sa.select(jobs.c.feature_type)
+            .where(jobs.c.tenant_id == tenant_id, jobs.c.preference_based)
+            .distinct()
+            .order_by(jobs.c.feature_type)
+            .limit(limit)
+        )
+        async with self._database.reading() as connection:
+            return [row.feature_type for row in await connection.execute(query)]
+
     async def get(self, job_id: str, *, tenant_id: str | None) -> StoredJob | None:
         query = sa.select(jobs).where(jobs.c.job_id == job_id)
         if tenant_id is not None:

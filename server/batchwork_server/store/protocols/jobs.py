@@ -51,6 +51,10 @@ class JobStore(Protocol):
         """
         ...
 
+    async def driven_features(self, *, tenant_id: str, limit: int) -> Sequence[str]:
+        """Returns the features whose preferences drive jobs, sorted, of many the first ones."""
+        ...
+
     async def get(self, job_id: str, *, tenant_id: str | None) -> StoredJob | None:
         """Returns a job; without a tenant, of any tenant."""
         ...
