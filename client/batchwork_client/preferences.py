@@ -230,6 +230,9 @@ class Preferences:
     ) -> messages.ExplainUserResponse:
         """Tells for each period what became of a user, why, and when they are due next.
 
+        Where the server follows a Config Database, ``source_note`` tells whether that says of the
+        user what is stored.
+
         Args:
             user_id: The user.
             feature_type: The feature.

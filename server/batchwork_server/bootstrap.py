@@ -47,6 +47,7 @@ from batchwork_server.application.reference_checks import ReferenceChecks
 from batchwork_server.application.references import References
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
+from batchwork_server.application.source_notes import SourceNotes
 from batchwork_server.application.statistics import Statistics
 from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.application.uploads import Uploads
@@ -122,6 +123,7 @@ class Application:
     compatible_categories: CompatibleCategories
     forecast: Forecast
     explaining: Explaining
+    source_notes: SourceNotes
     override_notices: OverrideNotices
     validation: Validation
     job_validation: JobValidation
@@ -524,6 +526,7 @@ def _put_together(
             store=store, views=preference_views, clock=clock, zone=settings.time_zone
         ),
         explaining=Explaining(store=store, views=preference_views, clock=clock),
+        source_notes=SourceNotes(source, store=store, tenant_id=settings.config_tenant),
         preference_changes=preference_changes,
         preference_imports=PreferenceImports(
             store=store, clock=clock, changed=preference_changes.announce
@@ -687,6 +690,7 @@ async def serving(
             compatible_categories=app.compatible_categories,
             forecast=app.forecast,
             explaining=app.explaining,
+            source_notes=app.source_notes,
             override_notices=app.override_notices,
             validation=app.validation,
             job_validation=app.job_validation,

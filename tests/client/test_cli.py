@@ -1181,6 +1181,18 @@ class TestPreferenceGroups:
         request = server.sent("ExplainUser")
         assert (request.user_id, request.feature_type) == ("u1", "posts")
 
+    def test_what_the_config_database_says_of_a_user_is_told(self, batchwork, server):
+        answer = preference_service_pb2.ExplainUserResponse()
+        answer.source_note.state = preference_service_pb2.SOURCE_STATE_DIFFERENT
+        answer.source_note.message = "It says now something else than is stored (enabled)."
+        answer.source_note.differences.add(field="enabled", stored="true", source="false")
+        server.answers["ExplainUser"] = answer
+
+        result = batchwork("preferences", "explain", "u1", "--feature", "posts")
+
+        assert "config database  It says now something else" in result.stdout
+        assert "stored true, there false" in result.stdout
+
     def test_schedule_is_previewed(self, batchwork, server):
         answer = preference_service_pb2.PreviewScheduleResponse()
         answer.runs.add(

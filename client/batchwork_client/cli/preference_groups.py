@@ -39,6 +39,7 @@ from batchwork_client.cli.preference_words import (
     run_facts,
     run_in_words,
     schedule_in_words,
+    source_facts,
 )
 from batchwork_client.cli.session import command, session_of
 from batchwork_client.cli.upcoming import rules_in_words
@@ -136,7 +137,7 @@ async def explain_user(
             for told in found.periods
         ],
     )
-    write_facts(run_facts(found.next_runs))
+    write_facts([*run_facts(found.next_runs), *source_facts(found)])
 
 
 async def preview_schedule(

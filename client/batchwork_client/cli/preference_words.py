@@ -12,6 +12,7 @@ from batchwork.v1.preference_pb2 import (
     PreferenceOrigin,
 )
 from batchwork.v1.preference_service_pb2 import (
+    ExplainUserResponse,
     GetEffectivePreferenceResponse,
     PreferenceGroup,
     SetPreferenceResponse,
@@ -53,6 +54,18 @@ def group_facts(moved: Moved) -> list[tuple[str, str]]:
 
 def run_facts(runs: Iterable[UpcomingRun]) -> list[tuple[str, str]]:
     return [("next run", run_in_words(run)) for run in runs]
+
+
+def source_facts(explained: ExplainUserResponse) -> list[tuple[str, str]]:
+    """Returns what a Config Database says of a user, and in what it differs; none for none."""
+    note = explained.source_note
+    return [
+        ("config database", note.message),
+        *(
+            (f"  {each.field}", f"stored {each.stored or 'none'}, there {each.source or 'none'}")
+            for each in note.differences
+        ),
+    ]
 
 
 def run_in_words(run: UpcomingRun) -> str:

@@ -99,6 +99,38 @@ USER_DECISION_NO_JOB: UserDecision.ValueType  # 7
 """Preferences for the feature drive no job."""
 Global___UserDecision: _TypeAlias = UserDecision  # noqa: Y015
 
+class _SourceState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SourceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SourceState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SOURCE_STATE_UNSPECIFIED: _SourceState.ValueType  # 0
+    """Never told."""
+    SOURCE_STATE_SAME: _SourceState.ValueType  # 1
+    """Both are the same."""
+    SOURCE_STATE_DIFFERENT: _SourceState.ValueType  # 2
+    """They are not; `differences` tells in what."""
+    SOURCE_STATE_UNANSWERED: _SourceState.ValueType  # 3
+    """The Config Database is away, did not answer within 2 seconds, or answers
+    what cannot be read; `message` tells which.
+    """
+
+class SourceState(_SourceState, metaclass=_SourceStateEnumTypeWrapper):
+    """Says how what a Config Database says compares with what is stored."""
+
+SOURCE_STATE_UNSPECIFIED: SourceState.ValueType  # 0
+"""Never told."""
+SOURCE_STATE_SAME: SourceState.ValueType  # 1
+"""Both are the same."""
+SOURCE_STATE_DIFFERENT: SourceState.ValueType  # 2
+"""They are not; `differences` tells in what."""
+SOURCE_STATE_UNANSWERED: SourceState.ValueType  # 3
+"""The Config Database is away, did not answer within 2 seconds, or answers
+what cannot be read; `message` tells which.
+"""
+Global___SourceState: _TypeAlias = SourceState  # noqa: Y015
+
 class _PreferenceWatchKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -882,6 +914,7 @@ class ExplainUserResponse(_message.Message):
 
     PERIODS_FIELD_NUMBER: _builtins.int
     NEXT_RUNS_FIELD_NUMBER: _builtins.int
+    SOURCE_NOTE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserPeriod]:
         """Lists the periods of each job, job after job, newest first; at most 200 of
@@ -892,19 +925,100 @@ class ExplainUserResponse(_message.Message):
     def next_runs(self) -> _containers.RepeatedCompositeFieldContainer[_job_service_pb2.UpcomingRun]:
         """Tells when the user is due next, in each job at most once."""
 
+    @_builtins.property
+    def source_note(self) -> Global___SourceNote:
+        """Tells what the Config Database says of the user. Unset when the server
+        follows none, or not for this tenant.
+        """
+
     def __init__(
         self,
         *,
         periods: _abc.Iterable[Global___UserPeriod] | None = ...,
         next_runs: _abc.Iterable[_job_service_pb2.UpcomingRun] | None = ...,
+        source_note: Global___SourceNote | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source_note", b"source_note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_runs", b"next_runs", "periods", b"periods"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_runs", b"next_runs", "periods", b"periods", "source_note", b"source_note"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainUserResponse: _TypeAlias = ExplainUserResponse  # noqa: Y015
+
+@_typing.final
+class SourceNote(_message.Message):
+    """Tells what a Config Database says of a user and a feature."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    state: Global___SourceState.ValueType
+    """Says how that compares with what is stored."""
+    stale: _builtins.bool
+    """Tells that the answer is an old one, because the Config Database is away."""
+    message: _builtins.str
+    """Tells all that in a sentence for people."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceDifference]:
+        """Lists what is not the same."""
+
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """Tells how old the answer is: up to 5 seconds, or more when `stale`."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___SourceState.ValueType = ...,
+        differences: _abc.Iterable[Global___SourceDifference] | None = ...,
+        age: _duration_pb2.Duration | None = ...,
+        stale: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "differences", b"differences", "message", b"message", "stale", b"stale", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceNote: _TypeAlias = SourceNote  # noqa: Y015
+
+@_typing.final
+class SourceDifference(_message.Message):
+    """Tells a part of a preference that is not the same there and here."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Names the part: `enabled`, `inactive`, `schedule`, `template_overrides`, or
+    `preference` when only one of them has any.
+    """
+    stored: _builtins.str
+    """Tells what is stored, as JSON of at most 1,000 characters; empty for none."""
+    source: _builtins.str
+    """Tells what the Config Database says, likewise."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        stored: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "source", b"source", "stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceDifference: _TypeAlias = SourceDifference  # noqa: Y015
 
 @_typing.final
 class UserPeriod(_message.Message):

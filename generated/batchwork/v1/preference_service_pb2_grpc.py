@@ -258,7 +258,10 @@ class PreferenceServiceServicer:
         a feature drive, why, and when they are due next.
 
         It answers why somebody got nothing: also when there is no such job, no such
-        preference, or no schedule.
+        preference, or no schedule. Where the server follows a Config Database, that
+        is asked for the user, and it is told when it says something else than what
+        is stored; the answer waits for it 2 seconds at most, and never fails
+        because of it.
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.

@@ -125,7 +125,10 @@ class PreferenceServiceStub:
     a feature drive, why, and when they are due next.
 
     It answers why somebody got nothing: also when there is no such job, no such
-    preference, or no schedule.
+    preference, or no schedule. Where the server follows a Config Database, that
+    is asked for the user, and it is told when it says something else than what
+    is stored; the answer waits for it 2 seconds at most, and never fails
+    because of it.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
@@ -299,7 +302,10 @@ class PreferenceServiceAsyncStub(PreferenceServiceStub):
     a feature drive, why, and when they are due next.
 
     It answers why somebody got nothing: also when there is no such job, no such
-    preference, or no schedule.
+    preference, or no schedule. Where the server follows a Config Database, that
+    is asked for the user, and it is told when it says something else than what
+    is stored; the answer waits for it 2 seconds at most, and never fails
+    because of it.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
@@ -530,7 +536,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         a feature drive, why, and when they are due next.
 
         It answers why somebody got nothing: also when there is no such job, no such
-        preference, or no schedule.
+        preference, or no schedule. Where the server follows a Config Database, that
+        is asked for the user, and it is told when it says something else than what
+        is stored; the answer waits for it 2 seconds at most, and never fails
+        because of it.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.

@@ -7,9 +7,11 @@ from datetime import datetime
 from batchwork.v1 import preference_service_pb2 as messages
 
 from batchwork_server.application.explaining import UserDecision, UserPeriod
+from batchwork_server.application.source_notes import SourceNote, SourceState
 from batchwork_server.rpc.checks import Checks
-from batchwork_server.rpc.values import timestamp_to
+from batchwork_server.rpc.values import duration_to, timestamp_to
 
+_STATES = {state: messages.SourceState.Value(f"SOURCE_STATE_{state}") for state in SourceState}
 _DECISIONS = {
     decision: messages.UserDecision.Value(f"USER_DECISION_{decision}") for decision in UserDecision
 }
@@ -40,4 +42,19 @@ def user_period_to(told: UserPeriod) -> messages.UserPeriod:
         item_id=told.item_id,
         group_key=told.group_key,
         message=told.message,
+    )
+
+
+def source_note_to(note: SourceNote | None) -> messages.SourceNote | None:
+    if note is None:
+        return None
+    return messages.SourceNote(
+        state=_STATES[note.state],
+        differences=[
+            messages.SourceDifference(field=each.field, stored=each.stored, source=each.source)
+            for each in note.differences
+        ],
+        age=duration_to(note.age),
+        stale=note.is_stale,
+        message=note.message,
     )

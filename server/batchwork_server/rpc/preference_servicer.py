@@ -25,6 +25,7 @@ from batchwork_server.application.preferences import (
     masked_fields,
     repeated_keys,
 )
+from batchwork_server.application.source_notes import SourceNotes
 from batchwork_server.domain.forecast import (
     LONGEST_BUCKET,
     LONGEST_FORECAST,
@@ -34,7 +35,11 @@ from batchwork_server.domain.json_object import MAX_INTEGER, child_path
 from batchwork_server.domain.preference import DefaultPreference, Preference, check_schedule
 from batchwork_server.rpc.batch_conversion import warnings_to
 from batchwork_server.rpc.checks import MAX_PAGE_SIZE, Checks
-from batchwork_server.rpc.explaining_conversion import explained_span, user_period_to
+from batchwork_server.rpc.explaining_conversion import (
+    explained_span,
+    source_note_to,
+    user_period_to,
+)
 from batchwork_server.rpc.filters import preference_filter_from
 from batchwork_server.rpc.idempotency import idempotency_from
 from batchwork_server.rpc.interceptors import caller_of
@@ -81,6 +86,7 @@ class PreferenceServicer(PreferenceServiceServicer):
         categories: CompatibleCategories,
         forecast: Forecast,
         explaining: Explaining,
+        source_notes: SourceNotes,
         overrides: OverrideNotices,
     ) -> None:
         self._preferences = preferences
@@ -91,6 +97,7 @@ class PreferenceServicer(PreferenceServiceServicer):
         self._categories = categories
         self._forecast = forecast
         self._explaining = explaining
+        self._source_notes = source_notes
         self._overrides = overrides
 
     async def GetPreference(
@@ -296,9 +303,11 @@ class PreferenceServicer(PreferenceServiceServicer):
             start=start,
             end=end,
         )
+        note = await self._source_notes.of(user_id, feature_type=feature_type, tenant_id=tenant_id)
         return messages.ExplainUserResponse(
             periods=[user_period_to(period) for period in periods],
             next_runs=[upcoming_run_to(run) for run in next_runs],
+            source_note=source_note_to(note),
         )
 
     async def PreviewSchedule(

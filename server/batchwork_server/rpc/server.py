@@ -41,6 +41,7 @@ from batchwork_server.application.reference_checks import ReferenceChecks
 from batchwork_server.application.references import References
 from batchwork_server.application.results import Results
 from batchwork_server.application.retention import Deletion
+from batchwork_server.application.source_notes import SourceNotes
 from batchwork_server.application.statistics import Statistics
 from batchwork_server.application.upcoming import UpcomingRuns
 from batchwork_server.application.uploads import Uploads
@@ -98,6 +99,7 @@ class RpcServer:
         preferences: Behind PreferenceService.
         default_preferences: Likewise.
         explaining: Likewise.
+        source_notes: Likewise.
         override_notices: Likewise.
         preference_views: Likewise.
         preference_changes: Likewise.
@@ -136,6 +138,7 @@ class RpcServer:
         preferences: Preferences,
         default_preferences: DefaultPreferences,
         explaining: Explaining,
+        source_notes: SourceNotes,
         override_notices: OverrideNotices,
         preference_views: PreferenceViews,
         preference_changes: PreferenceChanges,
@@ -202,6 +205,7 @@ class RpcServer:
                 categories=compatible_categories,
                 forecast=forecast,
                 explaining=explaining,
+                source_notes=source_notes,
                 overrides=override_notices,
             ),
             guarded,
