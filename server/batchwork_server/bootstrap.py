@@ -538,6 +538,7 @@ def _put_together(
         ),
         job_validation=JobValidation(
             jobs=store.jobs,
+            preferences=store.preferences,
             categories=store.categories,
             users=users,
             templates=templates,

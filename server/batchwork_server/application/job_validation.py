@@ -27,7 +27,7 @@ from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
 from batchwork_server.domain.selection import Selection, parse_filters
 from batchwork_server.errors import Violation
 from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
-from batchwork_server.store.store import JobStore
+from batchwork_server.store.store import JobStore, PreferenceStore
 
 FILTERS_NOT_TRIED = "FILTERS_NOT_TRIED"
 
@@ -88,6 +88,7 @@ class JobValidation:
         self,
         *,
         jobs: JobStore,
+        preferences: PreferenceStore,
         categories: CategoryRepository,
         users: UserRepository,
         templates: TemplateService,
@@ -99,7 +100,11 @@ class JobValidation:
         self._jobs = jobs
         self._categories = categories
         self._notices = JobNotices(
-            categories=categories, users=users, templates=templates, purposes=purposes
+            categories=categories,
+            users=users,
+            templates=templates,
+            preferences=preferences,
+            purposes=purposes,
         )
         self._templates = templates
         self._clock = clock

@@ -92,7 +92,11 @@ class Jobs:
         self._answers = FirstAnswers(store.requests)
         self._writing = JobWriting(store, zone=zone)
         self._notices = JobNotices(
-            categories=categories, users=users, templates=templates, purposes=purposes
+            categories=categories,
+            users=users,
+            templates=templates,
+            preferences=store.preferences,
+            purposes=purposes,
         )
         self._templates = templates
         self._clock = clock

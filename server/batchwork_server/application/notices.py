@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from batchwork_server.application.job_checks import KnownTemplates
@@ -10,23 +10,26 @@ from batchwork_server.application.override_notices import override_notices
 from batchwork_server.domain.batch import Notice, Template
 from batchwork_server.domain.job import JobDefinition, JobShape
 from batchwork_server.domain.json_object import child_path, listed, quoted
+from batchwork_server.domain.preference import parse_wish
 from batchwork_server.domain.selection import field_of_filter
 from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import SourceUnavailable
 from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
+from batchwork_server.store.store import PreferenceStore
 
 CATEGORY_WITHOUT_ITEMS = "CATEGORY_WITHOUT_ITEMS"
 FILTER_MATCHES_NO_FIELD = "FILTER_MATCHES_NO_FIELD"
 UNKNOWN_PURPOSE = "UNKNOWN_PURPOSE"
 FILTER_MATCHES_NOTHING = "FILTER_MATCHES_NOTHING"
 UNKNOWN_USER = "UNKNOWN_USER"
+NO_SCHEDULE = "NO_SCHEDULE"
 MORE_NOTICES = "MORE_NOTICES"
 
 MAX_NOTICES = 1000
 
 
 class JobNotices:
-    """Compares jobs with the categories, the users and the templates that exist.
+    """Compares jobs with the categories, users, templates and defaults that exist.
 
     Args:
         purposes: Those that jobs may have; None allows any.
@@ -38,8 +41,10 @@ class JobNotices:
         categories: CategoryRepository,
         users: UserRepository,
         templates: TemplateService,
+        preferences: PreferenceStore,
         purposes: frozenset[str] | None = None,
     ) -> None:
+        self._preferences = preferences
         self._categories = categories
         self._users = users
         self._templates = templates
@@ -66,6 +71,7 @@ class JobNotices:
         """
         fields = await self._fields_by_category(jobs.values(), tenant_id=tenant_id)
         verdicts = await self._verdicts(jobs.values(), tenant_id=tenant_id)
+        unscheduled = await self._unscheduled(jobs.values(), tenant_id=tenant_id)
         known = KnownTemplates.of(await self._templates.all())
         return {
             path: [
@@ -73,6 +79,7 @@ class JobNotices:
                 *_about_filters(job, path=path, fields=fields),
                 *_about_purpose(job, path=path, purposes=self._purposes),
                 *_about_users(job, path=path, verdicts=verdicts),
+                *_about_silent_users(job, path=path, unscheduled=unscheduled),
                 *_about_overrides(job, path=path, template=known.template_of(job)),
             ]
             for path, job in jobs.items()
@@ -89,6 +96,24 @@ class JobNotices:
             for category in named
             if category in existing
         }
+
+    async def _unscheduled(
+        self, jobs: Iterable[JobDefinition], *, tenant_id: str
+    ) -> frozenset[str]:
+        """Returns the features for which the tenant's default names no schedule.
+
+        Only those are looked at whose jobs leave it to the default when users run who say nothing.
+        """
+        features = {job.feature_type for job in jobs if _leaves_schedule_open(job)}
+        defaults = {
+            feature_type: await self._preferences.get_default(feature_type, tenant_id=tenant_id)
+            for feature_type in features
+        }
+        return frozenset(
+            feature_type
+            for feature_type, default in defaults.items()
+            if default is None or default.schedule is None
+        )
 
     async def _verdicts(
         self, jobs: Iterable[JobDefinition], *, tenant_id: str
@@ -180,6 +205,25 @@ def _about_users(
                 path=f"{path}.distribution.users[{index}]",
                 message=f"The user {quoted(user_id)} gets no reference: {verdict}.",
             )
+
+
+def _leaves_schedule_open(job: JobDefinition) -> bool:
+    if not job.include_all_users:
+        return False
+    wish, _ = parse_wish(job.default_preferences, path="default_preferences")
+    return wish is None or wish.schedule is None
+
+
+def _about_silent_users(
+    job: JobDefinition, *, path: str, unscheduled: Collection[str]
+) -> Iterator[Notice]:
+    if job.feature_type in unscheduled and _leaves_schedule_open(job):
+        yield Notice(
+            reason=NO_SCHEDULE,
+            path=f"{path}.include_all_users",
+            message="Users who have set nothing are not served: neither default_preferences nor "
+            f"the tenant's default for {quoted(job.feature_type)} names a schedule.",
+        )
 
 
 def _about_overrides(
