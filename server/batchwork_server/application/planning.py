@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from batchwork_server.application.job_checks import default_template
+from batchwork_server.application.no_users import no_users_notice
 from batchwork_server.application.notices import unmatched_filters
 from batchwork_server.application.notifying import Choice, as_notices, chosen_targets
 from batchwork_server.application.personal_items import PersonalItems
@@ -150,6 +151,10 @@ class Planning:
         if submission.preference_source is PreferenceSource.DYNAMIC:
             personal = self._personal_items(submission, looked_up, tenant_id=tenant_id)
             found = await self._personal(submission, personal, tenant_id=tenant_id)
+            if not found.users.total:
+                groups = self._store.preference_groups
+                nobody = await no_users_notice(submission, groups, tenant_id=tenant_id)
+                looked_up = replace(looked_up, notices=[*looked_up.notices, nobody])
         else:
             found = await self._shared(submission, looked_up.selections, tenant_id=tenant_id)
         _check_sizes(found.items)
