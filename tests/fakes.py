@@ -25,7 +25,7 @@ from batchwork_server.domain.selection import (
     TagsAny,
 )
 from batchwork_server.domain.user import UserVerdict
-from batchwork_server.errors import NotSent, Unavailable
+from batchwork_server.errors import NotSent, SourceUnavailable, Unavailable
 from batchwork_server.ports import ItemCall, ItemResult
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -100,7 +100,7 @@ class FakeUsers:
     ) -> Mapping[str, UserVerdict]:
         self.calls.append(tuple(user_ids))
         if self.away:
-            raise Unavailable("The source of users is away.")
+            raise SourceUnavailable("The source of users is away.")
         return {user_id: self._verdict(user_id, tenant_id) for user_id in user_ids}
 
     def _verdict(self, user_id: str, tenant_id: str) -> UserVerdict:

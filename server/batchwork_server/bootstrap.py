@@ -62,6 +62,7 @@ from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.child import Load
 from batchwork_server.engine.closing import Closing
 from batchwork_server.engine.deadlines import Deadlines
+from batchwork_server.engine.deferred_validation import DeferredValidation
 from batchwork_server.engine.dispatch.local import LocalDispatcher
 from batchwork_server.engine.endings import Endings
 from batchwork_server.engine.engine import Engine
@@ -143,6 +144,7 @@ class Application:
     user_source: UserSource | None
     template_source: TemplateSource | None
     notifications: Notifications | None
+    deferred: DeferredValidation
     engine: Engine
     metrics_port: int | None
 
@@ -494,6 +496,7 @@ def _put_together(
     )
     notifications = _notifications(notifiers, store, clock, wakeups)
     poller = _preference_poller(settings, source, store, clock, preference_changes.announce)
+    deferred = DeferredValidation(store=store, users=users, clock=clock, wakeups=wakeups)
     return Application(
         store=store,
         database=database,
@@ -571,6 +574,7 @@ def _put_together(
         user_source=user_source,
         template_source=template_source,
         notifications=notifications,
+        deferred=deferred,
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,
@@ -578,6 +582,7 @@ def _put_together(
             retention=retention,
             closing=Closing(store=store, clock=clock, wakeups=wakeups),
             deadlines=Deadlines(store=store, clock=clock, wakeups=wakeups),
+            deferred=deferred,
             scheduler=BatchScheduler(firing, groups, clock=clock, wakeups=wakeups),
             clock=clock,
             slots=settings.max_concurrent_items,

@@ -14,6 +14,7 @@ from batchwork_server.domain.batch import HANDICAPS, BatchOptions, Priority
 from batchwork_server.domain.job import LONGEST_BATCH_TIMEOUT, SHORTEST_BATCH_TIMEOUT
 from batchwork_server.domain.preference import LONGEST_NAME
 from batchwork_server.domain.retry import LARGEST_MULTIPLIER, LEAST_MULTIPLIER, RetryPolicy
+from batchwork_server.domain.user import UsersAway
 from batchwork_server.errors import ConfigurationError
 from batchwork_server.setting_contradictions import contradictions
 from batchwork_server.setting_kinds import (
@@ -43,6 +44,8 @@ Mode = Literal["serve", "scheduler", "once", "health"]
 """What ``batchwork-server`` does when no command says it."""
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+UsersAwayWord = Literal["fail", "assume_valid", "defer"]
 
 _MOST_PROCESSES = 64
 
@@ -213,6 +216,7 @@ class Settings:
         timedelta(seconds=30),
     )
     purpose_ids: str | None = setting("BATCHWORK_PURPOSES", Text(), None)
+    users_away: UsersAwayWord = setting("BATCHWORK_USERS_AWAY", Word(UsersAwayWord), "fail")
     time_zone: str = setting("BATCHWORK_TIME_ZONE", TimeZone(), "UTC")
     log_level: Literal["debug", "info", "warn", "error"] = setting(
         "LOG_LEVEL", Word(Literal["debug", "info", "warn", "error"]), "info"
@@ -282,6 +286,7 @@ class Settings:
                 multiplier=self.retry_multiplier,
             ),
             batch_timeout=self.processing_timeout,
+            users_away=UsersAway(self.users_away.upper()),
         )
 
     @property

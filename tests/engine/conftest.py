@@ -30,6 +30,7 @@ from batchwork_server.engine.batch_processor import BatchProcessor
 from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.closing import Closing
 from batchwork_server.engine.deadlines import Deadlines
+from batchwork_server.engine.deferred_validation import DeferredValidation
 from batchwork_server.engine.dispatch.local import LocalDispatcher
 from batchwork_server.engine.endings import Endings
 from batchwork_server.engine.engine import Engine
@@ -58,6 +59,7 @@ class Worker:
     watching: Watching
     engine: Engine
     deadlines: Deadlines
+    deferred: DeferredValidation
     scheduler: BatchScheduler
     processor: BatchProcessor
     work: FakeProcessor
@@ -199,6 +201,7 @@ def put_together(
     )
     lease = timedelta(seconds=30)
     deadlines = Deadlines(store=store, clock=clock, wakeups=wakeups)
+    deferred = DeferredValidation(store=store, users=users, clock=clock, wakeups=wakeups)
     processor = BatchProcessor(
         store=store,
         executor=Executor(
@@ -234,6 +237,7 @@ def put_together(
             retention=Retention(store=store, clock=clock),
             closing=Closing(store=store, clock=clock, wakeups=wakeups),
             deadlines=deadlines,
+            deferred=deferred,
             scheduler=scheduler,
             clock=clock,
             slots=slots,
@@ -241,6 +245,7 @@ def put_together(
             children=children,
         ),
         deadlines=deadlines,
+        deferred=deferred,
         scheduler=scheduler,
         processor=processor,
         work=work,

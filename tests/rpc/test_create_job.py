@@ -28,6 +28,7 @@ from batchwork.v1.policy_pb2 import (
     CATCH_UP_ALL,
     FAILURE_ACTION_FAIL,
     OVERLAP_ALLOW,
+    USERS_AWAY_DEFER,
     FailurePolicy,
     RetryPolicy,
 )
@@ -98,6 +99,7 @@ def make_full_message() -> Job:
         catch_up=CATCH_UP_ALL,
         catch_up_window=Duration(seconds=7200),
         overlap=OVERLAP_ALLOW,
+        users_away=USERS_AWAY_DEFER,
     )
     job.filters.update({"min_likes": 5, "country": ["BR", "DE"]})
     job.default_preferences.update({"enabled": True, "template_overrides": {"tone": "warm"}})

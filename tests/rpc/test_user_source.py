@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,8 +13,11 @@ from typing import Any
 import grpc
 import pytest
 import stamina
-from batchwork.v1.batch_service_pb2 import CreateBatchRequest
+from batchwork.v1.batch_pb2 import BATCH_STATE_PAUSED, BatchOptions
+from batchwork.v1.batch_service_pb2 import CreateBatchRequest, GetBatchRequest
 from batchwork.v1.item_pb2 import ItemInput
+from batchwork.v1.job_service_pb2 import ExportJobsRequest, GetJobRequest, RunJobRequest
+from batchwork.v1.policy_pb2 import USERS_AWAY_ASSUME_VALID, USERS_AWAY_DEFER
 from batchwork.v1.validation_service_pb2 import (
     USER_VERDICT_INACTIVE,
     USER_VERDICT_NOT_FOUND,
@@ -23,12 +27,14 @@ from batchwork.v1.validation_service_pb2 import (
 )
 from batchwork_server.bootstrap import Serving, serving
 from batchwork_server.config import Settings
+from batchwork_server.domain.selection import LoadedItem
 from batchwork_server.errors import ConfigurationError
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.setting_kinds import Secret
 from grpc_health.v1.health_pb2 import HealthCheckResponse, HealthListRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from tests.fakes import START
 from tests.http_service import API_KEY
 from tests.rpc.api import Api, make_job, refused
 from tests.user_service import UserService, user_service
@@ -163,3 +169,68 @@ async def test_users_may_be_in_another_database(settings, processors, tmp_path: 
 
     assert told == [USER_VERDICT_VALID, USER_VERDICT_NOT_FOUND]
     assert shown == HealthCheckResponse.SERVING
+
+
+async def test_users_are_assumed_to_be_valid_where_the_settings_say_so(asking, processors, people):
+    await people.stop()
+    lenient = replace(asking, users_away="assume_valid")
+
+    async with running(lenient, processors) as (_, api):
+        batch = await api.create_batch(items=OF_USERS)
+        final = await api.finished(batch.batch_id)
+
+    found = final.user_validation
+    assert (found.total, found.valid, found.invalid, found.unknown) == (3, 0, 0, 3)
+    assert final.counts.succeeded == 3
+    assert final.options.users_away == USERS_AWAY_ASSUME_VALID
+
+
+async def test_a_request_may_be_deferred_until_the_service_is_back(asking, processors, people):
+    await people.stop()
+
+    async with running(asking, processors) as (server, api):
+        deferred = await api.create_batch(
+            items=OF_USERS, options=BatchOptions(users_away=USERS_AWAY_DEFER)
+        )
+        got = await api.batches.GetBatch(GetBatchRequest(batch_id=deferred.batch_id))
+        await people.start()
+        await server.application.deferred.run_once()
+        final = await api.finished(deferred.batch_id)
+
+    assert (deferred.state, deferred.state_reason) == (BATCH_STATE_PAUSED, "USERS_UNAVAILABLE")
+    assert [wait.reason for wait in got.batch.wait_reasons] == ["USERS_UNAVAILABLE"]
+    found = final.user_validation
+    assert (found.total, found.valid, found.invalid, found.unknown) == (3, 1, 2, 0)
+    assert (final.counts.succeeded, final.counts.skipped) == (1, 2)
+
+
+async def test_a_job_says_what_becomes_of_its_runs(asking, processors, people):
+    await people.stop()
+
+    async with running(asking, processors) as (server, api):
+        await load_category(server)
+        await api.import_jobs(
+            make_job("strict", data_source="users", users_away="fail"),
+            make_job("lenient", data_source="users", users_away="assume_valid"),
+        )
+        stored = (await api.jobs.GetJob(GetJobRequest(job_id="lenient"))).job
+        refusal = await refused(api.jobs.RunJob(RunJobRequest(job_id="strict")))
+        batch = (await api.jobs.RunJob(RunJobRequest(job_id="lenient"))).batch
+        exported = json.loads((await api.jobs.ExportJobs(ExportJobsRequest())).jobs_json)
+
+    assert stored.users_away == USERS_AWAY_ASSUME_VALID
+    assert refusal.code is grpc.StatusCode.UNAVAILABLE
+    assert batch.user_validation.unknown == 1
+    assert [job["users_away"] for job in exported["batch_processing_jobs"]] == [
+        "assume_valid",
+        "fail",
+    ]
+
+
+async def load_category(server: Serving) -> None:
+    store = server.application.store
+    async with store.transaction() as tx:
+        item = LoadedItem(item_id="ada", data_json="{}", user_id="ada")
+        await store.categories.load(
+            tx, category="posts", tenant_id="default", items=[item], now=START
+        )

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from batchwork_server.config import Settings, load_settings
 from batchwork_server.domain.batch import HANDICAPS, Priority
 from batchwork_server.domain.retry import RetryPolicy
+from batchwork_server.domain.user import UsersAway
 from batchwork_server.errors import ConfigurationError
 from batchwork_server.setting_kinds import Secret, is_loopback
 
@@ -412,6 +413,7 @@ def test_a_wrong_setting_of_a_config_service_is_named_without_its_value(monkeypa
         ("USER_SERVICE_API_KEY", "two words"),
         ("USER_SERVICE_TIMEOUT", "0"),
         ("USER_SERVICE_URL", "users"),
+        ("BATCHWORK_USERS_AWAY", "perhaps"),
     ],
 )
 def test_a_wrong_setting_of_a_source_of_users_is_named(monkeypatch, name, value):
@@ -457,3 +459,10 @@ def test_templates_are_not_read_in_clear_text(monkeypatch: pytest.MonkeyPatch) -
 
     assert message.startswith("TEMPLATE_SERVICE_URL: ")
     assert "BATCHWORK_ALLOW_CLEAR_TEXT" in message
+
+
+def test_batches_without_verdicts_are_refused_unless_the_setting_says_otherwise(monkeypatch):
+    assert load_settings().batch_options.users_away is UsersAway.FAIL
+
+    monkeypatch.setenv("BATCHWORK_USERS_AWAY", "assume_valid")
+    assert load_settings().batch_options.users_away is UsersAway.ASSUME_VALID

@@ -27,6 +27,7 @@ from batchwork_server.domain.selection import (
     parse_filters,
 )
 from batchwork_server.domain.submission import Submission
+from batchwork_server.domain.user import UsersAway
 from batchwork_server.planners import preference as planner
 from batchwork_server.planners.preference import MembersItem
 
@@ -99,6 +100,7 @@ class World:
             categories=self.categories,
             validation=Validation(self.users),
             now=START,
+            away=UsersAway.FAIL,
         )
 
 

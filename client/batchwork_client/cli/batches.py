@@ -83,7 +83,8 @@ async def submit(
             "failure_policy.max_failed, failure_policy.max_failed_ratio (0 to 1), "
             "failure_policy.min_sample, failure_policy.action (pause, fail, continue), "
             "retry_policy.initial_backoff, retry_policy.max_backoff, retry_policy.multiplier, "
-            "retry_policy.non_retryable_reasons (REASON,REASON); repeatable.",
+            "retry_policy.non_retryable_reasons (REASON,REASON), users_away (fail, assume_valid, "
+            "defer); repeatable.",
         ),
     ] = None,
     labels: Annotated[

@@ -161,6 +161,7 @@ class BatchOptions(_message.Message):
     FAILURE_POLICY_FIELD_NUMBER: _builtins.int
     NOTIFY_ON_COMPLETE_FIELD_NUMBER: _builtins.int
     NOTIFICATION_TARGETS_FIELD_NUMBER: _builtins.int
+    USERS_AWAY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Names the model that a generative processor is to use; handed to the
     processor and the template as `model`.
@@ -185,6 +186,8 @@ class BatchOptions(_message.Message):
     `notification_targets`, or the operator's default targets when those are
     empty. Unset means that those are told whom `notification_targets` names.
     """
+    users_away: _policy_pb2.UsersAway.ValueType
+    """Says what becomes of the batch when its users cannot be validated."""
     @_builtins.property
     def item_timeout(self) -> _duration_pb2.Duration:
         """Sets the longest time for one attempt at one item, 1 ms to 1 h; unset means
@@ -226,10 +229,11 @@ class BatchOptions(_message.Message):
         failure_policy: _policy_pb2.FailurePolicy | None = ...,
         notify_on_complete: _builtins.bool | None = ...,
         notification_targets: _abc.Iterable[_builtins.str] | None = ...,
+        users_away: _policy_pb2.UsersAway.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete", "_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "failure_policy", b"failure_policy", "item_timeout", b"item_timeout", "notify_on_complete", b"notify_on_complete", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete", "_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "chunk_size", b"chunk_size", "failure_policy", b"failure_policy", "item_timeout", b"item_timeout", "max_concurrent_items", b"max_concurrent_items", "model", b"model", "notification_targets", b"notification_targets", "notify_on_complete", b"notify_on_complete", "priority", b"priority", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete", "_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "chunk_size", b"chunk_size", "failure_policy", b"failure_policy", "item_timeout", b"item_timeout", "max_concurrent_items", b"max_concurrent_items", "model", b"model", "notification_targets", b"notification_targets", "notify_on_complete", b"notify_on_complete", "priority", b"priority", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "users_away", b"users_away"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__notify_on_complete: _TypeAlias = _typing.Literal["notify_on_complete"]  # noqa: Y015
     _WhichOneofArgType__notify_on_complete: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete"]  # noqa: Y015
@@ -253,7 +257,8 @@ class WaitReason(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Names the kind as a stable UPPER_SNAKE code: NOT_SEALED, PAUSED_BY_CALLER,
-    FAILURE_POLICY, PROVIDER_RATE_LIMITED, PROVIDER_DOWN, RETRY_BACKOFF,
+    FAILURE_POLICY, PROVIDER_RATE_LIMITED, PROVIDER_DOWN, USERS_UNAVAILABLE,
+    RETRY_BACKOFF,
     BEHIND_OTHER_WORK, CONCURRENCY_LIMIT, PROCESSING_DISABLED.
     """
     message: _builtins.str
@@ -286,22 +291,28 @@ class UserValidation(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     VALID_FIELD_NUMBER: _builtins.int
     INVALID_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """Counts the items that name a user."""
     valid: _builtins.int
     """Counts those whose user is valid."""
     invalid: _builtins.int
     """Counts those whose user is not; their items are SKIPPED."""
+    unknown: _builtins.int
+    """Counts those whose user could not be validated, because the source of users
+    was away; their items are processed. The total is these three together.
+    """
     def __init__(
         self,
         *,
         total: _builtins.int = ...,
         valid: _builtins.int = ...,
         invalid: _builtins.int = ...,
+        unknown: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid", b"invalid", "total", b"total", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid", b"invalid", "total", b"total", "unknown", b"unknown", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -606,8 +617,8 @@ class Batch(_message.Message):
     state_reason: _builtins.str
     """Says why the batch is PAUSED or CANCELLING, or why it ended early, as a
     stable UPPER_SNAKE code: PAUSED_BY_CALLER, CANCELLED_BY_CALLER,
-    FAILURE_POLICY, PROVIDER_RATE_LIMITED, PROVIDER_DOWN, BATCH_TIMEOUT,
-    DRAFT_TIMEOUT, NEWER_RUN. Empty otherwise.
+    FAILURE_POLICY, PROVIDER_RATE_LIMITED, PROVIDER_DOWN, USERS_UNAVAILABLE,
+    BATCH_TIMEOUT, DRAFT_TIMEOUT, NEWER_RUN. Empty otherwise.
     """
     state_message: _builtins.str
     """Tells a person more about `state_reason`, such as the caller's note or the

@@ -175,6 +175,7 @@ class Job(_message.Message):
     INCLUDE_ALL_USERS_FIELD_NUMBER: _builtins.int
     NOTIFY_ON_COMPLETE_FIELD_NUMBER: _builtins.int
     NOTIFICATION_TARGETS_FIELD_NUMBER: _builtins.int
+    USERS_AWAY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Identifies the job."""
     tenant_id: _builtins.str
@@ -241,6 +242,10 @@ class Job(_message.Message):
     """Tells whether somebody is told when a run ends: `notification_targets`, or
     the operator's default targets when those are empty. Unset means that those
     are told whom `notification_targets` names.
+    """
+    users_away: _policy_pb2.UsersAway.ValueType
+    """Says what becomes of a run when its users cannot be validated; unset means
+    what the server's settings say.
     """
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -340,10 +345,11 @@ class Job(_message.Message):
         include_all_users: _builtins.bool = ...,
         notify_on_complete: _builtins.bool | None = ...,
         notification_targets: _abc.Iterable[_builtins.str] | None = ...,
+        users_away: _policy_pb2.UsersAway.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete", "_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "catch_up_window", b"catch_up_window", "create_time", b"create_time", "default_preferences", b"default_preferences", "failure_policy", b"failure_policy", "filters", b"filters", "notify_on_complete", b"notify_on_complete", "pause_time", b"pause_time", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "schedule", b"schedule", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete", "_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "batch_type", b"batch_type", "catch_up", b"catch_up", "catch_up_window", b"catch_up_window", "categories", b"categories", "create_time", b"create_time", "data_source", b"data_source", "default_preferences", b"default_preferences", "description", b"description", "display_name", b"display_name", "distribute_results", b"distribute_results", "distribution_user_ids", b"distribution_user_ids", "etag", b"etag", "failure_policy", b"failure_policy", "feature_type", b"feature_type", "filters", b"filters", "include_all_users", b"include_all_users", "job_id", b"job_id", "limit", b"limit", "notification_targets", b"notification_targets", "notify_on_complete", b"notify_on_complete", "operation", b"operation", "overlap", b"overlap", "pause_note", b"pause_note", "pause_time", b"pause_time", "preference_source", b"preference_source", "priority", b"priority", "purpose_id", b"purpose_id", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "shape", b"shape", "source", b"source", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete", "_retry_limit", b"_retry_limit", "batch_timeout", b"batch_timeout", "batch_type", b"batch_type", "catch_up", b"catch_up", "catch_up_window", b"catch_up_window", "categories", b"categories", "create_time", b"create_time", "data_source", b"data_source", "default_preferences", b"default_preferences", "description", b"description", "display_name", b"display_name", "distribute_results", b"distribute_results", "distribution_user_ids", b"distribution_user_ids", "etag", b"etag", "failure_policy", b"failure_policy", "feature_type", b"feature_type", "filters", b"filters", "include_all_users", b"include_all_users", "job_id", b"job_id", "limit", b"limit", "notification_targets", b"notification_targets", "notify_on_complete", b"notify_on_complete", "operation", b"operation", "overlap", b"overlap", "pause_note", b"pause_note", "pause_time", b"pause_time", "preference_source", b"preference_source", "priority", b"priority", "purpose_id", b"purpose_id", "retry_limit", b"retry_limit", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "shape", b"shape", "source", b"source", "template_id", b"template_id", "tenant_id", b"tenant_id", "update_time", b"update_time", "users_away", b"users_away"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__notify_on_complete: _TypeAlias = _typing.Literal["notify_on_complete"]  # noqa: Y015
     _WhichOneofArgType__notify_on_complete: _TypeAlias = _typing.Literal["_notify_on_complete", b"_notify_on_complete"]  # noqa: Y015

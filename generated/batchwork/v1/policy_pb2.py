@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62\x61tchwork/v1/policy.proto\x12\x0c\x62\x61tchwork.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa4\x01\n\x0bRetryPolicy\x12\x32\n\x0finitial_backoff\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmultiplier\x18\x03 \x01(\x01\x12\x1d\n\x15non_retryable_reasons\x18\x04 \x03(\t\"\xac\x01\n\rFailurePolicy\x12\x17\n\nmax_failed\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1d\n\x10max_failed_ratio\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nmin_sample\x18\x03 \x01(\x03\x12+\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1b.batchwork.v1.FailureActionB\r\n\x0b_max_failedB\x13\n\x11_max_failed_ratio*\x7f\n\rFailureAction\x12\x1e\n\x1a\x46\x41ILURE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x41ILURE_ACTION_PAUSE\x10\x01\x12\x17\n\x13\x46\x41ILURE_ACTION_FAIL\x10\x02\x12\x1b\n\x17\x46\x41ILURE_ACTION_CONTINUE\x10\x03*]\n\x07\x43\x61tchUp\x12\x18\n\x14\x43\x41TCH_UP_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41TCH_UP_LATEST\x10\x01\x12\x11\n\rCATCH_UP_NONE\x10\x02\x12\x10\n\x0c\x43\x41TCH_UP_ALL\x10\x03*{\n\x07Overlap\x12\x17\n\x13OVERLAP_UNSPECIFIED\x10\x00\x12\x10\n\x0cOVERLAP_SKIP\x10\x01\x12\x11\n\rOVERLAP_ALLOW\x10\x02\x12\x15\n\x11OVERLAP_QUEUE_ONE\x10\x03\x12\x1b\n\x17OVERLAP_CANCEL_PREVIOUS\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62\x61tchwork/v1/policy.proto\x12\x0c\x62\x61tchwork.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa4\x01\n\x0bRetryPolicy\x12\x32\n\x0finitial_backoff\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmultiplier\x18\x03 \x01(\x01\x12\x1d\n\x15non_retryable_reasons\x18\x04 \x03(\t\"\xac\x01\n\rFailurePolicy\x12\x17\n\nmax_failed\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1d\n\x10max_failed_ratio\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nmin_sample\x18\x03 \x01(\x03\x12+\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1b.batchwork.v1.FailureActionB\r\n\x0b_max_failedB\x13\n\x11_max_failed_ratio*\x7f\n\rFailureAction\x12\x1e\n\x1a\x46\x41ILURE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x41ILURE_ACTION_PAUSE\x10\x01\x12\x17\n\x13\x46\x41ILURE_ACTION_FAIL\x10\x02\x12\x1b\n\x17\x46\x41ILURE_ACTION_CONTINUE\x10\x03*]\n\x07\x43\x61tchUp\x12\x18\n\x14\x43\x41TCH_UP_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41TCH_UP_LATEST\x10\x01\x12\x11\n\rCATCH_UP_NONE\x10\x02\x12\x10\n\x0c\x43\x41TCH_UP_ALL\x10\x03*o\n\tUsersAway\x12\x1a\n\x16USERS_AWAY_UNSPECIFIED\x10\x00\x12\x13\n\x0fUSERS_AWAY_FAIL\x10\x01\x12\x1b\n\x17USERS_AWAY_ASSUME_VALID\x10\x02\x12\x14\n\x10USERS_AWAY_DEFER\x10\x03*{\n\x07Overlap\x12\x17\n\x13OVERLAP_UNSPECIFIED\x10\x00\x12\x10\n\x0cOVERLAP_SKIP\x10\x01\x12\x11\n\rOVERLAP_ALLOW\x10\x02\x12\x15\n\x11OVERLAP_QUEUE_ONE\x10\x03\x12\x1b\n\x17OVERLAP_CANCEL_PREVIOUS\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAILUREACTION']._serialized_end=544
   _globals['_CATCHUP']._serialized_start=546
   _globals['_CATCHUP']._serialized_end=639
-  _globals['_OVERLAP']._serialized_start=641
-  _globals['_OVERLAP']._serialized_end=764
+  _globals['_USERSAWAY']._serialized_start=641
+  _globals['_USERSAWAY']._serialized_end=752
+  _globals['_OVERLAP']._serialized_start=754
+  _globals['_OVERLAP']._serialized_end=877
   _globals['_RETRYPOLICY']._serialized_start=76
   _globals['_RETRYPOLICY']._serialized_end=240
   _globals['_FAILUREPOLICY']._serialized_start=243

@@ -92,6 +92,48 @@ the newest runs: it would cancel the others.
 """
 Global___CatchUp: _TypeAlias = CatchUp  # noqa: Y015
 
+class _UsersAway:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsersAwayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsersAway.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USERS_AWAY_UNSPECIFIED: _UsersAway.ValueType  # 0
+    """Unset: the job's value, then the server's `BATCHWORK_USERS_AWAY`."""
+    USERS_AWAY_FAIL: _UsersAway.ValueType  # 1
+    """It is not made: the call answers UNAVAILABLE, a due run waits."""
+    USERS_AWAY_ASSUME_VALID: _UsersAway.ValueType  # 2
+    """It is made; the users count as `unknown`, and their items are processed."""
+    USERS_AWAY_DEFER: _UsersAway.ValueType  # 3
+    """It is made and PAUSED with the reason USERS_UNAVAILABLE. When the source
+    answers, its users are validated, the items of those who are not valid are
+    SKIPPED, and it begins; `ResumeBatch` begins at once, and who was not
+    validated stays `unknown`. What needs the verdicts for making the items is
+    as with FAIL: shapes other than INDIVIDUAL, preference-based jobs, items of
+    categories that list users, and drafts.
+    """
+
+class UsersAway(_UsersAway, metaclass=_UsersAwayEnumTypeWrapper):
+    """Says what becomes of a batch whose users cannot be validated, because another
+    database or a service has them and is away.
+    """
+
+USERS_AWAY_UNSPECIFIED: UsersAway.ValueType  # 0
+"""Unset: the job's value, then the server's `BATCHWORK_USERS_AWAY`."""
+USERS_AWAY_FAIL: UsersAway.ValueType  # 1
+"""It is not made: the call answers UNAVAILABLE, a due run waits."""
+USERS_AWAY_ASSUME_VALID: UsersAway.ValueType  # 2
+"""It is made; the users count as `unknown`, and their items are processed."""
+USERS_AWAY_DEFER: UsersAway.ValueType  # 3
+"""It is made and PAUSED with the reason USERS_UNAVAILABLE. When the source
+answers, its users are validated, the items of those who are not valid are
+SKIPPED, and it begins; `ResumeBatch` begins at once, and who was not
+validated stays `unknown`. What needs the verdicts for making the items is
+as with FAIL: shapes other than INDIVIDUAL, preference-based jobs, items of
+categories that list users, and drafts.
+"""
+Global___UsersAway: _TypeAlias = UsersAway  # noqa: Y015
+
 class _Overlap:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

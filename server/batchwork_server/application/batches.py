@@ -119,7 +119,7 @@ class Batches:
             key=0,
             batch_id=submission.batch_id,
             tenant_id=caller.tenant_id,
-            state=BatchState.DRAFT if submission.is_draft else BatchState.PENDING,
+            state=_planned_state(submission, plan),
             counts=Counts(total=total, pending=total - skipped, skipped=skipped),
             request=plan.request,
             create_time=now,
@@ -252,6 +252,7 @@ class Batches:
             now=prepared.create_time,
             expire_time=prepared.expire_time,
             is_draft=prepared.submission.is_draft,
+            is_deferred=prepared.plan.is_deferred,
         )
         await self._store.references.add(tx, batch, prepared.plan.recipients)
         await self._store.validation_reports.add(tx, batch, prepared.plan.invalid_references)
@@ -453,6 +454,12 @@ class Batches:
         )
 
 
+def _planned_state(submission: Submission, plan: Plan) -> BatchState:
+    if submission.is_draft:
+        return BatchState.DRAFT
+    return BatchState.PAUSED if plan.is_deferred else BatchState.PENDING
+
+
 async def _changed_since(planned: PlanDigest | None, plan: Plan) -> tuple[str, ...]:
     """Returns the parts of a plan that are not as they were planned."""
     if planned is None:
@@ -551,6 +558,7 @@ def submission_of(
             failure_policy=definition.failure_policy,
             notify_on_complete=definition.notify_on_complete,
             notification_targets=definition.notification_targets,
+            users_away=definition.users_away,
         ),
         display_name=definition.display_name,
         description=definition.description,

@@ -335,6 +335,7 @@ class GroupFilling:
                 total=found.total - before.total,
                 valid=found.valid - before.valid,
                 invalid=found.invalid - before.invalid,
+                unknown=found.unknown - before.unknown,
             ),
             references=personal.references,
             following=users.following,

@@ -22,7 +22,7 @@ from batchwork_server.domain.personal import (
 from batchwork_server.domain.preference import Preference
 from batchwork_server.domain.selection import OfUsers, SelectedItem, Selection
 from batchwork_server.domain.submission import Submission
-from batchwork_server.domain.user import UserVerdict
+from batchwork_server.domain.user import UsersAway, UserVerdict
 from batchwork_server.planners.preference import Member, MembersItem, plan_members
 from batchwork_server.planners.user_references import NOTHING_JUDGED, Judged, UserReferences
 from batchwork_server.ports import CategoryRepository
@@ -46,6 +46,7 @@ class PersonalItems:
         selections: What the job selects of each category, in the order of the job; none when it
             names no category.
         declared: The overrides that the template knows.
+        away: What becomes of users who cannot be validated; they are not deferred.
         now: From where filters that are relative to now count.
     """
 
@@ -58,6 +59,7 @@ class PersonalItems:
         tenant_id: str,
         categories: CategoryRepository,
         validation: Validation,
+        away: UsersAway,
         now: datetime,
     ) -> None:
         self._submission = submission
@@ -66,10 +68,11 @@ class PersonalItems:
         self._tenant_id = tenant_id
         self._categories = categories
         self._validation = validation
+        self._away = away
         self._now = now
         self._fields: dict[str, frozenset[str]] = {}
         self._selected = _Remembered()
-        self._total = self._valid = 0
+        self._users = UserValidation()
         self._without: dict[str, str] = {}
         self._references = NOTHING_JUDGED
 
@@ -89,9 +92,7 @@ class PersonalItems:
     @property
     def users(self) -> UserValidation:
         """What was found of the users of all pages so far."""
-        return UserValidation(
-            total=self._total, valid=self._valid, invalid=self._total - self._valid
-        )
+        return self._users
 
     def forget(self) -> None:
         """Has everything selected anew, because what was found last was not stored."""
@@ -111,9 +112,10 @@ class PersonalItems:
         """
         self._references = NOTHING_JUDGED
         users = [preference.user_id for preference in preferences]
-        verdicts = await self._validation.verdicts(users, tenant_id=self._tenant_id)
-        self._total += len(users)
-        self._valid += sum(verdicts[user] is UserVerdict.VALID for user in users)
+        verdicts = await self._validation.verdicts(
+            users, tenant_id=self._tenant_id, away=self._away
+        )
+        self._users += UserValidation.of(verdicts[user] for user in users)
         own = await self._things_of(users)
         members = []
         for preference in preferences:
@@ -198,8 +200,8 @@ class PersonalItems:
         """Takes out references that are not valid, and things that name no valid user."""
         references = UserReferences({category: things})
         named = references.user_ids
-        verdicts = (
-            await self._validation.verdicts(named, tenant_id=self._tenant_id) if named else {}
+        verdicts = await self._validation.verdicts(
+            named, tenant_id=self._tenant_id, away=self._away
         )
         judged = references.judged(verdicts)
         before = self._references
@@ -218,7 +220,7 @@ class PersonalItems:
 
 
 def _invalid(verdict: UserVerdict) -> str | None:
-    return None if verdict is UserVerdict.VALID else f"USER_{verdict}"
+    return None if verdict.is_served else f"USER_{verdict}"
 
 
 class _Remembered:

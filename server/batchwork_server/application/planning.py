@@ -38,7 +38,7 @@ from batchwork_server.domain.reference_validation import (
 from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.domain.selection import SelectedItem, Selection, parse_filters
 from batchwork_server.domain.submission import RequestedOptions, Submission
-from batchwork_server.domain.user import UserVerdict
+from batchwork_server.domain.user import UsersAway
 from batchwork_server.errors import InvalidArgument, Violation
 from batchwork_server.planners import Selected, plan
 from batchwork_server.planners.preference import MembersItem, users_of
@@ -77,6 +77,13 @@ class Plan:
     recipients: Sequence[Recipient] = ()
     invalid_references: Sequence[InvalidReference] = ()
     item_users: Sequence[ItemUser] = ()
+
+    @property
+    def is_deferred(self) -> bool:
+        """Tells whether the batch begins only when its users are validated."""
+        request = self.request
+        is_to_wait = request.options.users_away is UsersAway.DEFER
+        return is_to_wait and request.user_validation.unknown > 0
 
     @property
     def skips(self) -> Mapping[str, int]:
@@ -189,12 +196,11 @@ class Planning:
     async def _recipients(self, submission: Submission, *, tenant_id: str) -> list[Recipient]:
         if not submission.recipient_ids:
             return []
-        verdicts = await self._validation.verdicts(submission.recipient_ids, tenant_id=tenant_id)
+        verdicts = await self._validation.verdicts(
+            submission.recipient_ids, tenant_id=tenant_id, away=self._away_of(submission)
+        )
         return [
-            Recipient(
-                user_id=user_id,
-                problem="" if verdict is UserVerdict.VALID else f"USER_{verdict}",
-            )
+            Recipient(user_id=user_id, problem="" if verdict.is_served else f"USER_{verdict}")
             for user_id, verdict in verdicts.items()
         ]
 
@@ -210,7 +216,7 @@ class Planning:
         request = self._request(
             submission,
             looked_up,
-            user_validation=UserValidation(total=0, valid=0, invalid=0),
+            user_validation=UserValidation(),
             distribution=_distribution(submission, recipients),
         )
         items = self._personal_items(submission, looked_up, tenant_id=tenant_id)
@@ -326,6 +332,9 @@ class Planning:
         )
         return selection, list(notices), []
 
+    def _away_of(self, submission: Submission) -> UsersAway:
+        return submission.options.users_away or self._defaults.users_away
+
     async def _shared(
         self, submission: Submission, selections: Sequence[Selection], *, tenant_id: str
     ) -> _Found:
@@ -340,13 +349,16 @@ class Planning:
         of_categories = submission.data_source is DataSource.CATEGORIES
         references = UserReferences(groups if of_categories else {})
         named = [*users, *references.user_ids]
-        verdicts = await self._validation.verdicts(named, tenant_id=tenant_id) if named else {}
+        away = self._away_of(submission)
+        if away is UsersAway.DEFER and (references.user_ids or not _can_be_deferred(submission)):
+            away = UsersAway.FAIL
+        verdicts = await self._validation.verdicts(named, tenant_id=tenant_id, away=away)
         judged = references.judged(verdicts)
         selected = Selected(groups=groups | dict(judged.groups), verdicts=verdicts)
         is_one = submission.shape is not JobShape.INDIVIDUAL
         return _Found(
             items=plan(submission.shape, selected),
-            users=_count(users, verdicts),
+            users=UserValidation.of(verdicts[user] for user in users),
             item_users=selected.users_together() if is_one else (),
             references=judged.found,
             invalid_references=[*judged.invalid, *left_out(submission.shape, selected)],
@@ -402,8 +414,22 @@ class Planning:
             tenant_id=tenant_id,
             categories=self._categories,
             validation=self._validation,
+            away=_without_deferring(self._away_of(submission)),
             now=submission.due_time or self._clock.now(),
         )
+
+
+def _can_be_deferred(submission: Submission) -> bool:
+    """Tells whether users can be validated after the items were made of them.
+
+    One item of several users is made without those who are not valid, and of a draft nothing
+    begins.
+    """
+    return submission.shape is JobShape.INDIVIDUAL and not submission.is_draft
+
+
+def _without_deferring(away: UsersAway) -> UsersAway:
+    return UsersAway.FAIL if away is UsersAway.DEFER else away
 
 
 def _is_asked_for(user_id: str, submission: Submission) -> bool:
@@ -422,11 +448,6 @@ def _own(items: Iterable[SelectedItem], submission: Submission) -> list[Selected
 def _distribution(submission: Submission, recipients: Sequence[Recipient]) -> Distribution:
     invalid = sum(bool(recipient.problem) for recipient in recipients)
     return Distribution(named=len(recipients), invalid=invalid, own=submission.delivers_own)
-
-
-def _count(users: Sequence[str], verdicts: Mapping[str, UserVerdict]) -> UserValidation:
-    valid = sum(verdicts[user] is UserVerdict.VALID for user in users)
-    return UserValidation(total=len(users), valid=valid, invalid=len(users) - valid)
 
 
 def _check_sizes(items: Sequence[NewItem]) -> None:
@@ -463,6 +484,7 @@ def _options(
         model=requested.model,
         batch_timeout=requested.batch_timeout or defaults.batch_timeout,
         failure_policy=requested.failure_policy or defaults.failure_policy,
+        users_away=requested.users_away or defaults.users_away,
     )
 
 

@@ -17,7 +17,7 @@ from batchwork_server.domain.job import DataSource, JobShape, PreferenceSource, 
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.domain.transition import Verb
-from batchwork_server.domain.user import UserVerdict
+from batchwork_server.domain.user import UsersAway, UserVerdict
 from batchwork_server.errors import (
     AlreadyExists,
     CountMismatch,
@@ -182,7 +182,7 @@ class Uploads:
                 changed,
                 page.items,
                 page.references.invalid,
-                users=_validation_of(page.items),
+                users=page.users,
                 found=page.references.found,
                 meter=self._meter,
             )
@@ -198,7 +198,9 @@ class Uploads:
         named = [*users, *_references_in(items, batch).user_ids]
         if not named:
             return {}
-        return await self._validation.verdicts(named, tenant_id=batch.tenant_id)
+        return await self._validation.verdicts(
+            named, tenant_id=batch.tenant_id, away=_away_in_a_draft(batch)
+        )
 
     async def _sort_out(
         self, tx: Transaction, draft: Batch, items: Sequence[SelectedItem], *, first: int
@@ -223,7 +225,7 @@ class Uploads:
             items=new,
             chunks=chunks,
             next_offset=next_offset,
-            user_validation=_validation_of(new),
+            user_validation=page.users,
             reference_validation=page.references.found,
         )
         appended = await self._store.uploads.append(tx, draft, upload, now=now)
@@ -405,6 +407,7 @@ class _Page:
     """Items as they are to be stored, and what was found of the users whom they list."""
 
     items: Sequence[NewItem]
+    users: UserValidation
     references: Judged
 
 
@@ -413,7 +416,11 @@ def _planned(
 ) -> _Page:
     judged = _references_in(items, draft).judged(verdicts)
     selected = Selected(groups={INLINE: items} | dict(judged.groups), verdicts=verdicts)
-    return _Page(items=plan(JobShape.INDIVIDUAL, selected), references=judged)
+    return _Page(
+        items=plan(JobShape.INDIVIDUAL, selected),
+        users=UserValidation.of(verdicts[item.user_id] for item in items if item.user_id),
+        references=judged,
+    )
 
 
 def _references_in(items: Sequence[SelectedItem], batch: Batch) -> UserReferences:
@@ -421,10 +428,13 @@ def _references_in(items: Sequence[SelectedItem], batch: Batch) -> UserReference
     return UserReferences({} if of_users else {INLINE: items})
 
 
-def _validation_of(items: Sequence[NewItem]) -> UserValidation:
-    named = [item for item in items if item.user_id is not None]
-    invalid = sum((item.skip_reason or "").startswith("USER_") for item in named)
-    return UserValidation(total=len(named), valid=len(named) - invalid, invalid=invalid)
+def _away_in_a_draft(batch: Batch) -> UsersAway:
+    """Returns what counts while items are uploaded: nothing of a draft begins, so none is deferred.
+
+    Whoever uploads goes on from the draft's offset when the source is back.
+    """
+    away = batch.request.options.users_away
+    return UsersAway.FAIL if away is UsersAway.DEFER else away
 
 
 def _conflict(batch: Batch, item: SelectedItem, *, offset: int) -> AlreadyExists:

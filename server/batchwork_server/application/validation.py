@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from batchwork_server.application.reading_ahead import answered_in_order
 from batchwork_server.domain.json_object import are_lines, is_line
-from batchwork_server.domain.user import UserTotals, UserVerdict
-from batchwork_server.errors import ShuttingDown, Unavailable
+from batchwork_server.domain.user import UsersAway, UserTotals, UserVerdict
+from batchwork_server.errors import ShuttingDown, SourceUnavailable, Unavailable
 from batchwork_server.ports import Meter, UserRepository
 
 LONGEST_USER_ID = 128
@@ -127,17 +127,26 @@ class Validation:
             yield page
 
     async def verdicts(
-        self, user_ids: Sequence[str], *, tenant_id: str
+        self, user_ids: Sequence[str], *, tenant_id: str, away: UsersAway = UsersAway.FAIL
     ) -> Mapping[str, UserVerdict]:
         """Returns a verdict for each distinct id.
 
+        Args:
+            away: Whether to tell that nothing is known of anybody while the source is away, for
+                whoever can make something of that; FAIL tells nothing.
+
         Raises:
-            Unavailable: the source is away; no batch is to be made on half a knowledge.
+            Unavailable: the source is away.
         """
         distinct = dict.fromkeys(user_ids, UserVerdict.MALFORMED)
         askable = _askable(list(distinct))
         if askable:
-            distinct.update(await self._users.verdicts(askable, tenant_id=tenant_id))
+            try:
+                distinct.update(await self._users.verdicts(askable, tenant_id=tenant_id))
+            except SourceUnavailable:  # our own database would not take the batch either
+                if away is UsersAway.FAIL:
+                    raise
+                distinct.update(dict.fromkeys(askable, UserVerdict.UNKNOWN))
         self._count(distinct)
         return distinct
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,6 +14,7 @@ from batchwork_server.domain.distribution import NOBODY, Distribution
 from batchwork_server.domain.failure import FailurePolicy
 from batchwork_server.domain.reference_validation import NOTHING_FOUND, ReferenceValidation
 from batchwork_server.domain.retry import RetryPolicy
+from batchwork_server.domain.user import UsersAway, UserVerdict
 
 
 class BatchState(StrEnum):
@@ -56,6 +58,7 @@ class StateReason(StrEnum):
     BATCH_TIMEOUT = "BATCH_TIMEOUT"
     DRAFT_TIMEOUT = "DRAFT_TIMEOUT"  # never sealed
     NEWER_RUN = "NEWER_RUN"  # a newer run of its job took its place
+    USERS_UNAVAILABLE = "USERS_UNAVAILABLE"  # its users are not validated yet
 
 
 class Priority(StrEnum):
@@ -137,6 +140,7 @@ class BatchOptions:
         batch_timeout: From the creation or sealing to the end; None means no limit.
         failure_policy: None means that every item may fail.
         notification_targets: Who is told when it ends, by the operator's names.
+        users_away: What becomes of it when its users cannot be validated.
     """
 
     chunk_size: int
@@ -149,6 +153,7 @@ class BatchOptions:
     batch_timeout: timedelta | None = None
     failure_policy: FailurePolicy | None = None
     notification_targets: tuple[str, ...] = ()
+    users_away: UsersAway = UsersAway.FAIL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,11 +193,32 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserValidation:
-    """What the validation of users found: items that name a user, valid and not."""
+    """What the validation of users found: items that name a user, valid and not.
+
+    Attributes:
+        unknown: Those whose user nobody could be asked about; with the other two the total.
+    """
 
     total: int = 0
     valid: int = 0
     invalid: int = 0
+    unknown: int = 0
+
+    @classmethod
+    def of(cls, verdicts: Iterable[UserVerdict]) -> UserValidation:
+        """Counts the verdict on each item's user."""
+        counts = Counter(verdicts)
+        valid, unknown = counts[UserVerdict.VALID], counts[UserVerdict.UNKNOWN]
+        total = counts.total()
+        return cls(total=total, valid=valid, invalid=total - valid - unknown, unknown=unknown)
+
+    def __add__(self, other: UserValidation) -> UserValidation:
+        return UserValidation(
+            total=self.total + other.total,
+            valid=self.valid + other.valid,
+            invalid=self.invalid + other.invalid,
+            unknown=self.unknown + other.unknown,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

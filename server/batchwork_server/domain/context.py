@@ -193,7 +193,12 @@ def validation_of(batch: Batch, *, invalid_items: int | None = None) -> UserVali
         return found
     total = categories.total or batch.counts.total
     invalid = found.invalid + categories.invalid if invalid_items is None else invalid_items
-    return UserValidation(total=total, valid=total - invalid, invalid=invalid)
+    return UserValidation(
+        total=total,
+        valid=total - invalid - found.unknown,
+        invalid=invalid,
+        unknown=found.unknown,
+    )
 
 
 def may_count_twice(batch: Batch) -> bool:
@@ -208,11 +213,7 @@ def may_count_twice(batch: Batch) -> bool:
 
 def merged_validation(found: Iterable[UserValidation]) -> UserValidation:
     return reduce(
-        lambda one, other: UserValidation(
-            total=one.total + other.total,
-            valid=one.valid + other.valid,
-            invalid=one.invalid + other.invalid,
-        ),
+        lambda one, other: one + other,
         found,
         UserValidation(),
     )

@@ -34,6 +34,7 @@ from batchwork_server.domain.preference import parse_wish
 from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.domain.schedule import Schedule, parse_schedule, render_schedule
 from batchwork_server.domain.selection import MAX_ITEMS, parse_filters
+from batchwork_server.domain.user import UsersAway
 from batchwork_server.errors import Violation
 
 MAX_CATEGORIES = 32
@@ -93,6 +94,8 @@ class JobDefinition:
         retry_limit: None means the server's setting.
         batch_timeout: The longest time of a run; None means no limit.
         failure_policy: None means that every item of a run may fail.
+        users_away: What becomes of a run whose users cannot be validated; None means what the
+            settings say.
         catch_up_window: How long after it should have begun a missed run is worth making up for;
             None means until the next one is due.
         default_preferences: The wish of users who have none, as ``parse_wish`` reads it.
@@ -120,6 +123,7 @@ class JobDefinition:
     retry_policy: RequestedRetry = field(default_factory=RequestedRetry)
     batch_timeout: timedelta | None = None
     failure_policy: FailurePolicy | None = None
+    users_away: UsersAway | None = None
     catch_up: CatchUp = CatchUp.LATEST
     catch_up_window: timedelta | None = None
     overlap: Overlap = Overlap.SKIP
@@ -236,6 +240,8 @@ def _rendered_policies(job: JobDefinition) -> Iterator[tuple[str, Any]]:
         yield "batch_timeout", seconds_of(job.batch_timeout)
     if job.failure_policy is not None:
         yield "failure_policy", render_failure_policy(job.failure_policy)
+    if job.users_away is not None:
+        yield "users_away", job.users_away.lower()
     if job.catch_up is not CatchUp.LATEST:
         yield "catch_up", job.catch_up.lower()
     if job.catch_up_window is not None:
@@ -299,6 +305,7 @@ _TYPES: Mapping[str, tuple[JobShape, PreferenceSource]] = {
 }
 _PRIORITIES = {priority.lower(): priority for priority in Priority}
 _CATCH_UPS = {catch_up.lower(): catch_up for catch_up in CatchUp}
+_USERS_AWAY = {away.lower(): away for away in UsersAway}
 _OVERLAPS = {overlap.lower(): overlap for overlap in Overlap}
 _DATA_SOURCES = {source.lower(): source for source in DataSource}
 
@@ -330,6 +337,7 @@ def _read_job(reader: FieldReader) -> JobDefinition:
             "batch_timeout", least=SHORTEST_BATCH_TIMEOUT, most=LONGEST_BATCH_TIMEOUT
         ),
         failure_policy=reader.nested("failure_policy", parse_failure_policy),
+        users_away=reader.choice("users_away", _USERS_AWAY),
         catch_up=reader.choice("catch_up", _CATCH_UPS) or CatchUp.LATEST,
         catch_up_window=reader.duration(
             "catch_up_window", least=SHORTEST_CATCH_UP_WINDOW, most=LONGEST_CATCH_UP_WINDOW

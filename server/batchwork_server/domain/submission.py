@@ -18,6 +18,7 @@ from batchwork_server.domain.job import (
 )
 from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.domain.selection import SelectedItem
+from batchwork_server.domain.user import UsersAway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class RequestedOptions:
     failure_policy: FailurePolicy | None = None
     notify_on_complete: bool | None = None
     notification_targets: tuple[str, ...] = ()
+    users_away: UsersAway | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

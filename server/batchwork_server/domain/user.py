@@ -17,6 +17,22 @@ class UserVerdict(StrEnum):
     MALFORMED = "MALFORMED"
     UNKNOWN = "UNKNOWN"  # the source is away
 
+    @property
+    def is_served(self) -> bool:
+        """Tells whether work is done for such a user.
+
+        Of an unknown one that was accepted: where that would not do, no batch is made at all.
+        """
+        return self in (UserVerdict.VALID, UserVerdict.UNKNOWN)
+
+
+class UsersAway(StrEnum):
+    """What becomes of a batch whose users cannot be validated, because their source is away."""
+
+    FAIL = "FAIL"  # it is not made
+    ASSUME_VALID = "ASSUME_VALID"  # they count as unknown, and their items are processed
+    DEFER = "DEFER"  # it is accepted, and begins when they are validated
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserTotals:

@@ -40,6 +40,8 @@ _PAUSES = {
     StateReason.FAILURE_POLICY: "Too many items failed; ResumeBatch goes on, CancelBatch ends it.",
     StateReason.PROVIDER_RATE_LIMITED: "What the processor calls asked for fewer calls.",
     StateReason.PROVIDER_DOWN: "What the processor calls does not answer.",
+    StateReason.USERS_UNAVAILABLE: "The source of users is away; the batch begins when its users "
+    "are validated. ResumeBatch begins without.",
 }
 
 

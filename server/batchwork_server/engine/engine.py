@@ -12,6 +12,7 @@ from batchwork_server.engine.batch_processor import BatchProcessor
 from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.closing import Closing
 from batchwork_server.engine.deadlines import Deadlines
+from batchwork_server.engine.deferred_validation import DeferredValidation
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.job_file import JobFile
 from batchwork_server.engine.loop import supervise, tick
@@ -64,6 +65,7 @@ class Engine:
         retention: Retention,
         closing: Closing,
         deadlines: Deadlines,
+        deferred: DeferredValidation,
         scheduler: BatchScheduler,
         clock: Clock,
         slots: int,
@@ -83,6 +85,7 @@ class Engine:
         self._retention = retention
         self._closing = closing
         self._deadlines = deadlines
+        self._deferred = deferred
         self._scheduler = scheduler
         self._clock = clock
         self._slots = slots
@@ -123,6 +126,7 @@ class Engine:
                 "closing", self._closing.run_once, Closing.INTERVAL, wake=self._closing.wake
             ),
             self._tick("deadlines", self._deadlines.run_once, Deadlines.INTERVAL),
+            self._tick("deferred", self._deferred.run_once, DeferredValidation.INTERVAL),
             self._tick("workers", self._replace_workers, self.WATCH_INTERVAL),
         ]
         poller = self._preference_poller

@@ -38,7 +38,7 @@ class Selected:
         if item.user_id is None:
             return None
         verdict = self.verdicts[item.user_id]
-        return None if verdict is UserVerdict.VALID else f"USER_{verdict}"
+        return None if verdict.is_served else f"USER_{verdict}"
 
     def valid(self, category: str) -> list[SelectedItem]:
         return [item for item in self.groups[category] if self.skip_reason(item) is None]

@@ -52,6 +52,8 @@ from batchwork_server.domain.waiting import WaitReason
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.item_conversion import item_to, items_from
 from batchwork_server.rpc.policy_conversion import (
+    USERS_AWAY_FROM,
+    USERS_AWAY_TO,
     failure_policy_from,
     failure_policy_to,
     retry_policy_from,
@@ -220,6 +222,7 @@ def _options_from(options: messages.BatchOptions, *, checks: Checks) -> Requeste
         notification_targets=checks.names(
             "options.notification_targets", options.notification_targets, most=MAX_TARGETS
         ),
+        users_away=checks.choice("options.users_away", options.users_away, USERS_AWAY_FROM),
     )
 
 
@@ -423,11 +426,14 @@ def _options_to(options: BatchOptions) -> messages.BatchOptions:
         failure_policy=failure_policy_to(options.failure_policy),
         notify_on_complete=bool(options.notification_targets),
         notification_targets=options.notification_targets,
+        users_away=USERS_AWAY_TO[options.users_away],
     )
 
 
 def user_validation_to(found: UserValidation) -> messages.UserValidation:
-    return messages.UserValidation(total=found.total, valid=found.valid, invalid=found.invalid)
+    return messages.UserValidation(
+        total=found.total, valid=found.valid, invalid=found.invalid, unknown=found.unknown
+    )
 
 
 def reference_validation_to(

@@ -36,7 +36,12 @@ from batchwork_server.domain.schedule import render_schedule
 from batchwork_server.errors import Violation
 from batchwork_server.rpc.batch_conversion import PRIORITY_TO, warnings_to
 from batchwork_server.rpc.checks import Checks
-from batchwork_server.rpc.policy_conversion import failure_policy_to, retry_policy_to
+from batchwork_server.rpc.policy_conversion import (
+    USERS_AWAY_FROM,
+    USERS_AWAY_TO,
+    failure_policy_to,
+    retry_policy_to,
+)
 from batchwork_server.rpc.schedule_conversion import schedule_from, schedule_to
 from batchwork_server.rpc.values import duration_to, json_object_from, struct_to, timestamp_to
 
@@ -97,6 +102,7 @@ _WORDS: dict[str, dict[int, str]] = {
     "priority": {number: priority.lower() for priority, number in PRIORITY_TO.items()},
     "catch_up": {number: catch_up.lower() for catch_up, number in _CATCH_UP_TO.items()},
     "overlap": {number: overlap.lower() for overlap, number in _OVERLAP_TO.items()},
+    "users_away": {number: away.lower() for number, away in USERS_AWAY_FROM.items()},
 }
 _ACTION_WORDS = {
     policy_pb2.FailureAction.Value(f"FAILURE_ACTION_{action.name}"): action.lower()
@@ -168,7 +174,7 @@ def _document_of(
 def _plain_value(name: str, value: Any, *, checks: Checks, path: str) -> Any:
     """Returns a value as a job file has it; none when it is wrong in a way that no file can be."""
     match name:
-        case "shape" | "data_source" | "priority" | "catch_up" | "overlap":
+        case "shape" | "data_source" | "priority" | "catch_up" | "overlap" | "users_away":
             return _WORDS[name].get(value, value)
         case "preference_source":
             return checks.choice(path, value, _PREFERENCE_BASED)
@@ -271,6 +277,11 @@ def job_to(stored: StoredJob) -> messages.Job:
         catch_up=_CATCH_UP_TO[job.catch_up],
         catch_up_window=duration_to(job.catch_up_window),
         overlap=_OVERLAP_TO[job.overlap],
+        users_away=(
+            policy_pb2.USERS_AWAY_UNSPECIFIED
+            if job.users_away is None
+            else USERS_AWAY_TO[job.users_away]
+        ),
         etag=etag_of(stored),
         pause_time=timestamp_to(stored.pause_time),
         pause_note=stored.pause_note,

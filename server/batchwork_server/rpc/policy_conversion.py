@@ -25,6 +25,7 @@ from batchwork_server.domain.retry import (
     RequestedRetry,
     RetryPolicy,
 )
+from batchwork_server.domain.user import UsersAway
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.values import duration_to
 
@@ -33,6 +34,8 @@ _ACTION_TO = {
     for action in FailureAction
 }
 _ACTION_FROM: dict[int, FailureAction] = {number: action for action, number in _ACTION_TO.items()}
+USERS_AWAY_TO = {away: messages.UsersAway.Value(f"USERS_AWAY_{away.name}") for away in UsersAway}
+USERS_AWAY_FROM: dict[int, UsersAway] = {number: away for away, number in USERS_AWAY_TO.items()}
 
 
 def retry_policy_from(path: str, policy: messages.RetryPolicy, *, checks: Checks) -> RequestedRetry:

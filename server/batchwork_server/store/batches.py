@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -16,6 +16,7 @@ from batchwork_server.domain.batch import (
     BatchRequest,
     BatchState,
     Counts,
+    StateReason,
     final_state,
 )
 from batchwork_server.domain.filters import BatchFilter, ItemFilter
@@ -50,6 +51,9 @@ LARGEST_CHUNK = 1000
 PAGE_BYTES = 3 * 1024 * 1024
 """A page of items ends when it holds so much, so that it fits into a message of 4 MiB."""
 
+_WAITING = (BatchState.DRAFT, BatchState.PAUSED)
+"""The states in which nothing of a new batch is handed out."""
+
 _ROWS_AT_ONCE = 2048
 """Items become rows in so many steps that the rows of a large batch are never all in memory."""
 
@@ -81,8 +85,9 @@ _LABEL_COLUMNS = (Column("batch_key"), Column("name", "text"), Column("value", "
 _INSERT_BATCH = f"""
 INSERT INTO batches (tenant_id, batch_id, state, total, pending, skipped, open_chunks,
   event_sequence, source, operation, template_id, job_id, feature_type, request_json,
-  create_time, update_time, start_time, end_time, expire_time, upload_offset, distribution)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  create_time, update_time, start_time, end_time, expire_time, upload_offset, distribution,
+  state_reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant_id, batch_id) DO NOTHING
 RETURNING {BATCH_COLUMNS}
 """
@@ -112,11 +117,15 @@ class SqlBatches:
         now: datetime,
         expire_time: datetime | None = None,
         is_draft: bool = False,
+        is_deferred: bool = False,
     ) -> Batch:
         connection = tx.connection
         skipped = sum(1 for item in items if item.skip_reason is not None)
         counts = Counts(total=len(items), pending=len(items) - skipped, skipped=skipped)
-        state = _first_state(counts, is_draft=is_draft, has_work=bool(chunks))
+        state = _first_state(
+            counts, is_draft=is_draft, is_deferred=is_deferred, has_work=bool(chunks)
+        )
+        reason = StateReason.USERS_UNAVAILABLE if state is BatchState.PAUSED else ""
         moment = to_micros(now)
         over = moment if state.is_final else None
         rows = await run(
@@ -129,6 +138,7 @@ class SqlBatches:
                 *(request_to(request), moment, moment, over, over),
                 *(None if over else to_micros(expire_time), len(items) if is_draft else 0),
                 _distribution_of(request),
+                reason,
             ),
         )
         if not rows:
@@ -246,10 +256,14 @@ def _distribution_of(request: BatchRequest) -> str:
     return "NAMED" if request.distribution else ""
 
 
-def _first_state(counts: Counts, *, is_draft: bool, has_work: bool) -> BatchState:
+def _first_state(
+    counts: Counts, *, is_draft: bool, is_deferred: bool, has_work: bool
+) -> BatchState:
     if is_draft:
         return BatchState.DRAFT
-    return BatchState.PENDING if has_work else final_state(counts)
+    if not has_work:
+        return final_state(counts)
+    return BatchState.PAUSED if is_deferred else BatchState.PENDING
 
 
 async def _insert_parts(
@@ -257,7 +271,7 @@ async def _insert_parts(
 ) -> None:
     await insert_items(connection, batch.key, new, first=0, now=batch.create_time)
     await insert_chunks(
-        connection, batch.key, parts, state="HELD" if batch.state is BatchState.DRAFT else "OPEN"
+        connection, batch.key, parts, state="HELD" if batch.state in _WAITING else "OPEN"
     )
     labels = [(batch.key, name, value) for name, value in batch.request.labels.items()]
     await insert_rows(connection, "batch_labels", _LABEL_COLUMNS, labels)
@@ -271,13 +285,17 @@ async def insert_items(
         part = enumerate(new[start : start + _ROWS_AT_ONCE], first + start)
         rows = [(key, n, item.item_id, item.user_id, item.data_json) for n, item in part]
         await insert_rows(connection, "items", _ITEM_COLUMNS, rows)
+    skips = {n: item.skip_reason for n, item in enumerate(new, first) if item.skip_reason}
+    await insert_skips(connection, key, skips, now=now)
+
+
+async def insert_skips(
+    connection: AsyncConnection, key: int, skips: Mapping[int, str], *, now: datetime
+) -> None:
+    """Stores the outcomes of items that are skipped before anybody takes them, by their places."""
     moment = to_micros(now)
-    skips = [
-        (key, n, "SKIPPED", 0, item.skip_reason, moment)
-        for n, item in enumerate(new, first)
-        if item.skip_reason is not None
-    ]
-    await insert_rows(connection, "outcomes", _SKIP_COLUMNS, skips)
+    rows = [(key, n, "SKIPPED", 0, reason, moment) for n, reason in skips.items()]
+    await insert_rows(connection, "outcomes", _SKIP_COLUMNS, rows)
 
 
 async def insert_chunks(
@@ -305,9 +323,11 @@ def _first_sequence(request: BatchRequest, state: BatchState) -> int:
 
 def _first_events(batch: Batch, skipped: Iterable[int], *, now: datetime) -> list[tuple[Any, ...]]:
     """A batch is created PENDING; one that has nothing to do is over in the same moment."""
-    state = BatchState.DRAFT if batch.state is BatchState.DRAFT else BatchState.PENDING
+    state = batch.state if batch.state in _WAITING else BatchState.PENDING
     created = replace(batch, state=state, sequence=1)
-    first = [events.state_changed(created, now=now, finished=skipped)]
+    first = [
+        events.state_changed(created, now=now, event_type=events.CREATED_TYPE, finished=skipped)
+    ]
     if batch.request.has_validated:
         first.append(events.validated(replace(created, sequence=2), now=now))
     if batch.state.is_final:

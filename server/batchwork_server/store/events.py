@@ -24,14 +24,15 @@ DELIVERY = "DELIVERY"
 PROGRESS_TYPE = "batch:progress"
 VALIDATED_TYPE = "batch:validated"
 DELIVERED_TYPE = "batch:delivered"
+CREATED_TYPE = "batch:created"
 SEALED_TYPE = "batch:sealed"
 RESUMED_TYPE = "batch:resumed"
 RETRIED_TYPE = "batch:retried"
 
 # The requirement documents' names of events.
 _STATE_TYPES = {
-    BatchState.DRAFT: "batch:created",
-    BatchState.PENDING: "batch:created",
+    BatchState.DRAFT: CREATED_TYPE,
+    BatchState.PENDING: CREATED_TYPE,
     BatchState.RUNNING: "batch:started",
     BatchState.PAUSED: "batch:paused",
     BatchState.SUCCEEDED: "batch:completed",

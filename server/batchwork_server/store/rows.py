@@ -35,6 +35,7 @@ from batchwork_server.domain.reference_validation import (
     ReferenceValidation,
 )
 from batchwork_server.domain.retry import RetryPolicy
+from batchwork_server.domain.user import UsersAway
 from batchwork_server.store.times import duration_from_micros, from_micros, to_micros
 
 COUNT_NAMES = (
@@ -125,11 +126,13 @@ def request_to(request: BatchRequest) -> str:
             "batch_timeout": options.batch_timeout and options.batch_timeout.total_seconds(),
             "failure_policy": _failure_policy_to(options.failure_policy),
             "notification_targets": options.notification_targets,
+            "users_away": options.users_away,
         },
         "user_validation": [
             request.user_validation.total,
             request.user_validation.valid,
             request.user_validation.invalid,
+            request.user_validation.unknown,
         ],
         "reference_validation": _reference_validation_to(request.reference_validation),
         "distribution": _distribution_to(request.distribution),
@@ -162,11 +165,13 @@ _TEXTS = (
 def request_from(text: str) -> BatchRequest:
     """Reads what a batch is to do. It never changes, so reading it once is enough."""
     document = orjson.loads(text)
-    total, valid, invalid = document["user_validation"]
+    total, valid, invalid, *unknown = document["user_validation"]
     return BatchRequest(
         template=_template_from(document["template"]),
         options=_options_from(document["options"]),
-        user_validation=UserValidation(total=total, valid=valid, invalid=invalid),
+        user_validation=UserValidation(
+            total=total, valid=valid, invalid=invalid, unknown=sum(unknown)
+        ),
         reference_validation=_reference_validation_from(document.get("reference_validation")),
         distribution=_distribution_from(document.get("distribution")),
         notices=tuple(Notice(reason=r, path=p, message=m) for r, p, m in document["notices"]),
@@ -264,6 +269,7 @@ def _options_from(document: Mapping[str, Any]) -> BatchOptions:
         batch_timeout=None if batch_timeout is None else timedelta(seconds=batch_timeout),
         failure_policy=_failure_policy_from(document.get("failure_policy")),
         notification_targets=tuple(document.get("notification_targets", ())),
+        users_away=UsersAway(document.get("users_away", UsersAway.FAIL)),
         max_concurrent_items=document["max_concurrent_items"],
         model=document["model"],
         retry=RetryPolicy(

@@ -11,6 +11,7 @@ from batchwork_server.store.chunks import SqlChunks
 from batchwork_server.store.config_sources import SqlConfigSources
 from batchwork_server.store.contexts import SqlContexts
 from batchwork_server.store.database import Database
+from batchwork_server.store.deferrals import SqlDeferrals
 from batchwork_server.store.event_reader import SqlEvents
 from batchwork_server.store.group_fillings import SqlGroupFillings
 from batchwork_server.store.group_members import SqlGroupMembers
@@ -45,6 +46,7 @@ class SqlStore:
         self.changes = SqlChanges(database)
         self.retention = SqlRetention(database)
         self.uploads = SqlUploads()
+        self.deferrals = SqlDeferrals(database)
         self.results = SqlResults(database)
         self.statistics = SqlStatistics(database)
         self.references = SqlReferences(database)

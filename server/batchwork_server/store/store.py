@@ -26,6 +26,7 @@ from batchwork_server.store.protocols.chunks import (
 )
 from batchwork_server.store.protocols.config_sources import ConfigSourceStore
 from batchwork_server.store.protocols.contexts import ContextStore
+from batchwork_server.store.protocols.deferrals import DeferralStore
 from batchwork_server.store.protocols.events import Event, EventStore, UnreadEvent
 from batchwork_server.store.protocols.group_fillings import GroupFillingStore
 from batchwork_server.store.protocols.group_members import GroupMemberStore
@@ -71,6 +72,7 @@ __all__ = [
     "ClaimedChunk",
     "ConfigSourceStore",
     "ContextStore",
+    "DeferralStore",
     "DeletedBatch",
     "DueGroup",
     "DueJob",
@@ -126,6 +128,8 @@ class Store(Protocol):
     def retention(self) -> RetentionStore: ...
     @property
     def uploads(self) -> UploadStore: ...
+    @property
+    def deferrals(self) -> DeferralStore: ...
     @property
     def results(self) -> ResultStore: ...
     @property

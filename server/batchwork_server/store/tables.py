@@ -129,6 +129,8 @@ batches = sa.Table(
     _partial_index("ix_batches_expire_time", "expire_time", where="expire_time IS NOT NULL"),
     # What gives references, newest first.
     _partial_index("ix_batches_distribution", "tenant_id", "batch_key", where="distribution <> ''"),
+    # What begins when its users are validated.
+    _partial_index("ix_batches_deferred", "batch_key", where="state_reason = 'USERS_UNAVAILABLE'"),
     # What was deleted and has rows left.
     _partial_index("ix_batches_deleted", "batch_key", where="state = 'DELETED'"),
     sqlite_autoincrement=True,

@@ -51,7 +51,8 @@ WHERE batch_key = ? AND {_in_states(Verb.PAUSE)} {_RETURNING}
 """
 _STAY_PAUSED = f"""
 UPDATE batches SET state_reason = ?, state_message = ?, resume_time = NULL, {_STEP}
-WHERE batch_key = ? AND state = 'PAUSED' AND resume_time IS NOT NULL {_RETURNING}
+WHERE batch_key = ? AND state = 'PAUSED'
+  AND (resume_time IS NOT NULL OR state_reason = 'USERS_UNAVAILABLE') {_RETURNING}
 """
 _RESUME = f"""
 UPDATE batches SET state = CASE WHEN start_time IS NULL THEN 'PENDING' ELSE 'RUNNING' END,

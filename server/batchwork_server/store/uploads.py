@@ -8,7 +8,7 @@ from datetime import datetime
 
 import orjson
 
-from batchwork_server.domain.batch import Batch, BatchRequest, UserValidation
+from batchwork_server.domain.batch import Batch, BatchRequest
 from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.store import events
 from batchwork_server.store.batches import insert_chunks, insert_items
@@ -95,15 +95,10 @@ def _request_with(request: BatchRequest, page: UploadPage) -> str | None:
     references = page.reference_validation
     if not added.total and not references.categories.total:
         return None
-    found = UserValidation(
-        total=before.total + added.total,
-        valid=before.valid + added.valid,
-        invalid=before.invalid + added.invalid,
-    )
     return request_to(
         replace(
             request,
-            user_validation=found,
+            user_validation=before + added,
             reference_validation=request.reference_validation + references,
         )
     )

@@ -30,10 +30,12 @@ class BatchStore(Protocol):
         now: datetime,
         expire_time: datetime | None = None,
         is_draft: bool = False,
+        is_deferred: bool = False,
     ) -> Batch:
         """Stores a batch with its items, its chunks and its first event.
 
-        Nothing of a draft is handed out.
+        Nothing of a draft is handed out, nor of a batch that is deferred: it is PAUSED until its
+        users are validated.
 
         Raises:
             AlreadyExists: the tenant has a batch with this id.
