@@ -1296,6 +1296,27 @@ class TestValidateUsers:
         assert (totals["total"], totals["valid"], totals["invalid"]) == (2, 1, 1)
         assert list(server.sent("ValidateUsers").user_ids) == ["u0", "u1", "u2"]
 
+    def test_of_very_many_users_only_those_who_are_not_valid_are_listed(self, batchwork, server):
+        answers = [validation_service_pb2.StreamValidateUsersResponse() for _ in range(2)]
+        answers[0].running_totals.total = answers[0].running_totals.valid = 10_000
+        answers[1].results.add(user_id="u2", verdict=UserVerdict.USER_VERDICT_INACTIVE)
+        answers[1].running_totals.total, answers[1].running_totals.valid = 10_002, 10_001
+        asked: list[str] = []
+
+        def read_and_answer(_context: Any) -> Iterator[Any]:
+            for request in server.sent("StreamValidateUsers"):
+                asked.extend(request.user_ids)
+            return iter(answers)
+
+        server.answers["StreamValidateUsers"] = read_and_answer
+
+        result = batchwork("validate-users", "u1", "u2", "--only-invalid")
+
+        assert asked == ["u1", "u2"]
+        assert result.exit_code == 1
+        assert result.stdout.split() == ["USER", "VERDICT", "u2", "INACTIVE"]
+        assert result.stderr == "10001 of 10002 are valid\n"
+
     def test_no_id_is_refused_here(self, batchwork, server):
         assert batchwork("validate-users").exit_code == 2
         assert not server.requests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from batchwork.v1.validation_service_pb2 import (
     UserVerdict,
     ValidateItemsResponse,
     ValidateJobsResponse,
+    ValidateUsersResponse,
 )
 
 from batchwork_client.cli.inputs import (
@@ -22,6 +24,7 @@ from batchwork_client.cli.inputs import (
 from batchwork_client.cli.output import note, write_message, write_table
 from batchwork_client.cli.parameters import AsJson
 from batchwork_client.cli.session import ExitCode, command, session_of
+from batchwork_client.connection import Batchwork
 
 group = typer.Typer(
     help="Tells what is wrong with something before it is used.",
@@ -44,6 +47,9 @@ async def validate_users(
     file: Annotated[
         str, typer.Option(help="A file with an id a line; - reads stdin.", show_default=False)
     ] = "",
+    only_invalid: Annotated[
+        bool, typer.Option("--only-invalid", help="Leaves out who is valid; for very many users.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tells whether users exist and are active."""
@@ -55,7 +61,10 @@ async def validate_users(
     if not ids:
         raise InputError(["give ids of users, or --file"])
     async with session.connect() as batchwork:
-        answer = await batchwork.validation.validate_users(ids)
+        if only_invalid:
+            answer = await _without_valid(batchwork, ids)
+        else:
+            answer = await batchwork.validation.validate_users(ids)
     if as_json:
         write_message(answer)
     else:
@@ -69,6 +78,15 @@ async def validate_users(
         note(f"{answer.totals.valid} of {answer.totals.total} are valid")
     if answer.totals.valid < answer.totals.total:
         raise typer.Exit(ExitCode.FAILURES)
+
+
+async def _without_valid(batchwork: Batchwork, user_ids: Sequence[str]) -> ValidateUsersResponse:
+    """Returns the verdicts on those who are not valid, and the totals of all."""
+    answer = ValidateUsersResponse()
+    async for part in batchwork.validation.stream_validate_users(user_ids):
+        answer.results.extend(part.results)
+        answer.totals.CopyFrom(part.running_totals)
+    return answer
 
 
 @command(group, "jobs")
