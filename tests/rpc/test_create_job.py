@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import grpc
@@ -39,10 +42,11 @@ from batchwork.v1.schedule_pb2 import (
     Schedule,
     WeeklyCadence,
 )
+from batchwork_server.config import Settings
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.rpc.api import ADA, BOB, as_caller, make_job, refused
+from tests.rpc.api import ADA, BOB, as_caller, make_job, refused, settings_in
 
 SET_BY_SERVER = {
     "pause_time",
@@ -55,6 +59,16 @@ SET_BY_SERVER = {
     "update_time",
     "etag",
 }
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A server that knows whom a full job wants to be told."""
+    target = {"name": "ops", "url": "https://ops.example.com/", "secret": f"whsec_{'A' * 32}"}
+    file = tmp_path / "notifications.json"
+    file.write_text(json.dumps({"targets": [target]}))
+    file.chmod(0o600)
+    return replace(settings_in(tmp_path), notifications_file=file)
 
 
 def make_message(job_id: str = "job-1", **changes: Any) -> Job:
@@ -100,6 +114,8 @@ def make_full_message() -> Job:
         catch_up_window=Duration(seconds=7200),
         overlap=OVERLAP_ALLOW,
         users_away=USERS_AWAY_DEFER,
+        notify_on_complete=True,
+        notification_targets=["ops"],
     )
     job.filters.update({"min_likes": 5, "country": ["BR", "DE"]})
     job.default_preferences.update({"enabled": True, "template_overrides": {"tone": "warm"}})
