@@ -17,38 +17,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_SERVICE
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
-from batchwork_server.application.backfills import Backfills
-from batchwork_server.application.batch_changes import BatchChanges
-from batchwork_server.application.batch_validation import BatchValidation
-from batchwork_server.application.batches import Batches
-from batchwork_server.application.compatible_categories import CompatibleCategories
-from batchwork_server.application.contexts import Contexts
-from batchwork_server.application.default_preferences import DefaultPreferences
-from batchwork_server.application.explaining import Explaining
-from batchwork_server.application.forecast import Forecast
-from batchwork_server.application.item_validation import ItemValidation
-from batchwork_server.application.job_imports import JobImports
-from batchwork_server.application.job_validation import JobValidation
-from batchwork_server.application.jobs import Jobs
-from batchwork_server.application.notifications import Outbox
-from batchwork_server.application.occurrences import Occurrences
-from batchwork_server.application.override_notices import OverrideNotices
-from batchwork_server.application.preference_changes import PreferenceChanges
-from batchwork_server.application.preference_imports import PreferenceImports
-from batchwork_server.application.preference_views import PreferenceViews
-from batchwork_server.application.preferences import Preferences
-from batchwork_server.application.reference_checks import ReferenceChecks
-from batchwork_server.application.references import References
-from batchwork_server.application.results import Results
-from batchwork_server.application.retention import Deletion
-from batchwork_server.application.source_notes import SourceNotes
-from batchwork_server.application.statistics import Statistics
-from batchwork_server.application.upcoming import UpcomingRuns
-from batchwork_server.application.uploads import Uploads
-from batchwork_server.application.user_contexts import UserContexts
-from batchwork_server.application.validation import Validation
-from batchwork_server.application.validation_reports import ValidationReports
-from batchwork_server.application.watching import Watching
+from batchwork_server.application.use_cases import UseCases
 from batchwork_server.clock import Clock
 from batchwork_server.errors import ConfigurationError
 from batchwork_server.rpc.batch_servicer import BatchServicer
@@ -86,33 +55,7 @@ class RpcServer:
     Create it inside the event loop that is to serve.
 
     Args:
-        batches: Behind BatchService.
-        changes: Behind the calls of BatchService that change where a batch stands.
-        deletion: Behind the calls of BatchService that delete batches.
-        uploads: Behind the calls of BatchService that fill drafts.
-        results: Behind the stream of results of BatchService.
-        jobs: Behind JobService.
-        job_imports: Behind the imports and exports of JobService.
-        upcoming: Behind the list of upcoming runs of JobService.
-        occurrences: Behind the list of occurrences of JobService.
-        backfills: Behind the backfills of JobService.
-        preferences: Behind PreferenceService.
-        default_preferences: Likewise.
-        explaining: Likewise.
-        source_notes: Likewise.
-        override_notices: Likewise.
-        preference_views: Likewise.
-        preference_changes: Likewise.
-        preference_imports: Likewise.
-        compatible_categories: Likewise.
-        forecast: Likewise.
-        validation: Behind ValidationService.
-        job_validation: Behind the validation of jobs of ValidationService.
-        item_validation: Behind the validation of items of ValidationService.
-        batch_validation: Likewise.
-        reference_checks: Likewise.
-        validation_reports: Likewise.
-        watching: Behind the watches of BatchService.
+        use_cases: What the services call.
         credentials: Who may call; None lets everybody in.
         clock: Measures calls.
         listen: ``host:port``, where port 0 lets the system choose, or ``unix:path``.
@@ -124,39 +67,8 @@ class RpcServer:
 
     def __init__(
         self,
+        use_cases: UseCases,
         *,
-        batches: Batches,
-        changes: BatchChanges,
-        deletion: Deletion,
-        uploads: Uploads,
-        results: Results,
-        jobs: Jobs,
-        job_imports: JobImports,
-        upcoming: UpcomingRuns,
-        occurrences: Occurrences,
-        backfills: Backfills,
-        preferences: Preferences,
-        default_preferences: DefaultPreferences,
-        explaining: Explaining,
-        source_notes: SourceNotes,
-        override_notices: OverrideNotices,
-        preference_views: PreferenceViews,
-        preference_changes: PreferenceChanges,
-        preference_imports: PreferenceImports,
-        compatible_categories: CompatibleCategories,
-        forecast: Forecast,
-        validation: Validation,
-        job_validation: JobValidation,
-        item_validation: ItemValidation,
-        batch_validation: BatchValidation,
-        reference_checks: ReferenceChecks,
-        validation_reports: ValidationReports,
-        watching: Watching,
-        statistics: Statistics,
-        references: References,
-        contexts: Contexts,
-        user_contexts: UserContexts,
-        outbox: Outbox,
         credentials: Credentials | None,
         clock: Clock,
         listen: str,
@@ -178,46 +90,54 @@ class RpcServer:
         guarded: Any = self._boundary.around(self._server)
         add_BatchServiceServicer_to_server(
             BatchServicer(
-                batches=batches,
-                changes=changes,
-                deletion=deletion,
-                uploads=uploads,
-                results=results,
-                watching=watching,
-                statistics=statistics,
-                references=references,
-                contexts=contexts,
-                user_contexts=user_contexts,
-                outbox=outbox,
+                batches=use_cases.batches,
+                changes=use_cases.changes,
+                deletion=use_cases.deletion,
+                uploads=use_cases.uploads,
+                results=use_cases.results,
+                watching=use_cases.watching,
+                statistics=use_cases.statistics,
+                references=use_cases.references,
+                contexts=use_cases.contexts,
+                user_contexts=use_cases.user_contexts,
+                outbox=use_cases.outbox,
             ),
             guarded,
         )
         add_JobServiceServicer_to_server(
-            JobServicer(jobs, job_imports, batches, upcoming, occurrences, backfills), guarded
+            JobServicer(
+                use_cases.jobs,
+                use_cases.job_imports,
+                use_cases.batches,
+                use_cases.upcoming,
+                use_cases.occurrences,
+                use_cases.backfills,
+            ),
+            guarded,
         )
         add_PreferenceServiceServicer_to_server(
             PreferenceServicer(
-                preferences,
-                defaults=default_preferences,
-                views=preference_views,
-                changes=preference_changes,
-                imports=preference_imports,
-                categories=compatible_categories,
-                forecast=forecast,
-                explaining=explaining,
-                source_notes=source_notes,
-                overrides=override_notices,
+                use_cases.preferences,
+                defaults=use_cases.default_preferences,
+                views=use_cases.preference_views,
+                changes=use_cases.preference_changes,
+                imports=use_cases.preference_imports,
+                categories=use_cases.compatible_categories,
+                forecast=use_cases.forecast,
+                explaining=use_cases.explaining,
+                source_notes=use_cases.source_notes,
+                overrides=use_cases.override_notices,
             ),
             guarded,
         )
         add_ValidationServiceServicer_to_server(
             ValidationServicer(
-                validation=validation,
-                jobs=job_validation,
-                items=item_validation,
-                references=reference_checks,
-                batches=batch_validation,
-                reports=validation_reports,
+                validation=use_cases.validation,
+                jobs=use_cases.job_validation,
+                items=use_cases.item_validation,
+                references=use_cases.reference_checks,
+                batches=use_cases.batch_validation,
+                reports=use_cases.validation_reports,
             ),
             guarded,
         )
