@@ -22,7 +22,7 @@ CALLS = {
         {"user_ids": ["nobody"]},
         {
             "results": [{"userId": "nobody", "verdict": "USER_VERDICT_NOT_FOUND"}],
-            "totals": {"total": "1", "invalid": "1"},
+            "totals": {"total": "1", "invalid": "1", "notFound": "1"},
         },
     ),
 }

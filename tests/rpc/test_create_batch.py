@@ -10,7 +10,13 @@ from batchwork.v1.batch_pb2 import BATCH_STATE_PENDING, BATCH_STATE_SUCCEEDED, B
 from batchwork.v1.batch_service_pb2 import CreateBatchRequest, GetItemRequest, ListBatchesRequest
 from batchwork.v1.item_pb2 import ItemInput
 from batchwork.v1.job_pb2 import PRIORITY_HIGH
-from batchwork.v1.policy_pb2 import FAILURE_ACTION_CONTINUE, FailurePolicy, RetryPolicy
+from batchwork.v1.policy_pb2 import (
+    FAILURE_ACTION_CONTINUE,
+    USERS_AWAY_ASSUME_VALID,
+    USERS_AWAY_FAIL,
+    FailurePolicy,
+    RetryPolicy,
+)
 from batchwork_server.domain.selection import LoadedItem
 from google.protobuf.duration_pb2 import Duration
 
@@ -139,6 +145,8 @@ async def test_the_options_in_force_are_answered(api, settings):
         failure_policy=FailurePolicy(
             max_failed=10, max_failed_ratio=0.5, min_sample=4, action=FAILURE_ACTION_CONTINUE
         ),
+        notify_on_complete=False,
+        users_away=USERS_AWAY_ASSUME_VALID,
     )
 
     batch = await api.create_batch(options=options)
@@ -150,6 +158,8 @@ async def test_the_options_in_force_are_answered(api, settings):
     assert plain.options.retry_policy.multiplier == settings.retry_multiplier
     assert not plain.options.HasField("batch_timeout")
     assert not plain.options.HasField("failure_policy")
+    assert not plain.options.notify_on_complete
+    assert plain.options.users_away == USERS_AWAY_FAIL
 
 
 async def test_metadata_comes_back_as_it_was(api):

@@ -63,8 +63,8 @@ RECIPIENTS = ("admin_1", "content_manager_1", "marketing_manager", "strategy_dir
 
 
 def days_ago(days: int) -> datetime:
-    """Returns a time that is safely inside of so many days."""
-    return datetime.now(UTC) - timedelta(days=days) + timedelta(minutes=10)
+    """Returns a time that is safely inside of so many days, however long the tests take."""
+    return datetime.now(UTC) - timedelta(days=days) + timedelta(hours=12)
 
 
 USERS: Mapping[str, Thing] = {

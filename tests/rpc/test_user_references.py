@@ -23,6 +23,8 @@ from batchwork.v1.batch_service_pb2 import (
 )
 from batchwork.v1.item_pb2 import ItemInput
 from batchwork.v1.job_service_pb2 import RunJobRequest
+from batchwork_server.application import batches, validation_reports
+from batchwork_server.logs import get_logger
 from structlog.testing import capture_logs
 
 from tests.rpc.api import Api, make_job, refused
@@ -41,6 +43,13 @@ async def world(server) -> None:
             "pens": {"price": 3},
         },
     )
+
+
+@pytest.fixture(autouse=True)
+def loggers_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A logger keeps the processors that it wrote through first, which were another test's.
+    for module in (batches, validation_reports):
+        monkeypatch.setattr(module, "log", get_logger(module.__name__))
 
 
 def inputs(**data: Any) -> list[ItemInput]:
