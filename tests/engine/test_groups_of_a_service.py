@@ -14,12 +14,11 @@ import stamina
 from batchwork_server.store.database import Database
 
 from tests.config_service import ConfigService, config_service
-from tests.engine.config_following import Server
+from tests.engine.config_following import INTERVAL, Server
 from tests.engine.groups import GroupServer
 from tests.fakes import FakeClock
 
 DAY_OF_CHANGE = datetime(2026, 3, 28, 12, tzinfo=UTC)  # in the night the clocks of Berlin change
-HALF_AN_HOUR = timedelta(minutes=30)
 USERS = {"ada": "Europe/Berlin", "eve": "Asia/Kolkata"}
 
 
@@ -45,9 +44,11 @@ class Day:
         self.follower = Server(database, service, self.clock)
 
     async def goes_on(self, hours: int) -> None:
-        for _ in range(2 * hours):
+        """Lets time pass; both look every four hours, or once."""
+        looks = max(1, hours // 4)
+        for _ in range(looks):
             await self.follower.poll()
-            await self.groups.run_at(self.clock.now() + HALF_AN_HOUR - timedelta(minutes=1))
+            await self.groups.run_at(self.clock.now() + timedelta(hours=hours) / looks - INTERVAL)
 
     async def served(self) -> Counter[str]:
         """Returns how often each user had work done for them."""
