@@ -110,7 +110,13 @@ class Engine:
         Raises:
             StoreUnavailable: the database is away.
         """
-        reopened = await self._recovery.take_back()
+        # First: a lock of a frozen server would hold up whatever comes next.
+        self._loops.append(self._tick("stalled", self._recovery.end_stalled, self._lease))
+        try:
+            reopened = await self._recovery.take_back()
+        except BaseException:
+            await _cancel(self._loops)
+            raise
         log.info("engine.started", slots=self._slots, reopened_chunks=reopened)
         await self._follow_job_file()
         for _ in range(self._slots):
@@ -118,7 +124,7 @@ class Engine:
         self._loops += [
             self._supervise("committer", self._commit, stop=self._stop_all),
             self._tick("leases", self._processor.extend_leases, self._lease / 3),
-            self._tick("recovery", self._recovery.run_once, Recovery.INTERVAL),
+            self._tick("recovery", self._recovery.run_once, self._lease / 2),
             self._tick(
                 "retention", self._retention.run_once, Retention.INTERVAL, wake=self._retention.wake
             ),

@@ -1,9 +1,6 @@
-"""Takes back the chunks of workers that are gone."""
+"""Takes back what workers hold that are gone: their chunks, and their locks."""
 
 from __future__ import annotations
-
-from datetime import timedelta
-from typing import ClassVar
 
 from batchwork_server.clock import Clock
 from batchwork_server.logs import get_logger
@@ -20,8 +17,6 @@ class Recovery:
         alone: Whether no other process can work on this database. Then, at the start, every
             chunk that is taken belongs to a process that is dead, whatever its lease says.
     """
-
-    INTERVAL: ClassVar = timedelta(seconds=15)
 
     def __init__(self, *, store: Store, clock: Clock, wakeups: Wakeups, alone: bool) -> None:
         self._store = store
@@ -40,6 +35,12 @@ class Recovery:
         reopened = 0 if self._alone else await self._reopen_expired()
         if reopened:
             log.warning("recovery.reopened", chunks=reopened)
+
+    async def end_stalled(self) -> None:
+        """Ends what a frozen server is in the middle of, whose locks would hold up the others."""
+        ended = 0 if self._alone else await self._store.end_stalled()
+        if ended:
+            log.warning("recovery.ended_stalled", connections=ended)
 
     async def _reopen_expired(self) -> int:
         return self._tell(await self._store.chunks.reopen_expired(now=self._clock.now()))

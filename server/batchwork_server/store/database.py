@@ -28,7 +28,12 @@ from batchwork_server.store.location import database_file, lock_file, look_into,
 from batchwork_server.store.patience import patient, to_its_end
 from batchwork_server.store.points import PointReader, PostgresPoints, SqlitePoints
 from batchwork_server.store.schema import needs_upgrade, refuse_strangers, upgrade
-from batchwork_server.store.silence import give_up_on_silence, keepalive_of_postgresql
+from batchwork_server.store.silence import (
+    APPLICATION_NAME,
+    end_stalled,
+    give_up_on_silence,
+    keepalive_of_postgresql,
+)
 from batchwork_server.store.store import Transaction
 
 Dialect = Literal["sqlite", "postgresql"]
@@ -83,12 +88,14 @@ class Database:
         reader: AsyncEngine,
         *,
         points: PointReader,
+        silent_after: timedelta = SILENT_AFTER,
         disk: DiskSpace | None = None,
         lock: IO[str] | None = None,
     ) -> None:
         self._writer = writer
         self._reader = reader
         self._points = points
+        self._silent_after = silent_after
         self._disk = disk
         self._lock = lock
         self.dialect: Dialect = "sqlite" if writer.dialect.name == "sqlite" else "postgresql"
@@ -144,6 +151,22 @@ class Database:
         """
         async with self.reading() as connection:
             await connection.execute(sa.text("SELECT 1"))
+
+    async def end_stalled(self) -> int:
+        """Ends connections of servers that are frozen in the middle of a statement.
+
+        Nobody else could have left one behind on SQLite.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            StoreUnavailable: the database is away.
+        """
+        if self.dialect == "sqlite":
+            return 0
+        async with self.reading() as connection:
+            return await end_stalled(connection, silent_after=self._silent_after)
 
     def refuse_when_full(self) -> None:
         """Refuses when what is left of SQLite's disk is for the work that was accepted before.
@@ -502,6 +525,7 @@ async def _open_postgresql(
         writer,
         writer.execution_options(isolation_level="AUTOCOMMIT"),
         points=PostgresPoints(_driver_arguments(writer, url, limits), silent_after=silent_after),
+        silent_after=silent_after,
     )
 
 
@@ -552,9 +576,10 @@ def _refuse_unknown_parameters(engine: AsyncEngine, url: sa.URL) -> None:
 def _server_settings(silent_after: timedelta) -> dict[str, str]:
     milliseconds = max(1, round(silent_after / timedelta(milliseconds=1)))
     return {
+        "application_name": APPLICATION_NAME,
         "idle_in_transaction_session_timeout": str(milliseconds),
         # Between the parts of a statement, or of a COPY, a transaction is not idle; there the line
-        # itself has to tell.
+        # itself has to tell, or a peer has to look.
         **{name: str(value) for name, value in keepalive_of_postgresql(silent_after).items()},
     }
 

@@ -1,7 +1,8 @@
-"""Notices that the machine at the other end of a connection has gone without a word.
+"""Notices that the other end of a connection has gone without a word.
 
 A connection whose peer lost its power, or the way to it, looks like one on which an answer takes
-its time. Without this a call that waits for the answer would wait for ever.
+its time. Without this a call that waits for the answer would wait for ever, and so would everybody
+who waits for a lock of a transaction that nobody goes on with.
 """
 
 from __future__ import annotations
@@ -10,7 +11,37 @@ import socket
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from batchwork_server.store.statements import run
+
+APPLICATION_NAME = "batchwork-server"
+"""By which PostgreSQL knows our connections among those of others."""
+
 _PROBES = 3
+
+# A client that is frozen in the middle of a statement, or of a COPY, owes the next part of it.
+# PostgreSQL calls that active, so no timeout of an idle transaction ends it, and the system of the
+# client still acknowledges every probe.
+_END_STALLED = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND application_name = ?
+  AND state = 'active' AND wait_event = 'ClientRead'
+  AND clock_timestamp() - state_change > ? AND pid <> pg_backend_pid()
+"""
+
+
+async def end_stalled(connection: AsyncConnection, *, silent_after: timedelta) -> int:
+    """Ends connections of ours to PostgreSQL whose server owes the rest of a statement too long.
+
+    Nothing is lost by it: the transaction is rolled back, and the server that held it, should it
+    wake up, sees a connection that broke.
+
+    Returns:
+        How many there were.
+    """
+    rows = await run(connection, _END_STALLED, (APPLICATION_NAME, silent_after))
+    return int(rows[0][0])
 
 
 def give_up_on_silence(connection: Any, *, silent_after: timedelta) -> None:

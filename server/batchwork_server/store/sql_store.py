@@ -71,6 +71,9 @@ class SqlStore:
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         return self._database.transaction()
 
+    async def end_stalled(self) -> int:
+        return await self._database.end_stalled()
+
     def refuse_when_full(self) -> None:
         self._database.refuse_when_full()
 

@@ -175,6 +175,19 @@ class Store(Protocol):
         """
         ...
 
+    async def end_stalled(self) -> int:
+        """Ends connections of servers that are frozen in the middle of a statement.
+
+        Their locks would hold up everybody for as long as they are.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            StoreUnavailable: the database is away.
+        """
+        ...
+
     def refuse_when_full(self) -> None:
         """Refuses when what is left of the disk is for the work that was accepted before.
 
