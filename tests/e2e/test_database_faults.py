@@ -7,7 +7,6 @@ outcome.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -20,6 +19,7 @@ from batchwork_client import Batchwork, StorageFullError, UnavailableError, conn
 
 from tests.e2e.conftest import ServerProcess, StartServer
 from tests.e2e.test_kill import assert_counts_are_true
+from tests.long import LONG
 from tests.postgres import ROLE, PostgresServer
 from tests.tcp_proxy import TcpProxy
 
@@ -124,7 +124,7 @@ async def test_low_disk_refuses_new_work_and_records_what_runs(
         pytest.param(
             45,
             id="longer than a lease",
-            marks=pytest.mark.skipif("LONG_TESTS" not in os.environ, reason="takes a minute"),
+            marks=pytest.mark.skipif(not LONG, reason="takes a minute"),
         ),
     ],
 )

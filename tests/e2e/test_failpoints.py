@@ -19,7 +19,7 @@ from batchwork.v1.schedule_pb2 import HourlyCadence, Schedule
 from batchwork_client import Batchwork, BatchworkError, Patience, connect
 from batchwork_server.failpoints import POINTS
 
-from tests.e2e.conftest import StartServer
+from tests.e2e.conftest import ServerProcess, StartServer
 from tests.e2e.test_kill import assert_counts_are_true
 from tests.webhook_receiver import SECRET, webhook_receiver
 
@@ -52,6 +52,11 @@ CHANGES: dict[str, Change] = {
 }
 
 
+def connect_to_die(server: ServerProcess) -> Batchwork:
+    """Returns a client that does not call again, for nobody will be there."""
+    return connect(server.target, options=[("grpc.enable_retries", 0)])
+
+
 async def submit(client: Batchwork, batch_id: str, *, template_id: str = "telling") -> Batch:
     items = [(f"item-{n}", {"n": n}) for n in range(ITEMS)]
     if template_id == "faulty":
@@ -79,7 +84,7 @@ async def test_a_death_in_the_work_loses_nothing_and_counts_nothing_twice(
     start_server: StartServer, sqlite_url: str, failpoint: str
 ):
     server = await start_server(sqlite_url, TEST_FAILPOINT=failpoint)
-    async with connect(server.target) as client:
+    async with connect_to_die(server) as client:
         with contextlib.suppress(BatchworkError):  # it may die before it answers
             await submit(client, "the-batch")
         code = await server.ended()
@@ -106,7 +111,7 @@ async def test_an_item_runs_again_with_its_key_after_a_death_before_its_commit(
     start_server: StartServer, sqlite_url: str
 ):
     server = await start_server(sqlite_url, TEST_FAILPOINT="processor.succeeded=kill:5")
-    async with connect(server.target) as client:
+    async with connect_to_die(server) as client:
         with contextlib.suppress(BatchworkError):
             await submit(client, "the-batch")
         await server.ended()
@@ -137,7 +142,7 @@ async def test_a_death_after_a_change_of_state_keeps_the_change(
     await server.kill()
 
     server = await start_server(sqlite_url, TEST_FAILPOINT=f"{point}=kill")
-    async with connect(server.target) as client:
+    async with connect_to_die(server) as client:
         with contextlib.suppress(BatchworkError):
             await CHANGES[point](client, "the-batch")
         assert await server.ended() == -9
@@ -215,7 +220,7 @@ async def test_a_death_in_an_upload_costs_no_item_and_doubles_none(
     items = [(f"item-{n}", {"n": n}) for n in range(ITEMS)]
     hurry = Patience(give_up_after=timedelta(seconds=0.1))
     server = await start_server(sqlite_url, TEST_FAILPOINT=f"{point}=kill")
-    async with connect(server.target) as client:
+    async with connect_to_die(server) as client:
         await client.batches.create_batch(batch_id="the-batch", template_id="telling", draft=True)
         with contextlib.suppress(BatchworkError):
             await client.batches.upload_items("the-batch", items, patience=hurry)
@@ -251,7 +256,7 @@ async def test_a_death_after_a_job_fired_fires_it_once(start_server: StartServer
         "schedule": {"frequency": "hourly", "minute": due.minute},
     }
     server = await start_server(sqlite_url, TEST_FAILPOINT=f"{IN_THE_SCHEDULER}=kill")
-    async with connect(server.target) as client:
+    async with connect_to_die(server) as client:
         await client.jobs.import_jobs(json.dumps({"batch_processing_jobs": [job]}))
     _make_due(sqlite_url, due)
     assert await server.ended() == -9
@@ -277,7 +282,7 @@ async def test_a_death_between_pages_of_a_group_serves_everybody_once(
         "template_id": "telling",
     }
     server = await start_server(sqlite_url, TEST_FAILPOINT=f"{IN_A_GROUP}=kill")
-    async with connect(server.target) as client:
+    async with connect_to_die(server) as client:
         await client.jobs.import_jobs(json.dumps({"batch_processing_jobs": [job]}))
         _execute(
             sqlite_url,
@@ -352,7 +357,7 @@ async def test_what_was_sent_is_sent_again_under_its_id_after_a_death_before_tha
         targets.write_text(json.dumps({"allow_private_addresses": True, "targets": [ops]}))
         file = {"BATCHWORK_NOTIFICATIONS_FILE": str(targets)}
         server = await start_server(sqlite_url, TEST_FAILPOINT=f"{IN_THE_OUTBOX}=kill", **file)
-        async with connect(server.target) as client:
+        async with connect_to_die(server) as client:
             with contextlib.suppress(BatchworkError):  # it may die before it answers
                 await client.batches.create_batch(
                     [("item-1", {})],

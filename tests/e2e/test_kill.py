@@ -13,6 +13,7 @@ from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
 
 from tests.e2e.conftest import StartServer
+from tests.long import times
 
 ITEMS = 2000
 
@@ -56,15 +57,13 @@ async def assert_counts_are_true(database_url: str, batch_id: str) -> None:
     assert kept == counted
 
 
-async def test_a_batch_survives_thirty_kills_at_random_points(
-    start_server: StartServer, sqlite_url: str
-):
+async def test_a_batch_survives_kills_at_random_points(start_server: StartServer, sqlite_url: str):
     chance = random.Random(20260315)  # the same points in every run, as far as machines agree
     processed: list[str] = []
     server = await start_server(sqlite_url)
     async with connect(server.target) as client:
         batch = await submit(client)
-    for _ in range(30):
+    for _ in range(times(8, long=30)):
         await server.until_processed(chance.randrange(1, 100))
         await server.kill()
         processed += server.processed

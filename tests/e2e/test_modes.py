@@ -56,6 +56,12 @@ class Place:
         lines = self.log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
+    async def until_logged(self, event: str) -> None:
+        """Waits until a command has logged such a line."""
+        async with asyncio.timeout(60):
+            while event not in {line["event"] for line in self.logged}:
+                await asyncio.sleep(0.02)
+
     @property
     def processed(self) -> list[str]:
         """The keys that were processed so far, each as often as it was."""
@@ -341,6 +347,7 @@ async def start_scheduler() -> AsyncIterator[Callable[[Place], Awaitable[Process
 
     async def start(place: Place) -> Process:
         started.append(await place.start("scheduler"))
+        await place.until_logged("scheduler.started")  # before, a signal simply ends it
         return started[-1]
 
     yield start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from datetime import timedelta
 
 import pytest
@@ -13,6 +12,7 @@ from batchwork_client import Batchwork, connect
 
 from tests.e2e.conftest import StartServer
 from tests.e2e.test_kill import assert_counts_are_true
+from tests.long import times
 
 SUCCEEDED, FAILED = ItemState.ITEM_STATE_SUCCEEDED, ItemState.ITEM_STATE_FAILED
 OTHERS = [f"fine-{n}" for n in range(20)]
@@ -100,8 +100,7 @@ async def test_an_item_that_kills_its_process_is_poison_after_three_crashes(
 async def test_a_server_that_is_told_to_stop_again_and_again_fails_no_item(
     start_server: StartServer, sqlite_url: str
 ):
-    # In the tests of every change a few times; TEST_STOPS=50 as often as the fault table says.
-    stops = int(os.environ.get("TEST_STOPS", "6"))
+    stops = times(5, long=50)
     count = 400
     server = await start_server(sqlite_url, BATCHWORK_SHUTDOWN_GRACE="0")
     async with connect(server.target) as client:

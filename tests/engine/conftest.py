@@ -261,7 +261,7 @@ StartWorker = Callable[..., Awaitable[Worker]]
 @pytest.fixture
 async def start_worker(database_url: str) -> AsyncIterator[StartWorker]:
     """Starts workers over one database, one after the other; the last one is stopped at the end."""
-    database = await open_database(database_url)
+    database = await open_database(database_url, synchronous="NORMAL")
     workers: list[Worker] = []
 
     async def start(

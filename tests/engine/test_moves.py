@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 
 from tests.engine.groups import GroupServer
 from tests.fakes import FakeClock
+from tests.long import times as how_often
+from tests.sqlite import create_database
 
-DAYS = 4
+DAYS = 3
 STEP = timedelta(minutes=20)
 STEPS = DAYS * 24 * 3
 
@@ -77,7 +79,9 @@ async def live(
     """Lets one user move about while another one stays in each group, and returns their runs."""
     clock = FakeClock(start)
     with tempfile.TemporaryDirectory() as folder:
-        database = await open_database(f"sqlite:///{Path(folder) / 'batchwork.db'}")
+        database = await open_database(
+            create_database(Path(folder) / "batchwork.db"), synchronous="NORMAL"
+        )
         server = GroupServer(database, clock=clock)
         try:
             return await _live(server, start, first, moves, looks)
@@ -118,7 +122,9 @@ async def _live(
 
 
 looks = st.lists(st.booleans(), min_size=1, max_size=5).filter(any)
-slow = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+slow = settings(
+    max_examples=how_often(2, long=20), deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @slow

@@ -15,6 +15,8 @@ from batchwork_server.processors.registry import ProcessorRegistry
 
 from tests.rpc.api import KEYS, write_keys
 
+ONCE = [("grpc.enable_retries", 0)]  # it would not come out better
+
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
@@ -54,12 +56,12 @@ async def test_a_client_that_does_not_know_the_authority_leaves(secure_server):
     stranger = trustme.CA().cert_pem.bytes()
     target = f"localhost:{secure_server.port}"
 
-    async with connect(target, root_certificates=stranger) as client:
+    async with connect(target, root_certificates=stranger, options=ONCE) as client:
         with pytest.raises(UnavailableError):
             await client.batches.get_batch("bat-1")
 
 
 async def test_clear_text_is_not_understood(secure_server):
-    async with connect(f"localhost:{secure_server.port}") as client:
+    async with connect(f"localhost:{secure_server.port}", options=ONCE) as client:
         with pytest.raises(UnavailableError):
             await client.batches.get_batch("bat-1")

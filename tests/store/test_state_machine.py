@@ -811,9 +811,9 @@ def few_items_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_lost_and_nothing_counts_twice_on_sqlite(sqlite_url: str):
-    explore(sqlite_url, examples=40)
+    explore(sqlite_url, examples=20)
 
 
 def test_nothing_is_lost_and_nothing_counts_twice_on_postgresql(new_postgresql_url: str):
     # New: in which order rows are found decides on what is made up, which has to be the same.
-    explore(new_postgresql_url, examples=12)
+    explore(new_postgresql_url, examples=8)
