@@ -13,6 +13,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector, start_http_server
 
 from batchwork_server.domain.batch import Batch, BatchState
+from batchwork_server.domain.notification import NotificationState
 from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import ConfigurationError
 
@@ -49,6 +50,12 @@ class Metrics:
             "outcome",
             _OUTCOMES,
         )
+        self._notifications = self._counter(
+            "batchwork_notification_attempts",
+            "Attempts to send a message to a target; after PENDING it is tried again.",
+            "state",
+            NotificationState,
+        )
 
     def users_validated(self, verdicts: Mapping[UserVerdict, int]) -> None:
         for verdict, count in verdicts.items():
@@ -62,6 +69,9 @@ class Metrics:
         self._batches.labels(batch.state).inc()
         for outcome in _OUTCOMES:
             self._items.labels(outcome).inc(getattr(batch.counts, outcome))
+
+    def notification_attempted(self, state: NotificationState) -> None:
+        self._notifications.labels(state).inc()
 
     def _counter(self, name: str, meaning: str, label: str, values: Iterable[str]) -> Counter:
         """Makes a counter that shows a 0 for what has not happened yet."""

@@ -21,7 +21,7 @@ from batchwork_server.domain.config_source import (
     WishPage,
 )
 from batchwork_server.domain.item_schema import CheckedItem
-from batchwork_server.domain.notification import Message
+from batchwork_server.domain.notification import Message, NotificationState
 from batchwork_server.domain.read_templates import ReadTemplates
 from batchwork_server.domain.selection import SelectedItem, Selection
 from batchwork_server.domain.user import UserVerdict
@@ -336,4 +336,8 @@ class Meter(Protocol):
 
     def batch_finished(self, batch: Batch) -> None:
         """Counts a batch that is over, with its items."""
+        ...
+
+    def notification_attempted(self, state: NotificationState) -> None:
+        """Counts an attempt to send a message to a target; after PENDING it is tried again."""
         ...

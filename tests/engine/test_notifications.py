@@ -24,6 +24,7 @@ from batchwork_server.engine import notifications
 from batchwork_server.engine.notifications import Notifications
 from batchwork_server.errors import InvalidArgument, ItemFailed, NotSent
 from batchwork_server.logs import get_logger
+from batchwork_server.metrics import Metrics
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.wakeups import Wakeups
@@ -57,6 +58,7 @@ class Told:
     outbox: Notifications
     notifiers: dict[str, FakeNotifier]
     clock: FakeClock
+    meter: Metrics
 
     @property
     def ops(self) -> FakeNotifier:
@@ -86,6 +88,7 @@ class Told:
 @pytest.fixture
 async def told(start_worker: StartWorker, clock: FakeClock) -> AsyncIterator[Told]:
     worker = await start_worker(FakeProcessor(), clock=clock, retry_limit=0, targets=TARGETS)
+    meter = Metrics()
     notifiers = {name: FakeNotifier() for name in ("ops", "pager", "ledger", "blue")}
     outbox = Notifications(
         store=worker.store,
@@ -93,8 +96,9 @@ async def told(start_worker: StartWorker, clock: FakeClock) -> AsyncIterator[Tol
         notifiers=notifiers,
         clock=clock,
         wakeups=worker.wakeups,
+        meter=meter,
     )
-    yield Told(worker, outbox, notifiers, clock)
+    yield Told(worker, outbox, notifiers, clock, meter)
     await outbox.close(timedelta(0))
 
 
@@ -240,6 +244,24 @@ async def test_what_is_not_taken_is_sent_again_later_and_under_the_same_id(told)
     assert waiting.state is NotificationState.PENDING
     assert waiting.error == "The target answered with 503."
     assert await told.states(batch) == {"ops": NotificationState.SENT}
+
+
+async def test_attempts_are_counted_by_what_they_left(told):
+    told.ops.refusals = [AWAY, NotSent("The target answered with 404.", again=False)]
+    told.worker.work.on("b", ItemFailed("BROKEN", "It is broken."))
+    await told.finish(await told.submit("ops", "pager"))
+
+    await told.send()
+    told.clock.advance(timedelta(hours=1))
+    await told.send()
+    await told.finish(await told.submit("pager", items=("b",)))
+    await told.send()
+
+    name = "batchwork_notification_attempts_total"
+    assert {
+        state: told.meter.registry.get_sample_value(name, {"state": state})
+        for state in ("SENT", "PENDING", "FAILED", "SKIPPED")
+    } == {"SENT": 1, "PENDING": 1, "FAILED": 1, "SKIPPED": 1}
 
 
 async def test_a_target_says_when_to_come_back(told):

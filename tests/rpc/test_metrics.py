@@ -58,6 +58,7 @@ async def test_what_has_not_happened_is_zero(api, measured):
 
     assert 'batchwork_users_validated_total{verdict="NOT_FOUND"} 0.0' in shown
     assert 'batchwork_batches_finished_total{state="EXPIRED"} 0.0' in shown
+    assert 'batchwork_notification_attempts_total{state="FAILED"} 0.0' in shown
 
 
 async def test_users_and_references_are_counted_by_verdict(api, measured):

@@ -159,7 +159,8 @@ class BatchServiceServicer:
 
         Errors:
         INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-        UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
+        UNKNOWN_CATEGORY, UNKNOWN_NOTIFICATION_TARGET,
+        PAYLOAD_TOO_LARGE. Do not retry.
         ALREADY_EXISTS      RESOURCE_EXISTS: the batch id is taken;
         REQUEST_ID_REUSED: same id, other content. Do not
         retry.

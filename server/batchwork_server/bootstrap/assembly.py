@@ -72,7 +72,7 @@ from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
 from batchwork_server.engine.template_source import TemplateSource
 from batchwork_server.engine.user_source import UserSource
-from batchwork_server.ports import ConfigDatabase
+from batchwork_server.ports import ConfigDatabase, Meter
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.store.database import Database
 from batchwork_server.store.sql_store import SqlStore
@@ -197,7 +197,7 @@ def put_together(
     preference_changes = PreferenceChanges(
         store=store, clock=clock, max_watchers=settings.max_watchers
     )
-    notifications = _notifications(notifiers, store, clock, wakeups)
+    notifications = _notifications(notifiers, store, clock, wakeups, meter)
     poller = _preference_poller(settings, source, store, clock, preference_changes.announce)
     deferred = DeferredValidation(store=store, users=users, clock=clock, wakeups=wakeups)
     return Application(
@@ -332,7 +332,7 @@ def _groups(
 
 
 def _notifications(
-    notifiers: Notifiers, store: SqlStore, clock: Clock, wakeups: Wakeups
+    notifiers: Notifiers, store: SqlStore, clock: Clock, wakeups: Wakeups, meter: Meter | None
 ) -> Notifications | None:
     if not notifiers.by_name:
         return None
@@ -342,6 +342,7 @@ def _notifications(
         notifiers=notifiers.by_name,
         clock=clock,
         wakeups=wakeups,
+        meter=meter,
     )
 
 

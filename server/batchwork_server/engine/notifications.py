@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar
 
@@ -29,7 +29,7 @@ from batchwork_server.domain.reference import Reference
 from batchwork_server.errors import NotSent, Unavailable
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
-from batchwork_server.ports import Notifier
+from batchwork_server.ports import Meter, Notifier
 from batchwork_server.store.store import Store
 from batchwork_server.wakeups import Wakeups
 
@@ -68,11 +68,13 @@ class Notifications:
         notifiers: Mapping[str, Notifier],
         clock: Clock,
         wakeups: Wakeups,
+        meter: Meter | None = None,
     ) -> None:
         self._store = store
         self._targets = targets
         self._notifiers = notifiers
         self._clock = clock
+        self._meter = meter
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(self.TARGETS_AT_ONCE)
         self._ended: set[int] = set()
@@ -201,6 +203,7 @@ class Notifications:
 
     async def _sent(self, notification: Notification, last_user: str) -> None:
         if last_user:
+            self._count(NotificationState.SENT)
             await self._store.notifications.record_page(
                 notification, sent_after=last_user, now=self._clock.now()
             )
@@ -220,20 +223,30 @@ class Notifications:
         )
         again = self._clock.now() + delay
         log.warning("notification.waiting", **facts, until=again.isoformat())
-        await self._store.notifications.record(
-            notification,
-            state=NotificationState.PENDING,
-            now=self._clock.now(),
-            error=refusal.problem,
-            next_attempt_time=again,
+        await self._record(
+            notification, NotificationState.PENDING, error=refusal.problem, next_attempt_time=again
         )
 
     async def _record(
-        self, notification: Notification, state: NotificationState, *, error: str = ""
+        self,
+        notification: Notification,
+        state: NotificationState,
+        *,
+        error: str = "",
+        next_attempt_time: datetime | None = None,
     ) -> None:
+        self._count(state)
         await self._store.notifications.record(
-            notification, state=state, now=self._clock.now(), error=error
+            notification,
+            state=state,
+            now=self._clock.now(),
+            error=error,
+            next_attempt_time=next_attempt_time,
         )
+
+    def _count(self, state: NotificationState) -> None:
+        if self._meter is not None:
+            self._meter.notification_attempted(state)
 
 
 def _delivery(reference: Reference) -> Delivery:
