@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from batchwork_server.application.job_checks import default_template
+from batchwork_server.application.batch_requests import batch_request, merged_options
 from batchwork_server.application.no_users import no_users_notice
 from batchwork_server.application.notices import unmatched_filters
 from batchwork_server.application.notifying import Choice, as_notices, chosen_targets
 from batchwork_server.application.personal_items import PersonalItems
+from batchwork_server.application.template_choice import choose_template, unknown_name
 from batchwork_server.application.validation import Validation
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import (
@@ -35,9 +36,8 @@ from batchwork_server.domain.reference_validation import (
     InvalidReference,
     ReferenceValidation,
 )
-from batchwork_server.domain.retry import RetryPolicy
 from batchwork_server.domain.selection import SelectedItem, Selection, parse_filters
-from batchwork_server.domain.submission import RequestedOptions, Submission
+from batchwork_server.domain.submission import Submission
 from batchwork_server.domain.user import UsersAway
 from batchwork_server.errors import InvalidArgument, Violation
 from batchwork_server.planners import Selected, plan
@@ -189,7 +189,7 @@ class Planning:
         Raises:
             Unavailable: a source is away.
         """
-        _, violations = await self._template(submission)
+        _, violations = await choose_template(self._templates, submission)
         _, notices, more = await self._selections(submission, tenant_id=tenant_id)
         return violations + more, notices
 
@@ -223,7 +223,7 @@ class Planning:
         return PersonalRun(request=request, items=items, recipients=recipients)
 
     async def _looked_up(self, submission: Submission, *, tenant_id: str) -> _LookedUp:
-        template, violations = await self._template(submission)
+        template, violations = await choose_template(self._templates, submission)
         selections, notices, more = await self._selections(submission, tenant_id=tenant_id)
         violations += more
         told, more = self._told(submission, tenant_id=tenant_id)
@@ -255,8 +255,8 @@ class Planning:
         distribution: Distribution,
         reference_validation: ReferenceValidation = NOTHING_FOUND,
     ) -> BatchRequest:
-        options = _options(submission.options, self._defaults, self._handicaps)
-        return _request(
+        options = merged_options(submission.options, self._defaults, self._handicaps)
+        return batch_request(
             submission,
             template=looked_up.template,
             options=replace(options, notification_targets=looked_up.told),
@@ -265,35 +265,6 @@ class Planning:
             distribution=distribution,
             notices=looked_up.notices,
         )
-
-    async def _template(self, submission: Submission) -> tuple[Template | None, list[Violation]]:
-        known = await self._templates.all()
-        violations: list[Violation] = []
-        operations = {name for template in known for name in template.operations}
-        if submission.operation and submission.operation not in operations:
-            violations.append(
-                _unknown("UNKNOWN_OPERATION", "operation", submission.operation, operations)
-            )
-        if submission.template_id:
-            found = await self._templates.get(submission.template_id)
-            if found is None:
-                ids = [template.template_id for template in known]
-                violations.append(
-                    _unknown("UNKNOWN_TEMPLATE", "template_id", submission.template_id, ids)
-                )
-            return found, violations
-        found = default_template(
-            known, operation=submission.operation, feature_type=submission.feature_type
-        )
-        if found is None and not violations:
-            violations.append(
-                Violation(
-                    "template_id",
-                    "Name a template, or an operation that has a default one "
-                    f"({_listed(operations)}).",
-                )
-            )
-        return found, violations
 
     async def _selections(
         self, submission: Submission, *, tenant_id: str
@@ -305,7 +276,7 @@ class Planning:
         for category in submission.categories if submission.items is None else ():
             if not await self._categories.exists(category, tenant_id=tenant_id):
                 existing = await self._categories.categories(tenant_id=tenant_id)
-                violations.append(_unknown("UNKNOWN_CATEGORY", "category", category, existing))
+                violations.append(unknown_name("UNKNOWN_CATEGORY", "category", category, existing))
                 continue
             selection, odd, wrong = await self._selection(category, submission, tenant_id=tenant_id)
             selections.append(selection)
@@ -468,73 +439,3 @@ def _check_sizes(items: Sequence[NewItem]) -> None:
             )
     if violations:
         raise InvalidArgument(violations)
-
-
-def _options(
-    requested: RequestedOptions, defaults: BatchOptions, handicaps: Mapping[Priority, timedelta]
-) -> BatchOptions:
-    priority = requested.priority or Priority.MEDIUM
-    return BatchOptions(
-        chunk_size=requested.chunk_size or defaults.chunk_size,
-        item_timeout=requested.item_timeout or defaults.item_timeout,
-        retry=_retry(requested, defaults.retry),
-        priority=priority,
-        handicap=handicaps[priority],
-        max_concurrent_items=requested.max_concurrent_items or 0,
-        model=requested.model,
-        batch_timeout=requested.batch_timeout or defaults.batch_timeout,
-        failure_policy=requested.failure_policy or defaults.failure_policy,
-        users_away=requested.users_away or defaults.users_away,
-    )
-
-
-def _retry(requested: RequestedOptions, default: RetryPolicy) -> RetryPolicy:
-    policy = requested.retry.over(default)
-    if requested.retry_limit is None:
-        return policy
-    return replace(policy, retry_limit=requested.retry_limit)
-
-
-def _request(
-    submission: Submission,
-    *,
-    template: Template,
-    options: BatchOptions,
-    user_validation: UserValidation,
-    notices: Sequence[Notice],
-    distribution: Distribution,
-    reference_validation: ReferenceValidation = NOTHING_FOUND,
-) -> BatchRequest:
-    return BatchRequest(
-        template=template,
-        options=options,
-        source=submission.source,
-        operation=submission.operation,
-        display_name=submission.display_name,
-        description=submission.description,
-        job_id=submission.job_id,
-        job_revision=submission.job_revision,
-        purpose_id=submission.purpose_id,
-        feature_type=submission.feature_type,
-        batch_type=submission.batch_type,
-        categories=submission.categories,
-        filters=submission.filters,
-        labels=submission.labels,
-        batch_metadata=submission.batch_metadata,
-        user_validation=user_validation,
-        reference_validation=reference_validation,
-        distribution=distribution,
-        notices=tuple(notices),
-        due_time=submission.due_time,
-    )
-
-
-def _unknown(reason: str, path: str, value: str, existing: Iterable[str]) -> Violation:
-    what = path.removesuffix("_id")
-    return Violation(path, f"There is no {what} {value!r}; there is {_listed(existing)}.", reason)
-
-
-def _listed(names: Iterable[str]) -> str:
-    known = sorted(names)
-    more = f" and {len(known) - 20} more" if len(known) > 20 else ""
-    return (", ".join(known[:20]) + more) or "none"
