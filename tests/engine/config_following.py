@@ -7,18 +7,20 @@ from datetime import timedelta
 from batchwork_server.adapters.config_database import HttpConfigDatabase
 from batchwork_server.application.config_drift import ConfigDrift
 from batchwork_server.application.config_sync import ConfigSync
+from batchwork_server.application.override_notices import OverrideNotices
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.job import StoredJob, parse_job
 from batchwork_server.domain.preference import Preference
 from batchwork_server.domain.schedule import Daily, Schedule
 from batchwork_server.engine.preference_poller import PreferencePoller
+from batchwork_server.ports import TemplateService
 from batchwork_server.store.database import Database
 from batchwork_server.store.sql_store import SqlStore
 
 from tests.config_service import KEY, ConfigService
 from tests.factories import TENANT
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeTemplates
 from tests.http_service import API_KEY
 
 INTERVAL = timedelta(seconds=60)
@@ -29,8 +31,15 @@ class Server:
     """What of a server follows a Config Database, over a database."""
 
     def __init__(
-        self, database: Database, service: ConfigService, clock: FakeClock, *, key: str = KEY
+        self,
+        database: Database,
+        service: ConfigService,
+        clock: FakeClock,
+        *,
+        key: str = KEY,
+        templates: TemplateService | None = None,
     ) -> None:
+        templates = templates or FakeTemplates()
         self.clock = clock
         self.store = SqlStore(database)
         self.announced: list[str] = []
@@ -49,6 +58,7 @@ class Server:
             tenant_id=TENANT,
             source=f"{service.url} {key}",
             changed=self.announced.append,
+            overrides=OverrideNotices(jobs=self.store.jobs, templates=templates),
         )
         self.drift = ConfigDrift(
             self.client, store=self.store, tenant_id=TENANT, ttl=REREAD, clock=clock

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import stamina
+from batchwork_server.domain.declared_overrides import DeclaredOverride
 from batchwork_server.domain.preference import Wish
 from batchwork_server.domain.schedule import Daily, Schedule
 from batchwork_server.engine import preference_poller as module
@@ -18,8 +19,8 @@ from batchwork_server.store.database import Database
 
 from tests.config_service import KEY, ConfigService, config_service
 from tests.engine.config_following import INTERVAL, REREAD, Server
-from tests.factories import TENANT
-from tests.fakes import FakeClock
+from tests.factories import TENANT, make_template
+from tests.fakes import FakeClock, FakeTemplates
 from tests.http_service import Told
 
 NINE = {"frequency": "daily", "preferred_time": "09:00"}
@@ -394,6 +395,31 @@ async def test_one_broken_tenant_among_many_is_told_and_loses_nobody(
     assert [line["problems"][0]["path"] for line in problems] == [
         "$[1].features.posts.frequency",
         "$.changes[0].features.posts.frequency",
+    ]
+
+
+async def test_overrides_that_no_template_knows_are_told_once_and_kept(
+    database: Database, service: ConfigService, clock: FakeClock, told: Lines
+):
+    tone = DeclaredOverride(choices=("casual", "formal"))
+    posts = make_template(template_id="tpl_posts", overrides={"tone": tone})
+    server = Server(database, service, clock, templates=FakeTemplates(posts))
+    await server.put_job("posts")
+    service.set("ada", posts={**NINE, "template_overrides": {"colour": "red"}})
+    service.set("bob", posts={**NINE, "template_overrides": {"tone": "formal"}})
+    await server.poll()
+    service.set("bob", posts={**NINE, "template_overrides": {"tone": "rude"}})
+    await server.poll()
+    service.set("cleo", posts=NINE)
+    await server.poll()
+    await server.client.close()
+
+    assert (await server.stored())["ada/posts"].template_overrides == {"colour": "red"}
+    lines = [line for line in told() if line["event"] == "config_source.overrides"]
+    assert [line["notice_count"] for line in lines] == [1, 1]
+    assert [(each["path"], each["reason"]) for line in lines for each in line["notices"]] == [
+        ("users.ada.posts.template_overrides.colour", "UNKNOWN_OVERRIDE"),
+        ("users.bob.posts.template_overrides.tone", "OVERRIDE_NOT_ALLOWED"),
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pytest
 from batchwork_server.adapters.config_database import HttpConfigDatabase
 from batchwork_server.application.config_sync import ConfigSync
+from batchwork_server.application.override_notices import OverrideNotices
 from batchwork_server.domain.config_source import UserWishes, WishGroup, WishPage
 from batchwork_server.domain.preference import Wish, parse_wish
 from batchwork_server.domain.schedule import Daily, Schedule
@@ -20,7 +21,7 @@ from batchwork_server.store.sql_store import SqlStore
 
 from tests.config_service import KEY, ConfigService, config_service
 from tests.factories import TENANT
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeTemplates
 from tests.http_service import API_KEY
 
 DAILY = {"frequency": "daily", "preferred_time": "09:00"}
@@ -76,6 +77,7 @@ class SqlSource:
             tenant_id=tenant_id,
             source="test",
             changed=lambda _tenant_id: None,
+            overrides=OverrideNotices(jobs=self._store.jobs, templates=FakeTemplates()),
         )
 
     async def set(self, user_id: str, *, active: bool = True, **features: Any) -> None:

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from batchwork_server.application.override_notices import OverrideNotices, SaidOverrides
 from batchwork_server.clock import Clock
+from batchwork_server.domain.batch import Notice
 from batchwork_server.domain.config_source import SourcePlace, UserWishes
-from batchwork_server.domain.json_object import comparable
+from batchwork_server.domain.json_object import child_path, comparable
 from batchwork_server.domain.preference import Preference, Wish
 from batchwork_server.store.store import PreferenceKey, Store, Transaction
 
 _USERS_AT_ONCE = 500
+_MOST_NOTICES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncCounts:
-    """What became of the preferences of some users."""
+    """What became of the preferences of some users.
+
+    Attributes:
+        notices: Overrides of those that were set which the templates do not know or do not allow;
+            the first thousand.
+    """
 
     set: int = 0
     deleted: int = 0
     unchanged: int = 0
+    notices: tuple[Notice, ...] = ()
 
     @property
     def changed(self) -> int:
@@ -32,6 +41,7 @@ class SyncCounts:
             set=self.set + other.set,
             deleted=self.deleted + other.deleted,
             unchanged=self.unchanged + other.unchanged,
+            notices=(self.notices + other.notices)[:_MOST_NOTICES],
         )
 
 
@@ -45,6 +55,7 @@ class ConfigSync:
         tenant_id: Whose users the source has.
         source: Names the source; another name is read from the beginning.
         changed: Told the tenant whose preferences have changed.
+        overrides: Compares what users say of templates with them.
     """
 
     def __init__(
@@ -55,9 +66,11 @@ class ConfigSync:
         tenant_id: str,
         source: str,
         changed: Callable[[str], None],
+        overrides: OverrideNotices,
     ) -> None:
         self._store = store
         self._clock = clock
+        self._overrides = overrides
         self._changed = changed
         self._tenant_id = tenant_id
         self._source = source
@@ -123,7 +136,20 @@ class ConfigSync:
             await preferences.delete(tx, difference.gone, tenant_id=tenant_id, now=now)
         if difference.counts.changed:
             self._changed(tenant_id)
-        return difference.counts
+        notices = await self._notices_of(difference.wanted)
+        return replace(difference.counts, notices=notices)
+
+    async def _notices_of(self, preferences: Sequence[Preference]) -> tuple[Notice, ...]:
+        said = [
+            SaidOverrides(
+                path=f"{child_path(child_path('users', each.user_id), each.feature_type)}"
+                ".template_overrides",
+                feature_type=each.feature_type,
+                overrides=each.template_overrides,
+            )
+            for each in preferences
+        ]
+        return await self._overrides.of(said, tenant_id=self._tenant_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

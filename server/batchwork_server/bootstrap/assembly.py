@@ -198,7 +198,10 @@ def put_together(
         store=store, clock=clock, max_watchers=settings.max_watchers
     )
     notifications = _notifications(notifiers, store, clock, wakeups, meter)
-    poller = _preference_poller(settings, source, store, clock, preference_changes.announce)
+    override_notices = OverrideNotices(jobs=store.jobs, templates=templates)
+    poller = _preference_poller(
+        settings, source, store, clock, preference_changes.announce, override_notices
+    )
     deferred = DeferredValidation(store=store, users=users, clock=clock, wakeups=wakeups)
     return Application(
         store=store,
@@ -237,7 +240,7 @@ def put_together(
         preference_imports=PreferenceImports(
             store=store, clock=clock, changed=preference_changes.announce
         ),
-        override_notices=OverrideNotices(jobs=store.jobs, templates=templates),
+        override_notices=override_notices,
         validation=validation,
         item_validation=ItemValidation(
             categories=store.categories, schemas=JsonSchemas(), clock=clock
@@ -363,6 +366,7 @@ def _preference_poller(
     store: SqlStore,
     clock: Clock,
     changed: Callable[[str], None],
+    overrides: OverrideNotices,
 ) -> PreferencePoller | None:
     if source is None:
         return None
@@ -372,6 +376,7 @@ def _preference_poller(
         tenant_id=settings.config_tenant,
         source=f"{settings.config_service_url} {settings.config_preferences_key}",
         changed=changed,
+        overrides=overrides,
     )
     drift = ConfigDrift(
         source,

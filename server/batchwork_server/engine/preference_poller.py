@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from batchwork_server.clock import Clock
+from batchwork_server.domain.batch import Notice
 from batchwork_server.domain.config_source import SourcePlace, UserWishes, WishPage
 from batchwork_server.domain.json_object import quoted
 from batchwork_server.errors import SourceUnavailable, Violation
@@ -31,6 +32,10 @@ class Counts(Protocol):
     def deleted(self) -> int: ...
     @property
     def unchanged(self) -> int: ...
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """Of those that were set: what the templates do not know or do not allow."""
+        ...
 
 
 class Sync(Protocol):
@@ -152,6 +157,7 @@ class PreferencePoller:
                 return False
             if counts.set or counts.deleted:
                 log.info("config_source.changed", last_id=then.change_id, **_told(counts))
+            self._tell_overrides(counts.notices)
             place, more = then, changes.more_follow
         return False
 
@@ -168,6 +174,7 @@ class PreferencePoller:
             told = {"users": len(page.users), **_told(counts)}
             totals = {name: totals[name] + told[name] for name in totals}
             self._tell(page.problems)
+            self._tell_overrides(counts.notices)
         revision = 1 if place is None else place.revision + 1
         then = SourcePlace(change_id=newest, read_time=begin, revision=revision)
         if await self._sync.move(then, at=place):
@@ -214,6 +221,14 @@ class PreferencePoller:
             log.warning(
                 "config_source.problems", problem_count=len(problems), problems=some[:MAX_LOGGED]
             )
+
+    def _tell_overrides(self, notices: Sequence[Notice]) -> None:
+        if notices:
+            some = [
+                {"path": notice.path, "reason": notice.reason, "message": notice.message}
+                for notice in notices[:MAX_LOGGED]
+            ]
+            log.warning("config_source.overrides", notice_count=len(notices), notices=some)
 
 
 def _told(counts: Counts) -> dict[str, int]:
