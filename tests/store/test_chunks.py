@@ -11,6 +11,7 @@ from batchwork_server.domain.batch import Batch, BatchState, Counts, Priority
 from batchwork_server.domain.filters import ItemFilter
 from batchwork_server.domain.item import ItemError, ItemState, Outcome
 from batchwork_server.store.sql_store import SqlStore
+from batchwork_server.store.statements import for_driver
 from batchwork_server.store.store import ChunkRecord, ClaimedChunk
 
 from tests.factories import TENANT, make_item, make_items, make_options, make_outcome, make_request
@@ -377,3 +378,19 @@ def test_chunks_are_cut_by_number_and_by_size_and_leave_out_what_is_skipped():
     assert [(chunk.first_index, chunk.item_count) for chunk in chunks] == [(0, 3), (3, 2), (5, 2)]
     skipped = [make_item(skip_reason="USER_NOT_FOUND")] * 5
     assert chunks_of(skipped, make_options(chunk_size=2), now=START) == []
+
+
+async def test_time_that_goes_on_makes_no_new_statements(store):
+    # Each text of a statement is kept, and a server claims many times a second for weeks.
+    await insert(store, 10, chunk_size=10)
+    kept = []
+
+    for seconds in range(3):
+        now = START + seconds * LEASE * 2
+        [chunk] = await claim(store, now=now)
+        await store.chunks.extend([chunk.chunk_key], owner="worker", now=now, lease=LEASE)
+        await store.chunks.reopen_expired(now=now)
+        await store.chunks.reopen_all(now=now)
+        kept.append(for_driver.cache_info().currsize)
+
+    assert kept[0] == kept[2]

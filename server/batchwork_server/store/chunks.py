@@ -210,10 +210,15 @@ class SqlChunks:
             connection = tx.connection
             rows = await run(
                 connection,
-                f"UPDATE chunks SET lease_time = {_lease_clock(connection, now)} + ?"
+                f"UPDATE chunks SET lease_time = {_lease_clock(connection)} + ?"
                 " WHERE owner = ? AND state = 'CLAIMED'"
                 f" AND chunk_key IN ({marks}) RETURNING chunk_key, batch_key",
-                (duration_to_micros(lease), owner, *sorted(chunk_keys)),
+                (
+                    *_read_clock(connection, now),
+                    duration_to_micros(lease),
+                    owner,
+                    *sorted(chunk_keys),
+                ),
             )
             batch_keys = sorted({batch_key for _, batch_key in rows})
             stopped = await _stopped_batches(connection, batch_keys)
@@ -231,8 +236,8 @@ class SqlChunks:
 
     async def reopen_expired(self, *, now: datetime) -> Reopened:
         async with self._database.transaction() as tx:
-            clock = _lease_clock(tx.connection, now)
-            return await _reopen(tx.connection, f"lease_time < {clock}", (), now=now)
+            is_over = f"lease_time < {_lease_clock(tx.connection)}"
+            return await _reopen(tx.connection, is_over, _read_clock(tx.connection, now), now=now)
 
     async def reopen_all(self, *, now: datetime) -> Reopened:
         async with self._database.transaction() as tx:
@@ -284,15 +289,19 @@ class SqlChunks:
         return counts_from(kept), Counts(**counted)
 
 
-def _lease_clock(connection: AsyncConnection, now: datetime) -> str:
-    """Returns the time by which leases are measured, as SQL.
+def _lease_clock(connection: AsyncConnection) -> str:
+    """Returns the time by which leases are measured, as SQL, with what ``_read_clock`` binds.
 
     On PostgreSQL it is the database's own, whatever the clocks of the workers say. On SQLite one
     process works, and nobody but it looks at its leases.
     """
     if dialect_of(connection) == "postgresql":
         return "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint"
-    return str(to_micros(now))
+    return "?"
+
+
+def _read_clock(connection: AsyncConnection, now: datetime) -> tuple[int | None, ...]:
+    return () if dialect_of(connection) == "postgresql" else (to_micros(now),)
 
 
 async def _take(
@@ -307,10 +316,13 @@ async def _take(
     return await run(
         connection,
         "UPDATE chunks SET state = 'CLAIMED', epoch = epoch + 1, owner = ?, claim_time = ?,"
-        f" lease_time = {_lease_clock(connection, now)} + ?"
+        f" lease_time = {_lease_clock(connection)} + ?"
         f" WHERE state = 'OPEN' AND chunk_key IN ({marks})"
         " RETURNING chunk_key, epoch, batch_key, first_index, item_count, crashes, suspect_index",
-        (owner, to_micros(now), duration_to_micros(lease), *sorted(chunk_keys)),
+        (
+            *(owner, to_micros(now), *_read_clock(connection, now)),
+            *(duration_to_micros(lease), *sorted(chunk_keys)),
+        ),
     )
 
 

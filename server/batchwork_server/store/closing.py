@@ -24,13 +24,13 @@ RETURNING first_index, item_count
 """
 _CLOSE_NEW = """
 INSERT INTO outcomes (batch_key, item_index, state, attempt_count, end_time)
-SELECT i.batch_key, i.item_index, {state}, 0, {moment} FROM items i
+SELECT i.batch_key, i.item_index, CAST(? AS text), 0, CAST(? AS bigint) FROM items i
 WHERE i.batch_key = ? AND i.item_index >= ? AND i.item_index < ? AND NOT EXISTS (
   SELECT 1 FROM outcomes o WHERE o.batch_key = i.batch_key AND o.item_index = i.item_index)
 RETURNING item_index
 """
 _CLOSE_WAITING = """
-UPDATE outcomes SET state = {state}, end_time = {moment}, next_attempt_time = NULL,
+UPDATE outcomes SET state = ?, end_time = ?, next_attempt_time = NULL,
   error_reason = NULL, error_message = NULL, error_retryable = NULL
 WHERE batch_key = ? AND item_index >= ? AND item_index < ? AND state = 'PENDING'
 RETURNING item_index
@@ -64,9 +64,8 @@ async def close_some(connection: AsyncConnection, *, now: datetime) -> Batch | N
     change = Change(closed_chunks=len(ranges), progress=True)
     for first, end in _spans((first, count) for first, count in ranges):
         for statement in (_CLOSE_NEW, _CLOSE_WAITING):
-            # Words and numbers of our own; as parameters their type would have to be told.
-            sql = statement.format(state=f"'{state}'", moment=to_micros(now))
-            closed = await run(connection, sql, (batch_key, first, end))
+            parameters = (state, to_micros(now), batch_key, first, end)
+            closed = await run(connection, statement, parameters)
             change.finished += [index for (index,) in closed]
     change.counts["pending"] -= len(change.finished)
     change.counts[state.lower()] += len(change.finished)

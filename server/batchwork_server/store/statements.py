@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from typing import Any, Literal
 
@@ -20,9 +20,13 @@ Dialect = Literal["sqlite", "postgresql"]
 Row = tuple[Any, ...]
 
 
-@cache
+@lru_cache(maxsize=1024)
 def for_driver(sql: str, dialect: Dialect) -> str:
-    """Rewrites ``?`` to the ``$1``, ``$2`` of PostgreSQL; on SQLite it is what the driver wants."""
+    """Rewrites ``?`` to the ``$1``, ``$2`` of PostgreSQL; on SQLite it is what the driver wants.
+
+    A statement with as many ``?`` as there are keys is another one for each number of them, so
+    only the newest are kept.
+    """
     if dialect == "sqlite":
         return sql
     head, *rest = sql.split("?")
