@@ -1,9 +1,14 @@
 """The steps of a batch from state to state: each one conditional statement, with its event.
 
-A step takes the batch's row first and skips chunks that another transaction has in hand. That one
-touches chunks first, the row second, and then brings its chunks in line with the state that it
+A step takes the batch's row first and skips open chunks that another transaction has in hand. That
+one touches chunks first, the row second, and then brings its chunks in line with the state that it
 found there (``conform``): whoever comes second sees what the first one did, and nobody waits in a
 circle.
+
+A chunk that is held is waited for. Whoever has it in hand came too late to claim it, so that it
+will bring nothing in line and may never look at the batch: a held chunk that was skipped would
+stay held for ever. Should the two wait for each other, the database ends one of them, which tries
+again.
 """
 
 from __future__ import annotations
@@ -276,11 +281,10 @@ async def _step(
 
 
 async def _move_chunks(connection: AsyncConnection, batch_key: int, old: str, new: str) -> None:
-    """Moves chunks from state to state, but those that another transaction has in hand."""
-    skip = " FOR UPDATE SKIP LOCKED" if dialect_of(connection) == "postgresql" else ""
-    await run(
-        connection,
-        f"UPDATE chunks SET state = '{new}' WHERE chunk_key IN"
-        f" (SELECT chunk_key FROM chunks WHERE batch_key = ? AND state = '{old}'{skip})",
-        (batch_key,),
-    )
+    """Moves chunks from state to state, but open ones that another transaction has in hand."""
+    chosen = f"batch_key = ? AND state = '{old}'"
+    if old == "OPEN" and dialect_of(connection) == "postgresql":
+        chosen = (
+            f"chunk_key IN (SELECT chunk_key FROM chunks WHERE {chosen} FOR UPDATE SKIP LOCKED)"
+        )
+    await run(connection, f"UPDATE chunks SET state = '{new}' WHERE {chosen}", (batch_key,))
