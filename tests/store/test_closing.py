@@ -181,3 +181,13 @@ async def test_every_item_that_was_closed_is_named_by_an_event(store):
         "batch:cancelled",
     ]
     assert events[2].finished == ((0, 19),)
+
+
+async def test_a_batch_that_got_more_time_meanwhile_is_not_expired(store):
+    # Whoever looks for what is due and whoever seals a draft, or tries a batch again, may overlap.
+    batch = await insert(store, 10)
+
+    expired = await close(store, batch, closing=BatchState.EXPIRED, only_if_due=True)
+
+    assert expired is None
+    assert (await current(store, batch)).state is BatchState.PENDING

@@ -55,4 +55,5 @@ class Deadlines:
             message="",
             stop_in_flight=False,
             now=now,
+            only_if_due=True,
         )

@@ -88,6 +88,7 @@ class SqlChanges:
         message: str,
         stop_in_flight: bool,
         now: datetime,
+        only_if_due: bool = False,
     ) -> Batch | None:
         return await transitions.close(
             tx.connection,
@@ -97,6 +98,7 @@ class SqlChanges:
             message=message,
             stop_in_flight=stop_in_flight,
             now=now,
+            only_if_due=only_if_due,
         )
 
     async def stop_in_flight(

@@ -70,7 +70,7 @@ WHERE batch_key = ? AND {_in_states(Verb.RESUME)}{{condition}} {_RETURNING}
 _CLOSE = f"""
 UPDATE batches SET state = 'CANCELLING', closing = ?, state_reason = ?, state_message = ?,
   stop_in_flight = ?, resume_time = NULL, expire_time = NULL, {_STEP}
-WHERE batch_key = ? AND {_in_states(Verb.CANCEL)} {_RETURNING}
+WHERE batch_key = ? AND {_in_states(Verb.CANCEL)}{{condition}} {_RETURNING}
 """
 _STOP_IN_FLIGHT = f"""
 UPDATE batches SET stop_in_flight = ?, {_STEP}
@@ -151,14 +151,20 @@ async def close(
     message: str,
     stop_in_flight: bool,
     now: datetime,
+    only_if_due: bool = False,
 ) -> Batch | None:
     """Puts a batch into CANCELLING, on its way to ``closing``; ends one that has nothing open.
 
+    Args:
+        only_if_due: Only when its time is over.
+
     Returns:
-        The batch; none when its state did not allow it.
+        The batch; none when its state did not allow it, or it is not due.
     """
-    parameters = (closing, reason, message, stop_in_flight, to_micros(now), batch_key)
-    rows = await run(connection, _CLOSE, parameters)
+    condition = " AND expire_time <= ?" if only_if_due else ""
+    more = (to_micros(now),) if only_if_due else ()
+    parameters = (closing, reason, message, stop_in_flight, to_micros(now), batch_key, *more)
+    rows = await run(connection, _CLOSE.format(condition=condition), parameters)
     if not rows:
         return None
     batch, open_chunks = batch_from(rows[0]), rows[0][-1]

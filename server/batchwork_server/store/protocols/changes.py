@@ -70,10 +70,15 @@ class ChangeStore(Protocol):
         message: str,
         stop_in_flight: bool,
         now: datetime,
+        only_if_due: bool = False,
     ) -> Batch | None:
         """Puts a batch into CANCELLING, on its way to ``closing``.
 
         One that has nothing open is over at once.
+
+        Args:
+            only_if_due: Only when its ``expire_time`` has come: it may have got another one since
+                somebody looked.
         """
         ...
 
