@@ -60,3 +60,14 @@ def test_one_that_came_lets_a_whole_row_go():
     first = make_event(12, 1, sequence=1)
 
     assert [told_one[1] for told_one in told(Ordering(BEFORE), third, second, first)] == [1, 2, 3]
+
+
+def test_one_whose_predecessor_waits_waits_too():
+    # The transaction with the higher number wrote first: 4, and then the other one 5 and 6.
+    ordering = Ordering(BEFORE)
+    fifth = make_event(100, 1, sequence=5, is_early=True)
+    sixth = make_event(100, 2, sequence=6)
+    fourth = make_event(105, 3, sequence=4)
+
+    assert told(ordering, fifth, sixth) == []
+    assert [told_one[1] for told_one in told(ordering, fourth)] == [4, 5, 6]

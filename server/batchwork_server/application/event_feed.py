@@ -150,7 +150,7 @@ class Ordering:
         for event in events:
             here = _Place(event.place)
             self._open.append(here)
-            if event.is_early:
+            if event.is_early or (event.batch_key, event.sequence - 1) in self._held:
                 self._held[event.batch_key, event.sequence] = (event, here)
                 continue
             yield self._hand_out(event, here)
