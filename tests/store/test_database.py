@@ -445,3 +445,35 @@ async def test_no_more_connections_are_opened_than_may_be(postgresql_url):
 
     await asyncio.gather(*(read() for _ in range(8)))
     await database.close()
+
+
+async def test_what_is_durable_is_told_even_if_nobody_waits_for_it_any_more(database):
+    told: list[str] = []
+
+    async def write() -> None:
+        async with database.transaction() as tx:
+            await tx.connection.execute(ADD_USER)
+            tx.after_commit.append(lambda: told.append("stored"))
+            task.cancel()  # as when a client hangs up: it arrives while the commit is under way
+
+    task = asyncio.create_task(write())
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert told == ["stored"]
+    async with database.reading() as connection:
+        assert (await connection.execute(sa.select(system_users))).all()
+
+
+async def test_what_is_rolled_back_is_not_told(database):
+    told: list[str] = []
+
+    async def fail() -> None:
+        async with database.transaction() as tx:
+            tx.after_commit.append(lambda: told.append("stored"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+    assert told == []

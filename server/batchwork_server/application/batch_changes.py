@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from batchwork_server.clock import Clock
@@ -230,17 +231,19 @@ class BatchChanges:
                 raise WrongState("batch", batch.batch_id, state=batch.state, verb=request.verb)
             changed = await apply(tx, batch, now)
             await self._remember(tx, request, dict(facts() if facts else {}))
-        if changed is None:
-            return batch
+            if changed is not None:
+                tx.after_commit.append(partial(self._tell, request.verb, changed))
+        return changed or batch
+
+    def _tell(self, verb: Verb, changed: Batch) -> None:
         self._wakeups.batch_changed(changed)
         self._dispatcher.enqueued()
         log.info(
-            f"batch.{request.verb}",
+            f"batch.{verb}",
             batch_id=changed.batch_id,
             tenant_id=changed.tenant_id,
             state=changed.state,
         )
-        return changed
 
     async def _locked(self, tx: Transaction, request: _Request) -> Batch:
         tenant_id = request.caller.tenant_id

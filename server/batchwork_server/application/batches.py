@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from batchwork_server.application.plan_digest import PlanDigest, digest_of
 from batchwork_server.application.planning import Plan, Planning
@@ -186,8 +187,9 @@ class Batches:
                     request_id=idempotency.request_id,
                     answer={"batch_id": batch.batch_id},
                 )
+            tell = partial(self.announce, batch, plan=prepared.plan, cancelled=cancelled)
+            tx.after_commit.append(tell)
         reach("create.committed")
-        self.announce(batch, plan=prepared.plan, cancelled=cancelled)
         return batch
 
     async def _make_room(

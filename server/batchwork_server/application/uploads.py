@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from batchwork_server.application.batches import chunks_of
@@ -175,20 +176,23 @@ class Uploads:
             )
             page = _planned(sorted_out.new, draft, verdicts)
             changed = await self._append(tx, draft, page, next_offset=uploaded.next_offset)
+            if changed is not None:
+                tx.after_commit.append(partial(self._tell_stored, changed, page))
         reach("upload.committed")
-        if changed is not None:
-            self._wakeups.batch_changed(changed)
-            tell_found(
-                changed,
-                page.items,
-                page.references.invalid,
-                users=page.users,
-                found=page.references.found,
-                meter=self._meter,
-            )
         if sorted_out.taken < len(owned):
             raise _conflict(batch, owned[sorted_out.taken], offset=first + sorted_out.taken)
         return uploaded
+
+    def _tell_stored(self, changed: Batch, page: _Page) -> None:
+        self._wakeups.batch_changed(changed)
+        tell_found(
+            changed,
+            page.items,
+            page.references.invalid,
+            users=page.users,
+            found=page.references.found,
+            meter=self._meter,
+        )
 
     async def _verdicts(
         self, items: Sequence[SelectedItem], batch: Batch
@@ -265,18 +269,21 @@ class Uploads:
                 )
             sealed = await self._store.changes.seal(tx, draft, now=now)
             await self._remember(tx, idempotency, batch_id, tenant_id=tenant_id)
+            sealed = sealed or draft
+            tx.after_commit.append(partial(self._tell_sealed, sealed))
         reach("seal.committed")
-        sealed = sealed or draft
+        return sealed
+
+    def _tell_sealed(self, sealed: Batch) -> None:
         self._wakeups.batch_changed(sealed)
         self._dispatcher.enqueued()
         log.info(
             "batch.sealed",
-            batch_id=batch_id,
-            tenant_id=tenant_id,
+            batch_id=sealed.batch_id,
+            tenant_id=sealed.tenant_id,
             items=sealed.counts.total,
             state=sealed.state,
         )
-        return sealed
 
     async def _replayed(
         self, tx: Transaction, idempotency: Idempotency, *, tenant_id: str

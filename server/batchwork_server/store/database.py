@@ -110,13 +110,14 @@ class Database:
         """
         async with connected(self._writer, self._disk) as connection:
             begun = connection.begin()
+            tx = Transaction(connection=patient(connection))
             await to_its_end(_begin(begun))
             try:
-                yield Transaction(connection=patient(connection))
+                yield tx
             except BaseException:
                 await to_its_end(begun.rollback())
                 raise
-            await to_its_end(begun.commit())
+            await to_its_end(_commit(begun, tx))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -212,6 +213,12 @@ class Database:
         await self._writer.dispose()
         if self._lock is not None:
             self._lock.close()
+
+
+async def _commit(begun: AsyncTransaction, tx: Transaction) -> None:
+    await begun.commit()
+    for tell in tx.after_commit:
+        tell()
 
 
 async def _begin(transaction: AsyncTransaction) -> None:
