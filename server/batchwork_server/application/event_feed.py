@@ -143,6 +143,11 @@ class Ordering:
         """Every event up to here was handed out."""
         return self._safe
 
+    @property
+    def holds_something(self) -> bool:
+        """Tells whether an event waits for its predecessor."""
+        return bool(self._held)
+
     def put(
         self, events: Iterable[UnreadEvent]
     ) -> Iterator[tuple[UnreadEvent, FeedPlace, FeedPlace]]:
@@ -185,6 +190,11 @@ class TableReader:
     def safe(self) -> FeedPlace:
         return self._ordering.safe
 
+    @property
+    def holds_something(self) -> bool:
+        """Tells whether an event was read and not handed out, as another is to come first."""
+        return self._ordering.holds_something
+
     async def look(self) -> Look:
         """Reads the next page."""
         found = await self._store.events.after(self._place, limit=PAGE)
@@ -198,6 +208,7 @@ class TableReader:
             ],
             unsettled=found[len(settled) :],
             is_full=len(settled) == PAGE,
+            is_blocked=len(settled) < len(found) == PAGE,
         )
 
 
@@ -209,11 +220,14 @@ class Look:
         events: In the order in which they are to be told.
         unsettled: Events before which another one may still come.
         is_full: There may be more at once.
+        is_blocked: There may be more behind those that are not settled, and nobody can tell when
+            those will be: a transaction goes on that is older than they are.
     """
 
     events: Sequence[FedEvent]
     unsettled: Sequence[UnreadEvent] = field(default=())
     is_full: bool = False
+    is_blocked: bool = False
 
 
 class Listener(Protocol):
@@ -230,6 +244,11 @@ class Listener(Protocol):
 
 class BatchListener(Protocol):
     """Somebody who wants the events of one batch."""
+
+    @property
+    def newest(self) -> int:
+        """The sequence of the newest event that was heard; 0 when there was none."""
+        ...
 
     def hear(self, event: FedEvent) -> None:
         """Takes an event that may have come before, or may come before another one is there."""
@@ -363,14 +382,28 @@ class EventFeed:
     async def _look(self, table: TableReader) -> Look:
         try:
             look = await table.look()
+            overlooked = await self._overlooked() if look.is_blocked else ()
         except Unavailable as error:
             self._waiting.waits(error.reason, error.message)
             return Look(events=())
         self._waiting.goes_on()
-        self._hand_out(look, safe=table.safe)
+        self._hand_out(look, overlooked, safe=table.safe)
         return look
 
-    def _hand_out(self, look: Look, *, safe: FeedPlace) -> None:
+    async def _overlooked(self) -> Sequence[UnreadEvent]:
+        """Returns the newest event of each batch that is watched and has one nobody has heard.
+
+        Its watchers read themselves what came before it.
+        """
+        newest = await self._store.events.newest_of(list(self.batch_listeners))
+        found: list[UnreadEvent] = []
+        for batch_key, sequence in newest.items():
+            listener = self.batch_listeners.get(batch_key)
+            if listener is not None and sequence > listener.newest:
+                found += await self._store.events.of_batch(batch_key, after=sequence - 1, limit=1)
+        return found
+
+    def _hand_out(self, look: Look, overlooked: Sequence[UnreadEvent], *, safe: FeedPlace) -> None:
         if look.events:
             for listener in self.listeners:
                 listener.hear(look.events)
@@ -378,7 +411,7 @@ class EventFeed:
         # wait for transactions that go on elsewhere.
         ahead = (
             FedEvent(unread, before=safe, after=safe, store=self._store)
-            for unread in sorted(look.unsettled, key=lambda unread: unread.sequence)
+            for unread in sorted((*look.unsettled, *overlooked), key=lambda each: each.sequence)
             if unread.batch_key in self.batch_listeners
         )
         woken: dict[int, BatchListener] = {}

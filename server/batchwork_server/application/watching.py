@@ -212,6 +212,10 @@ class _Topic:
         self._news = asyncio.Event()
         self.watchers = 0
 
+    @property
+    def newest(self) -> int:
+        return self._events[-1].sequence if self._events else 0
+
     def hear(self, event: FedEvent) -> None:
         if self._events:
             newest = self._events[-1].sequence

@@ -16,7 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from batchwork_server.application.event_feed import EventFeed, FedEvent, TableReader
+from batchwork_server.application.event_feed import (
+    LONGEST_SILENCE,
+    EventFeed,
+    FedEvent,
+    TableReader,
+)
 from batchwork_server.application.told import (
     GOING_AWAY_TYPE,
     HEARTBEAT,
@@ -125,9 +130,10 @@ class ManyWatcher:
         if messages:
             self._spoke_at = self._clock.monotonic()
             return messages
-        if events or not self._line.is_idle:
+        if events or not (self._line.is_idle or self._line.is_held_up):
             return ()
-        self._place = max(self._place, self._feed.safe)
+        if self._line.is_idle:
+            self._place = max(self._place, self._feed.safe)
         await self._clock.wait(self._line.news, self._patience())
         if self._clock.monotonic() - self._spoke_at >= HEARTBEAT.total_seconds():
             self._spoke_at = self._clock.monotonic()
@@ -236,6 +242,8 @@ class ManyWatcher:
     def _patience(self) -> timedelta:
         """How long there is nothing to say, if nothing happens."""
         silence = self._spoke_at + HEARTBEAT.total_seconds() - self._clock.monotonic()
+        if self._line.is_held_up:
+            silence = min(silence, LONGEST_SILENCE.total_seconds())
         return timedelta(seconds=max(0.001, min(silence, self._progress.wait_for_next())))
 
 
@@ -252,6 +260,7 @@ class _Line:
         self._has_lost = False
         self._table: TableReader | None = None
         self._read_until = place
+        self._is_full = False
         self.news = asyncio.Event()
 
     @property
@@ -259,9 +268,14 @@ class _Line:
         """Tells whether everything that was heard has been taken."""
         return not (self._waiting or self._has_lost or self._table)
 
+    @property
+    def is_held_up(self) -> bool:
+        """Tells whether all that is left to take waits for something that is not settled yet."""
+        return self._table is not None and not self._is_full
+
     def read_after(self, place: FeedPlace) -> None:
         """Reads the table first, from this place on."""
-        self._table = TableReader(self._store, place)
+        self._table, self._is_full = TableReader(self._store, place), True
 
     def hear(self, events: Sequence[FedEvent]) -> None:
         if len(self._waiting) + len(events) > _MOST_WAITING:
@@ -293,7 +307,9 @@ class _Line:
         self._waiting.clear()
         self._has_lost = False
         look = await table.look()
-        if not look.is_full:
+        self._is_full = look.is_full
+        # What the reader holds, the feed may have begun after, and would never tell.
+        if not (look.is_full or table.holds_something):
             self._read_until = table.place
             self._table = None
         return look.events

@@ -8,7 +8,7 @@ one that still goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -71,6 +71,18 @@ class SqlEvents:
         async with self._database.reading() as connection:
             rows = await run(connection, _OF_BATCH, (batch_key, after, limit))
         return [_unread(row) for row in rows]
+
+    async def newest_of(self, batch_keys: Sequence[int]) -> Mapping[int, int]:
+        if not batch_keys:
+            return {}
+        marks = ", ".join("?" for _ in batch_keys)
+        async with self._database.reading() as connection:
+            rows = await run(
+                connection,
+                f"SELECT batch_key, event_sequence FROM batches WHERE batch_key IN ({marks})",
+                tuple(batch_keys),
+            )
+        return dict(rows)
 
     def read(self, unread: UnreadEvent) -> Event:
         return event_from(unread.content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -79,6 +79,10 @@ class EventStore(Protocol):
 
     async def of_batch(self, batch_key: int, *, after: int, limit: int) -> Sequence[UnreadEvent]:
         """Returns the events of one batch after a sequence, in order."""
+        ...
+
+    async def newest_of(self, batch_keys: Sequence[int]) -> Mapping[int, int]:
+        """Returns the sequence of the newest event of each batch; deleted ones are left out."""
         ...
 
     def read(self, unread: UnreadEvent) -> Event:
