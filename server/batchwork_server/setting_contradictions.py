@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from batchwork_server.setting_kinds import is_loopback, variables_of
 
@@ -64,6 +64,7 @@ def contradictions(settings: Settings, *, given: Collection[str]) -> list[str]:
         *problems,
         *_database_problems(settings, given),
         *_clear_text_problems(settings),
+        *_clear_database_problems(settings),
         *_users_problems(settings, given),
         *_template_problems(settings),
         *_handicap_problems(settings),
@@ -114,6 +115,43 @@ def _clear_text_problems(settings: Settings) -> Iterator[str]:
                 f"the key and {what}. Write https, or say BATCHWORK_ALLOW_CLEAR_TEXT=true "
                 "when something else encrypts."
             )
+
+
+def _clear_database_problems(settings: Settings) -> Iterator[str]:
+    if settings.allow_clear_text:
+        return
+    databases = {"the database": settings.database, "the users": settings.users_database_url}
+    for what, url in databases.items():
+        host = None if url is None else _host_in_clear_text(url.reveal())
+        if host is not None:
+            variables = "DB_SSLMODE, BATCHWORK_DATABASE_URL"
+            if what == "the users":
+                variables = "BATCHWORK_USERS_DATABASE_URL"
+            yield (
+                f"{variables}: without TLS everybody on the way to {host} can read {what}. Say "
+                "sslmode=require, or verify-full, or BATCHWORK_ALLOW_CLEAR_TEXT=true when "
+                "something else encrypts."
+            )
+
+
+def _host_in_clear_text(url: str) -> str | None:
+    """Returns the machine of a PostgreSQL database to which a connection may go without TLS."""
+    parts = urlsplit(url)
+    if not parts.scheme.startswith("postgres"):
+        return None
+    query = parse_qs(parts.query)
+    if _ENCRYPTED.intersection((*query.get("sslmode", ()), *query.get("ssl", ()))):
+        return None
+    named = query.get("host", [parts.hostname or ""])
+    hosts = [host for each in named for host in each.split(",")]
+    return next((host for host in hosts if not _is_here(host)), None)
+
+
+_ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
+
+
+def _is_here(host: str) -> bool:
+    return not host or host.startswith("/") or is_loopback(f"{host}:0")
 
 
 def _users_problems(settings: Settings, given: Collection[str]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from batchwork_server.errors import ConfigurationError, StoreUnavailable
 from batchwork_server.store.database import Database, PostgresLimits, open_database
+from batchwork_server.store.location import shown
 from batchwork_server.store.schema import VERSION_TABLE
 from batchwork_server.store.tables import metadata, system_users
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -477,3 +478,9 @@ async def test_what_is_rolled_back_is_not_told(database):
         await fail()
 
     assert told == []
+
+
+def test_a_url_is_shown_without_what_nobody_may_see():
+    url = sa.make_url("postgresql://u:secret@h:5433/n?password=secret&host=h")
+
+    assert shown(url) == "postgresql://u:***@h:5433/n"

@@ -234,10 +234,36 @@ def test_a_duration_without_sense_is_named(monkeypatch):
     ],
 )
 def test_a_database_is_named_by_a_url_or_by_its_parts(monkeypatch, environment, url):
+    monkeypatch.setenv("BATCHWORK_ALLOW_CLEAR_TEXT", "true")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
     assert load_settings().database.reveal() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        pytest.param("postgresql://u@db.example.com/n", False, id="elsewhere"),
+        pytest.param("postgresql://u@10.0.0.5/n?sslmode=prefer", False, id="only preferred"),
+        pytest.param("postgres:///n?host=localhost,db.example.com", False, id="one of two"),
+        pytest.param("postgresql://u@db.example.com/n?sslmode=require", True, id="encrypted"),
+        pytest.param("postgresql://u@db.example.com/n?ssl=verify-full", True, id="and verified"),
+        pytest.param("postgresql://u@[::1]:5433/n", True, id="loopback"),
+        pytest.param("postgresql:///n?host=/var/run/pg", True, id="a unix socket"),
+        pytest.param("sqlite:///batchwork.db", True, id="a file"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "BATCHWORK_USERS_DATABASE_URL"])
+def test_clear_text_to_a_database_elsewhere_must_be_meant(monkeypatch, variable, url, allowed):
+    if not allowed:
+        message = refusal(monkeypatch, **{variable: url})
+        assert "sslmode=require" in message
+        assert "BATCHWORK_ALLOW_CLEAR_TEXT" in message
+        monkeypatch.setenv("BATCHWORK_ALLOW_CLEAR_TEXT", "true")
+    monkeypatch.setenv(variable, url)
+
+    load_settings()
 
 
 def test_what_a_part_of_the_database_holds_is_quoted(monkeypatch):
@@ -274,7 +300,8 @@ def test_what_is_missing_of_the_database_is_named(monkeypatch):
 
 
 def test_a_password_in_parts_does_not_show(monkeypatch):
-    for name, value in {"DB_HOST": "h", "DB_NAME": "n", "DB_PASSWORD": "secret"}.items():
+    parts = {"DB_HOST": "localhost", "DB_NAME": "n", "DB_PASSWORD": "secret"}
+    for name, value in parts.items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
 
@@ -421,7 +448,8 @@ def test_a_wrong_setting_of_a_source_of_users_is_named(monkeypatch, name, value)
 
 
 def test_the_users_are_in_one_place(monkeypatch):
-    monkeypatch.setenv("BATCHWORK_USERS_DATABASE_URL", "postgresql://me:secret@host/people")
+    url = "postgresql://me:secret@host/people?sslmode=require"
+    monkeypatch.setenv("BATCHWORK_USERS_DATABASE_URL", url)
 
     message = refusal(monkeypatch, USER_SERVICE_URL="https://users.example.com")
 

@@ -74,7 +74,8 @@ class UsersDatabase:
 
     def __init__(self, url: sa.URL, table: UsersTable) -> None:
         self._table = table
-        self._where = f"{url.render_as_string(hide_password=True)}, table {table.name}"
+        shown = url.set(query={}).render_as_string(hide_password=True)  # or a parameter shows it
+        self._where = f"{shown}, table {table.name}"
         self._engine = _engine(url)
         self._lookup: _Lookup | None = None
 

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import (
 
 from batchwork_server.errors import ConfigurationError, StorageFull, StoreUnavailable
 from batchwork_server.store.disk import NO_LIMITS, DiskLimits, DiskSpace
-from batchwork_server.store.location import database_file, lock_file, look_into, parse_url
+from batchwork_server.store.location import database_file, lock_file, look_into, parse_url, shown
 from batchwork_server.store.patience import patient, to_its_end
 from batchwork_server.store.points import PointReader, PostgresPoints, SqlitePoints
 from batchwork_server.store.schema import needs_upgrade, refuse_strangers, upgrade
@@ -526,7 +526,7 @@ async def _open_postgresql(
         max_overflow=most - idle,
         pool_timeout=30,
     )
-    await _prepare(writer, name=url.render_as_string(hide_password=True), disk=None)
+    await _prepare(writer, name=shown(url), disk=None)
     # Reading needs no BEGIN and no ROLLBACK: two round trips saved on every call.
     return Database(
         writer,
@@ -554,7 +554,7 @@ def postgresql_engine(
             **pool,
         )
     except ModuleNotFoundError as error:
-        name = url.render_as_string(hide_password=True)
+        name = shown(url)
         raise ConfigurationError(
             f"{name} needs a driver that is not installed; install batchwork[server,postgres]."
         ) from error

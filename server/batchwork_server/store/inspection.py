@@ -19,7 +19,7 @@ from batchwork_server.store.database import (
     postgresql_engine,
     unusable,
 )
-from batchwork_server.store.location import database_file, look_into, parse_url
+from batchwork_server.store.location import database_file, look_into, parse_url, shown
 from batchwork_server.store.schema import newest_revision, refuse_strangers, tables_and_revision
 
 Look = tuple[Collection[str], str | None]
@@ -46,7 +46,7 @@ async def inspect_database(url: str, *, connect_timeout: timedelta = timedelta(s
         name = str(path)
         look = await asyncio.to_thread(_look_into_file, path)
     else:
-        name = parsed.render_as_string(hide_password=True)
+        name = shown(parsed)
         look = await _look_into_server(parsed, connect_timeout=connect_timeout)
     tables, revision = look
     refuse_strangers(tables, revision, name=name)
@@ -86,7 +86,7 @@ async def _look_into_server(url: sa.URL, *, connect_timeout: timedelta) -> Look:
             return await connection.run_sync(tables_and_revision)
     except BaseException as error:
         if is_refusal(error):
-            raise unusable(url.render_as_string(hide_password=True), error) from error
+            raise unusable(shown(url), error) from error
         raise
     finally:
         await engine.dispose()

@@ -47,6 +47,11 @@ def parse_url(url: str, *, variable: str = "BATCHWORK_DATABASE_URL or DATABASE_U
     return parsed.set(drivername=_ASYNC_DRIVERS[backend])
 
 
+def shown(url: sa.URL) -> str:
+    """Returns a URL as people may see it: without the password, which can be a parameter, too."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
 def database_file(url: sa.URL) -> Path:
     """Returns the file that a URL of SQLite names.
 
