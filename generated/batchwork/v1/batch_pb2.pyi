@@ -44,7 +44,8 @@ class _BatchStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchState
     """Final: items failed and none succeeded."""
     BATCH_STATE_CANCELLING: _BatchState.ValueType  # 6
     """It comes to its end early, for the reason in `state_reason`: no new item
-    starts. CANCELLED, EXPIRED or FAILED follows.
+    starts. CANCELLED, EXPIRED or FAILED follows. When its time was over while
+    its last items were in flight, what they came to decides, as always.
     """
     BATCH_STATE_CANCELLED: _BatchState.ValueType  # 7
     """Final: cancelled; what was done stays done."""
@@ -72,7 +73,8 @@ BATCH_STATE_FAILED: BatchState.ValueType  # 5
 """Final: items failed and none succeeded."""
 BATCH_STATE_CANCELLING: BatchState.ValueType  # 6
 """It comes to its end early, for the reason in `state_reason`: no new item
-starts. CANCELLED, EXPIRED or FAILED follows.
+starts. CANCELLED, EXPIRED or FAILED follows. When its time was over while
+its last items were in flight, what they came to decides, as always.
 """
 BATCH_STATE_CANCELLED: BatchState.ValueType  # 7
 """Final: cancelled; what was done stays done."""
@@ -202,7 +204,8 @@ class BatchOptions(_message.Message):
     def batch_timeout(self) -> _duration_pb2.Duration:
         """Sets the longest time from the creation of the batch, or from its sealing,
         to its end, 1 s to 30 days. What is not done by then is EXPIRED, and
-        results are kept. Unset means no limit.
+        results are kept. Unset means the server's `BATCH_PROCESSING_TIMEOUT`, if it
+        has one.
         """
 
     @_builtins.property

@@ -355,6 +355,8 @@ class BatchServiceServicer:
         ALREADY_EXISTS       RESOURCE_EXISTS: an item with this id and other
         content is there. Do not retry.
         FAILED_PRECONDITION  WRONG_STATE: the batch is no draft. Do not retry.
+        RESOURCE_EXHAUSTED   QUOTA_STORAGE: the disk is full. Retry after the
+        delay at the draft's `upload_offset`.
         UNAVAILABLE          DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Read the
         draft and go on at its `upload_offset`.
         """

@@ -195,6 +195,8 @@ class BatchServiceStub:
       ALREADY_EXISTS       RESOURCE_EXISTS: an item with this id and other
                            content is there. Do not retry.
       FAILED_PRECONDITION  WRONG_STATE: the batch is no draft. Do not retry.
+      RESOURCE_EXHAUSTED   QUOTA_STORAGE: the disk is full. Retry after the
+                           delay at the draft's `upload_offset`.
       UNAVAILABLE          DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Read the
                            draft and go on at its `upload_offset`.
     """
@@ -452,6 +454,8 @@ class BatchServiceAsyncStub(BatchServiceStub):
       ALREADY_EXISTS       RESOURCE_EXISTS: an item with this id and other
                            content is there. Do not retry.
       FAILED_PRECONDITION  WRONG_STATE: the batch is no draft. Do not retry.
+      RESOURCE_EXHAUSTED   QUOTA_STORAGE: the disk is full. Retry after the
+                           delay at the draft's `upload_offset`.
       UNAVAILABLE          DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Read the
                            draft and go on at its `upload_offset`.
     """
@@ -784,6 +788,8 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
           ALREADY_EXISTS       RESOURCE_EXISTS: an item with this id and other
                                content is there. Do not retry.
           FAILED_PRECONDITION  WRONG_STATE: the batch is no draft. Do not retry.
+          RESOURCE_EXHAUSTED   QUOTA_STORAGE: the disk is full. Retry after the
+                               delay at the draft's `upload_offset`.
           UNAVAILABLE          DEPENDENCY_UNAVAILABLE, SHUTTING_DOWN. Read the
                                draft and go on at its `upload_offset`.
         """

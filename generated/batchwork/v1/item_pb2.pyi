@@ -38,11 +38,17 @@ class _ItemStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ItemState.V
     ITEM_STATE_FAILED: _ItemState.ValueType  # 4
     """Not processed, and no retry is left or allowed."""
     ITEM_STATE_SKIPPED: _ItemState.ValueType  # 5
-    """Not attempted, for the reason in `skip_reason`; never counted as failed."""
+    """Not to be done, for the reason in `skip_reason`; never counted as failed. It
+    was known before the first attempt, or found out by one.
+    """
     ITEM_STATE_CANCELLED: _ItemState.ValueType  # 6
-    """Not attempted because its batch was cancelled first."""
+    """Not done because its batch was cancelled first. There may have been attempts
+    that failed.
+    """
     ITEM_STATE_EXPIRED: _ItemState.ValueType  # 7
-    """Not attempted because the time of its batch was over."""
+    """Not done because the time of its batch was over. There may have been attempts
+    that failed.
+    """
 
 class ItemState(_ItemState, metaclass=_ItemStateEnumTypeWrapper):
     """Names where an item stands."""
@@ -58,11 +64,17 @@ ITEM_STATE_SUCCEEDED: ItemState.ValueType  # 3
 ITEM_STATE_FAILED: ItemState.ValueType  # 4
 """Not processed, and no retry is left or allowed."""
 ITEM_STATE_SKIPPED: ItemState.ValueType  # 5
-"""Not attempted, for the reason in `skip_reason`; never counted as failed."""
+"""Not to be done, for the reason in `skip_reason`; never counted as failed. It
+was known before the first attempt, or found out by one.
+"""
 ITEM_STATE_CANCELLED: ItemState.ValueType  # 6
-"""Not attempted because its batch was cancelled first."""
+"""Not done because its batch was cancelled first. There may have been attempts
+that failed.
+"""
 ITEM_STATE_EXPIRED: ItemState.ValueType  # 7
-"""Not attempted because the time of its batch was over."""
+"""Not done because the time of its batch was over. There may have been attempts
+that failed.
+"""
 Global___ItemState: _TypeAlias = ItemState  # noqa: Y015
 
 @_typing.final

@@ -285,7 +285,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def batch_timeout(self) -> _duration_pb2.Duration:
-        """Sets the longest time of a run, 1 s to 30 days; unset means no limit."""
+        """Sets the longest time of a run, 1 s to 30 days; unset means the server's
+        `BATCH_PROCESSING_TIMEOUT`, if it has one.
+        """
 
     @_builtins.property
     def catch_up_window(self) -> _duration_pb2.Duration:

@@ -162,8 +162,8 @@ class JobServiceServicer:
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-        UNKNOWN_TIME_ZONE; every violation at once. Do not
-        retry.
+        UNKNOWN_TIME_ZONE, UNKNOWN_NOTIFICATION_TARGET; every
+        violation at once. Do not retry.
         ALREADY_EXISTS    RESOURCE_EXISTS: the id is taken; REQUEST_ID_REUSED. Do
         not retry.
         """
@@ -180,8 +180,8 @@ class JobServiceServicer:
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-        UNKNOWN_TIME_ZONE; every violation at once. Do not
-        retry.
+        UNKNOWN_TIME_ZONE, UNKNOWN_NOTIFICATION_TARGET; every
+        violation at once. Do not retry.
         NOT_FOUND         No such job, or not the caller's. Do not retry.
         ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
         ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
@@ -354,8 +354,8 @@ class JobServiceServicer:
         whatever has changed since it was planned, also when the job has been deleted.
 
         Errors:
-        INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
-        PAYLOAD_TOO_LARGE. Do not retry.
+        INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+        UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
         NOT_FOUND           No such job, or not the caller's. Do not retry.
         ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
         ABORTED             PLAN_STALE: the batch would not be what was planned;
@@ -365,6 +365,8 @@ class JobServiceServicer:
         names, and `overlap` is SKIP. Retry when it is over.
         RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
         delay with the same `request_id`.
+        UNAVAILABLE         DEPENDENCY_UNAVAILABLE: a source is away, such as that
+        of the users. Retry with the same `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

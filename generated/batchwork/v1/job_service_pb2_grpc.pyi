@@ -67,8 +67,8 @@ class JobServiceStub:
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-                        UNKNOWN_TIME_ZONE; every violation at once. Do not
-                        retry.
+                        UNKNOWN_TIME_ZONE, UNKNOWN_NOTIFICATION_TARGET; every
+                        violation at once. Do not retry.
       ALREADY_EXISTS    RESOURCE_EXISTS: the id is taken; REQUEST_ID_REUSED. Do
                         not retry.
     """
@@ -81,8 +81,8 @@ class JobServiceStub:
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-                        UNKNOWN_TIME_ZONE; every violation at once. Do not
-                        retry.
+                        UNKNOWN_TIME_ZONE, UNKNOWN_NOTIFICATION_TARGET; every
+                        violation at once. Do not retry.
       NOT_FOUND         No such job, or not the caller's. Do not retry.
       ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
       ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
@@ -211,8 +211,8 @@ class JobServiceStub:
     whatever has changed since it was planned, also when the job has been deleted.
 
     Errors:
-      INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
-                          PAYLOAD_TOO_LARGE. Do not retry.
+      INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                          UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
       NOT_FOUND           No such job, or not the caller's. Do not retry.
       ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
       ABORTED             PLAN_STALE: the batch would not be what was planned;
@@ -222,6 +222,8 @@ class JobServiceStub:
                           names, and `overlap` is SKIP. Retry when it is over.
       RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
                           delay with the same `request_id`.
+      UNAVAILABLE         DEPENDENCY_UNAVAILABLE: a source is away, such as that
+                          of the users. Retry with the same `request_id`.
     """
 
 @_typing.type_check_only
@@ -263,8 +265,8 @@ class JobServiceAsyncStub(JobServiceStub):
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-                        UNKNOWN_TIME_ZONE; every violation at once. Do not
-                        retry.
+                        UNKNOWN_TIME_ZONE, UNKNOWN_NOTIFICATION_TARGET; every
+                        violation at once. Do not retry.
       ALREADY_EXISTS    RESOURCE_EXISTS: the id is taken; REQUEST_ID_REUSED. Do
                         not retry.
     """
@@ -277,8 +279,8 @@ class JobServiceAsyncStub(JobServiceStub):
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-                        UNKNOWN_TIME_ZONE; every violation at once. Do not
-                        retry.
+                        UNKNOWN_TIME_ZONE, UNKNOWN_NOTIFICATION_TARGET; every
+                        violation at once. Do not retry.
       NOT_FOUND         No such job, or not the caller's. Do not retry.
       ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
       ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
@@ -407,8 +409,8 @@ class JobServiceAsyncStub(JobServiceStub):
     whatever has changed since it was planned, also when the job has been deleted.
 
     Errors:
-      INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
-                          PAYLOAD_TOO_LARGE. Do not retry.
+      INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                          UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
       NOT_FOUND           No such job, or not the caller's. Do not retry.
       ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
       ABORTED             PLAN_STALE: the batch would not be what was planned;
@@ -418,6 +420,8 @@ class JobServiceAsyncStub(JobServiceStub):
                           names, and `overlap` is SKIP. Retry when it is over.
       RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
                           delay with the same `request_id`.
+      UNAVAILABLE         DEPENDENCY_UNAVAILABLE: a source is away, such as that
+                          of the users. Retry with the same `request_id`.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -474,8 +478,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-                            UNKNOWN_TIME_ZONE; every violation at once. Do not
-                            retry.
+                            UNKNOWN_TIME_ZONE, UNKNOWN_NOTIFICATION_TARGET; every
+                            violation at once. Do not retry.
           ALREADY_EXISTS    RESOURCE_EXISTS: the id is taken; REQUEST_ID_REUSED. Do
                             not retry.
         """
@@ -494,8 +498,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
-                            UNKNOWN_TIME_ZONE; every violation at once. Do not
-                            retry.
+                            UNKNOWN_TIME_ZONE, UNKNOWN_NOTIFICATION_TARGET; every
+                            violation at once. Do not retry.
           NOT_FOUND         No such job, or not the caller's. Do not retry.
           ALREADY_EXISTS    REQUEST_ID_REUSED. Do not retry.
           ABORTED           ETAG_MISMATCH: somebody changed it. Read it again.
@@ -690,8 +694,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         whatever has changed since it was planned, also when the job has been deleted.
 
         Errors:
-          INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_CATEGORY,
-                              PAYLOAD_TOO_LARGE. Do not retry.
+          INVALID_ARGUMENT    FIELD_VIOLATION, UNKNOWN_TEMPLATE, UNKNOWN_OPERATION,
+                              UNKNOWN_CATEGORY, PAYLOAD_TOO_LARGE. Do not retry.
           NOT_FOUND           No such job, or not the caller's. Do not retry.
           ALREADY_EXISTS      REQUEST_ID_REUSED. Do not retry.
           ABORTED             PLAN_STALE: the batch would not be what was planned;
@@ -701,6 +705,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
                               names, and `overlap` is SKIP. Retry when it is over.
           RESOURCE_EXHAUSTED  QUOTA_STORAGE: the disk is full. Retry after the
                               delay with the same `request_id`.
+          UNAVAILABLE         DEPENDENCY_UNAVAILABLE: a source is away, such as that
+                              of the users. Retry with the same `request_id`.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -140,8 +140,8 @@ class Preference(_message.Message):
     """
     @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
-        """Says when the user wants it; unset means the default of the job. A weekly
-        or biweekly schedule names one day.
+        """Says when the user wants it; unset means the tenant's default, else that of
+        the job. A weekly or biweekly schedule names one day.
         """
 
     @_builtins.property

@@ -189,8 +189,9 @@ class Schedule(_message.Message):
     JITTER_FIELD_NUMBER: _builtins.int
     time_zone: _builtins.str
     """Names the IANA time zone in which the times are meant, such as
-    `Europe/Berlin`. Optional; unset means that of the job for a preference,
-    and the server's `BATCHWORK_TIME_ZONE` for a job. An unknown zone is
+    `Europe/Berlin`. Optional; unset means, for a preference, that of the
+    tenant's default, else that of the job, and for a job the server's
+    `BATCHWORK_TIME_ZONE`. An unknown zone is
     refused.
     """
     on_gap: Global___OnGap.ValueType
