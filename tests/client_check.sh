@@ -97,7 +97,8 @@ from importlib.metadata import version
 
 SERVER_ONLY = (
     "aiosqlite alembic apscheduler asyncpg grpc_health grpc_reflection grpc_tools jinja2 mako "
-    "orjson pydantic rich sqlalchemy structlog typer tzdata yaml"
+    "apprise httpx2 jsonschema marshmallow orjson pebble prometheus_client rich sqlalchemy "
+    "stamina standardwebhooks structlog typer tzdata yaml"
 ).split()
 came_along = [name for name in SERVER_ONLY if importlib.util.find_spec(name)]
 assert not came_along, f"the client brings {', '.join(came_along)}"

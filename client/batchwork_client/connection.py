@@ -21,9 +21,14 @@ from batchwork_client.validation import Validation
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
 
+_STREAMS = {
+    "BatchService": ("WatchBatch", "WatchBatches", "StreamResults", "UploadItems"),
+    "PreferenceService": ("WatchPreferenceChanges",),
+}
+
 # Every changing call carries a request id, so that a repetition returns the first answer.
-# UNAVAILABLE is the only code that says "nothing happened, come again". Streams are not repeated
-# here: they resume, from where they stopped.
+# UNAVAILABLE is the only code that says "nothing happened, come again". Streams that
+# resume by themselves, from where they stopped, are not repeated here.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -39,8 +44,9 @@ _SERVICE_CONFIG = {
         for service in ("BatchService", "JobService", "PreferenceService", "ValidationService")
     ]
     + [
-        {"name": [{"service": "batchwork.v1.BatchService", "method": method}]}
-        for method in ("WatchBatch", "WatchBatches", "StreamResults", "UploadItems")
+        {"name": [{"service": f"batchwork.v1.{service}", "method": method}]}
+        for service, methods in _STREAMS.items()
+        for method in methods
     ],
 }
 

@@ -1,6 +1,6 @@
 """The outside systems that Batchwork needs, as Protocols, on one page.
 
-Each has one adapter a system and a fake in ``tests/fakes.py``; both pass the same contract test.
+Each has one adapter a system. Where unit tests need a fake, it stands in ``tests/fakes.py``.
 """
 
 from __future__ import annotations

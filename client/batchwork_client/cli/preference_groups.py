@@ -276,6 +276,7 @@ async def list_preference_changes(
             async with aclosing(watch):
                 async for change in watch:
                     _tell(change, as_json=as_json)
+            return
         found = batchwork.preferences.list_preference_changes(
             after=after, tenant_id=session.tenant_id, limit=limit
         )

@@ -52,7 +52,7 @@ class OnceWanted:
     """What a process is to run once.
 
     Attributes:
-        job_ids: None means all that is due.
+        job_ids: Empty means all that is due.
         tenant_id: Whose jobs they are.
         user_ids: To whom runs are restricted; empty means to nobody.
         strict: Whether a run of which an item failed counts as not completed.
