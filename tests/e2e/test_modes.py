@@ -459,11 +459,19 @@ async def test_health_tells_every_problem_at_once(place: Place):
     keys.write_text("no")
     (place.templates / "broken.json").write_text("no")
     (place.folder / "batchwork.db").unlink()
+    people = place.folder / "people.db"
+    sqlite3.connect(people).close()
+    settings = {
+        "BATCHWORK_API_KEYS_FILE": str(keys),
+        "BATCHWORK_USERS_DATABASE_URL": f"sqlite:///{people}",
+        "BATCHWORK_USERS_TABLE": "persons",
+    }
 
-    assert await health(place, BATCHWORK_API_KEYS_FILE=str(keys)) == (1, "")
+    assert await health(place, **settings) == (1, "")
 
     said = place.log.read_text()
-    assert all(word in said for word in ("broken.json", str(keys), "There is no database file"))
+    problems = ("broken.json", str(keys), "persons", "There is no database file")
+    assert all(problem in said for problem in problems)
 
 
 async def test_health_says_no_to_wrong_settings_and_keeps_a_password_to_itself(place: Place):

@@ -66,7 +66,7 @@ async def open_outside(
             template_source = TemplateSource(outside_templates, interval=interval, clock=clock)
             await template_source.look_first()
         users = None
-        outside_users = _outside_users(settings, clock)
+        outside_users = users_outside(settings, clock)
         if outside_users is not None:
             stack.push_async_callback(outside_users.close)
             users = UserSource(outside_users, clock=clock)
@@ -151,7 +151,8 @@ def _outside_templates(
     )
 
 
-def _outside_users(settings: Settings, clock: Clock) -> OutsideUsers | None:
+def users_outside(settings: Settings, clock: Clock) -> OutsideUsers | None:
+    """Returns the other database or the service that knows the users, if the settings name one."""
     if settings.users_database_url is not None:
         return _users_database(settings, settings.users_database_url)
     if settings.user_service_url is None:

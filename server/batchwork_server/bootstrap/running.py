@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from batchwork_server.bootstrap.assembly import Application, put_together
+from batchwork_server.bootstrap.opening import open_database_of
 from batchwork_server.bootstrap.outside import open_outside
 from batchwork_server.clock import Clock, SystemClock
 from batchwork_server.config import Settings
@@ -22,8 +23,6 @@ from batchwork_server.process import prepare_process
 from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.rpc.credentials import Credentials, load_credentials
 from batchwork_server.rpc.server import RpcServer
-from batchwork_server.store.database import PostgresLimits, open_database
-from batchwork_server.store.disk import BALLAST_BYTES, DiskLimits
 
 log = get_logger(__name__)
 
@@ -69,19 +68,7 @@ async def application(
     children = _children(settings, load_processors)
     # A process that runs once is over before anybody asks it for metrics.
     async with open_outside(settings, processors, clock=clock, shows_metrics=fires) as outside:
-        database = await open_database(
-            settings.database.reveal(),
-            synchronous=settings.sqlite_synchronous,
-            disk_limits=DiskLimits(
-                min_free_bytes=settings.min_free_bytes, ballast_bytes=BALLAST_BYTES
-            ),
-            silent_after=settings.lease,
-            postgres_limits=PostgresLimits(
-                connect_timeout=settings.connect_timeout,
-                max_open=settings.max_open_connections,
-                max_idle=settings.max_idle_connections,
-            ),
-        )
+        database = await open_database_of(settings)
         try:
             yield put_together(
                 settings,

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from batchwork_server.bootstrap.opening import open_database_of
 from batchwork_server.cli import modes
 from batchwork_server.cli.loading import load
 from batchwork_server.cli.running import begin, read_settings, run, say
 from batchwork_server.config import Settings
 from batchwork_server.logs import configure_logs
-from batchwork_server.store.database import open_database
 
 app = typer.Typer(
     help="The Batchwork server. It is configured by environment variables; docs/configuration.md "
@@ -32,17 +32,17 @@ def start(context: typer.Context) -> None:
     """Does what BATCH_MODE says, when there is no command."""
     if context.invoked_subcommand is not None:
         return
-    match os.environ.get("BATCH_MODE"):
-        case None:
-            typer.echo(context.get_help())
-            raise typer.Exit(_USAGE)
+    if not os.environ.get("BATCH_MODE"):  # whoever wants to know what there is has no settings yet
+        typer.echo(context.get_help())
+        raise typer.Exit(_USAGE)
+    match read_settings().mode:
         case "scheduler":
             scheduler()
         case "once":
             once()
         case "health":
             health()
-        case _:  # of any other the settings say that it is wrong
+        case _:
             serve()
 
 
@@ -127,7 +127,7 @@ def migrate() -> None:
 
 
 async def _migrate(settings: Settings) -> None:
-    database = await open_database(settings.database.reveal())
+    database = await open_database_of(settings)
     await database.close()
 
 

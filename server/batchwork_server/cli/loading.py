@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from batchwork_server.application.loading import Loading, LoadReport, OnError
+from batchwork_server.bootstrap.opening import open_database_of
 from batchwork_server.cli.modes import DEFAULT_TENANT
 from batchwork_server.cli.running import read_settings, run
 from batchwork_server.clock import SystemClock
 from batchwork_server.logs import configure_logs
-from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
 
 load = typer.Typer(help="Load users and categories from CSV or JSONL files.", no_args_is_help=True)
@@ -87,7 +87,7 @@ def _load(
     configure_logs(level="warn")
 
     async def load_file() -> None:
-        database = await open_database(settings.database.reveal())
+        database = await open_database_of(settings)
         try:
             report = await work(Loading(SqlStore(database), SystemClock()))
         finally:

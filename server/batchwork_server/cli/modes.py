@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from batchwork_server.adapters.notifiers import open_notifiers
 from batchwork_server.adapters.templates import FileTemplates
 from batchwork_server.bootstrap import serving, working
+from batchwork_server.bootstrap.outside import users_outside
 from batchwork_server.clock import SystemClock
 from batchwork_server.config import Settings
+from batchwork_server.engine.user_source import UserSource
 from batchwork_server.errors import BatchworkError, ConfigurationError, Unavailable
 from batchwork_server.logs import get_logger
 from batchwork_server.processors.registry import ProcessorRegistry
@@ -127,6 +129,10 @@ async def problems_of(settings: Settings) -> list[str]:
             )
         except ConfigurationError as error:
             problems.append(error.message)
+    try:
+        await _look_for_users(settings)
+    except ConfigurationError as error:
+        problems.append(error.message)
     schema = ""
     try:
         schema = await inspect_database(
@@ -142,6 +148,20 @@ async def problems_of(settings: Settings) -> list[str]:
             processing=settings.processing,
         )
     return problems
+
+
+async def _look_for_users(settings: Settings) -> None:
+    """Looks at the source of users, as a server does that starts; one may be away.
+
+    Raises:
+        ConfigurationError: it answers, and is not what the settings say.
+    """
+    users = users_outside(settings, SystemClock())
+    if users is not None:
+        try:
+            await UserSource(users, clock=SystemClock()).check()
+        finally:
+            await users.close()
 
 
 def _on_signals(stop: Callable[[int], None]) -> None:
