@@ -132,7 +132,8 @@ def test_every_environment_variable_is_a_setting(document: Path):
     known = {*variables_of_the_server(), *variables_of_the_client()}
 
     named = re.findall(
-        r"\b(?:BATCH(?:WORK)?|DATABASE|DB|ENABLE|LOG)_[A-Z_]+\b", document.read_text("utf-8")
+        r"\b(?:BATCH(?:WORK)?|DATABASE|DB|ENABLE|LOG|CONFIG|(?:TEMPLATE|USER)_SERVICE|USER_ID)_[A-Z_]+\b",
+        document.read_text("utf-8"),
     )
 
     assert set(named) <= known

@@ -222,8 +222,8 @@ async def test_every_violation_is_answered_at_once(api):
     request = CreateBatchRequest(
         request_id="r" * 129,
         batch_id="a b",
-        display_name="d" * 201,
-        description="d" * 2001,
+        display_name="d" * 257,
+        description="d" * 4097,
         source="c r m",
         purpose_id="p" * 129,
         operation="o\n",

@@ -254,9 +254,9 @@ class CreateBatchRequest(_message.Message):
     one, `bat_{source}_{yyyymmddHHMMSS}_{random}`.
     """
     display_name: _builtins.str
-    """Names the batch for people. Optional, at most 200 characters."""
+    """Names the batch for people. Optional, at most 256 characters."""
     description: _builtins.str
-    """Describes the batch for people. Optional, at most 2,000 characters."""
+    """Describes the batch for people. Optional, at most 4,096 characters."""
     source: _builtins.str
     """Says who or what asks, such as `user_management`. Optional, at most 63
     characters of `[A-Za-z0-9_-]`; it becomes part of a generated id.

@@ -181,9 +181,9 @@ class Job(_message.Message):
     tenant_id: _builtins.str
     """Names the tenant who owns the job. Set by the server."""
     display_name: _builtins.str
-    """Names the job for people."""
+    """Names the job for people. At most 256 characters."""
     description: _builtins.str
-    """Describes the job for people."""
+    """Describes the job for people. At most 4,096 characters."""
     revision: _builtins.int
     """Counts the changes of the job from 1. A running batch keeps the revision
     with which it started. Set by the server.
@@ -249,7 +249,9 @@ class Job(_message.Message):
     """
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Lists the categories to select from: one, or several when COMBINED."""
+        """Lists the categories to select from: one, or several, at most 32,
+        when COMBINED.
+        """
 
     @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
@@ -261,7 +263,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def distribution_user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Lists the users who get a reference to the results."""
+        """Lists the users who get a reference to the results. At most 10,000."""
 
     @_builtins.property
     def default_preferences(self) -> _struct_pb2.Struct:

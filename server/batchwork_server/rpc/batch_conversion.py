@@ -36,6 +36,8 @@ from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.job import (
     DEFAULT_LIMIT,
     LONGEST_BATCH_TIMEOUT,
+    LONGEST_DESCRIPTION,
+    LONGEST_DISPLAY_NAME,
     MAX_RETRY_LIMIT,
     SHORTEST_BATCH_TIMEOUT,
     DataSource,
@@ -61,8 +63,6 @@ from batchwork_server.rpc.policy_conversion import (
 )
 from batchwork_server.rpc.values import duration_to, set_timestamp, struct_to, timestamp_to
 
-LONGEST_DISPLAY_NAME = 200
-LONGEST_DESCRIPTION = 2000
 MAX_CHUNK_SIZE = 1000
 MAX_CONCURRENT_ITEMS = 10_000
 LARGEST_METADATA = 64 * 1024
