@@ -6,17 +6,22 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.context import ContextItems
-from batchwork_server.domain.filters import BatchFilter, ReferenceFilter
+from batchwork_server.domain.filters import BatchFilter, ItemFilter, ReferenceFilter
 from batchwork_server.domain.firing import NextRun
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.group_schedules import GROUPED_JOBS
 from batchwork_server.store.group_schedules import NEXT_START as NEXT_GROUP
 from batchwork_server.store.occurrences import NEXT_START
+from batchwork_server.store.own_items import has_part_in, is_for
 from batchwork_server.store.preferences import FETCH_OF_USERS
 from batchwork_server.store.sql_store import SqlStore
+from batchwork_server.store.statistics import items_of_user
+from batchwork_server.store.tables import batches, item_users, items
 
-from tests.factories import TENANT
+from tests.factories import TENANT, make_item
 from tests.fakes import START
 from tests.store.test_chunks import claim, insert
 from tests.store.test_jobs import make_stored
@@ -224,3 +229,78 @@ async def test_what_one_user_was_given_of_a_batch_does_not_read_the_batch(new_po
     assert known.valid_users == ("user-7",)
     for index, count in zip(indexes, before, strict=True):
         assert await rows_read(new_postgresql_url, index) - count < 100
+
+
+async def put_shared(database: Database, store: SqlStore, batches: int) -> Batch:
+    """Stores batches of which each has one item for many users; returns the newest one."""
+    for number in range(batches):
+        batch = await give_own(
+            store, f"batch-{number}", make_item("all", skip_reason="X"), together=[]
+        )
+        await run(
+            database,
+            "INSERT INTO item_users (batch_key, place, tenant_id, user_id, item_index)"
+            f" WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < {ITEMS})"
+            f" SELECT {batch.key}, n, '{TENANT}', 'user-' || n, 0 FROM n",
+        )
+    return batch
+
+
+@pytest.mark.parametrize("tenant_id", [TENANT, None], ids=["of a tenant", "of all"])
+async def test_what_a_user_shares_does_not_read_all_who_share_it(new_postgresql_url, tenant_id):
+    database = await open_database(new_postgresql_url)
+    batch = await put_shared(database, SqlStore(database), 4)
+    await run(database, "ANALYZE")
+    await database.close()
+    indexes = ("pk_item_users", "ix_item_users_tenant_id_user_id_batch_key")
+    before = [await rows_read(new_postgresql_url, index) for index in indexes]
+
+    database = await open_database(new_postgresql_url)
+    store = SqlStore(database)
+    matching = BatchFilter(tenant_id=tenant_id, user_id="user-7")
+    batches, _ = await store.batches.list(matching, page_size=10, after=None)
+    items, _ = await store.batches.list_items(
+        batch, ItemFilter(user_id="user-7"), page_size=10, after=None
+    )
+    counted = await store.statistics.count(matching, group_by=None)
+    weights = await store.results.weights(batch, [0], states=(), user_id="user-7", with_data=False)
+    [(scanned,)] = await run(
+        database, "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'item_users'"
+    )
+    await database.close()
+
+    assert (len(batches), len(items), list(weights)) == (4, 1, [0])
+    assert sum(each.item_counts.total for each in counted) == 4
+    assert scanned == 0
+    for index, count in zip(indexes, before, strict=True):
+        assert await rows_read(new_postgresql_url, index) - count < 100
+
+
+async def test_sqlite_finds_what_a_user_shares_by_an_index(sqlite_url):
+    database = await open_database(sqlite_url)
+    batch = await put_shared(database, SqlStore(database), 1)
+    queries = [
+        sa.select(batches.c.batch_key).where(has_part_in("user-7", tenant_id=TENANT)),
+        sa.select(batches.c.batch_key).where(has_part_in("user-7", tenant_id=None)),
+        sa.select(items.c.item_id).where(items.c.batch_key == 1, is_for("user-7", batch)),
+        *(
+            items_of_user(BatchFilter(tenant_id=tenant_id, user_id="user-7"), (), item_users)
+            for tenant_id in (TENANT, None)
+        ),
+    ]
+
+    found = []
+    for query in queries:
+        text = query.compile(compile_kwargs={"literal_binds": True}).string
+        plan = await run(database, f"EXPLAIN QUERY PLAN {text}")
+        found += [step for *_, step in plan if "item_users" in step]
+    await database.close()
+
+    index = "INDEX ix_item_users_tenant_id_user_id_batch_key (tenant_id=? AND user_id=?"
+    assert found == [
+        f"SEARCH item_users USING COVERING {index})",
+        f"SEARCH item_users USING COVERING {index})",
+        f"SEARCH item_users USING {index} AND batch_key>? AND batch_key<?)",
+        f"SEARCH item_users USING {index})",
+        f"SEARCH item_users USING {index})",
+    ]

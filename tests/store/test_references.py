@@ -79,13 +79,14 @@ async def give_own(
     named: list[str] | None = None,
     together: list[ItemUser] | None = None,
     own: bool = True,
+    tenant_id: str = TENANT,
 ) -> Batch:
     """Stores a run for preferences, each of whose users is given their own item."""
     shape = "INDIVIDUAL" if together is None else "BATCH"
     async with store.transaction() as tx:
         batch = await store.batches.insert(
             tx,
-            tenant_id=TENANT,
+            tenant_id=tenant_id,
             batch_id=batch_id,
             request=make_request(
                 job_id="job-2",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from batchwork_server.domain.batch import Batch, Counts, UserValidation
+from batchwork_server.domain.filters import BatchFilter, ItemFilter
 from batchwork_server.domain.item import ItemUser
+from batchwork_server.domain.statistics import BatchesAlike, StatisticsGroup
 from batchwork_server.domain.user_context import UserEntry
 from batchwork_server.store.sql_store import SqlStore
 
@@ -96,3 +98,79 @@ async def test_counts_are_of_the_items_for_the_user(store: SqlStore):
     assert skipped == (Counts(total=1, skipped=1), UserValidation(total=1, invalid=1))
     assert done == (Counts(total=1, skipped=1), UserValidation(total=1, valid=1))
     assert nobody == (Counts(), UserValidation())
+
+
+async def found_by(store: SqlStore, user_id: str, **wanted) -> list[str]:
+    matching = BatchFilter(**{"tenant_id": TENANT, "user_id": user_id} | wanted)
+    batches, _ = await store.batches.list(matching, page_size=10, after=None)
+    return [batch.batch_id for batch in batches]
+
+
+async def test_batches_are_found_by_whoever_has_a_part_in_them(store: SqlStore):
+    await history(store)
+    shared = [ItemUser(user_id="ann", item_index=0)]
+    await give_own(store, "elsewhere", make_item("all"), together=shared, tenant_id="other")
+
+    assert await found_by(store, "ann") == ["kept", "together", "alone"]
+    assert await found_by(store, "ann", job_id="job-2", feature_type="posts") == [
+        "kept",
+        "together",
+        "alone",
+    ]
+    assert await found_by(store, "ann", feature_type="songs") == []
+    assert await found_by(store, "bob") == ["together", "alone"]
+    assert await found_by(store, "ann", tenant_id="other") == ["elsewhere"]
+    assert await found_by(store, "ann", tenant_id=None) == [
+        "elsewhere",
+        "kept",
+        "together",
+        "alone",
+    ]
+
+
+async def test_items_are_found_by_each_user_whom_they_are_for(store: SqlStore):
+    together = [
+        *(ItemUser(user_id=user, item_index=0) for user in ("ann", "bob")),
+        ItemUser(user_id="cyd", item_index=1),
+        ItemUser(user_id="dan", item_index=None, skip_reason="ALREADY_DONE"),
+    ]
+    batch = await give_own(
+        store, "shared", *(make_item(each, skip_reason="X") for each in "ab"), together=together
+    )
+
+    found = {}
+    for user_id in ("ann", "bob", "cyd", "dan", "eve"):
+        items, _ = await store.batches.list_items(
+            batch, ItemFilter(user_id=user_id), page_size=10, after=None
+        )
+        found[user_id] = [item.item_id for item in items]
+
+    assert found == {"ann": ["a"], "bob": ["a"], "cyd": ["b"], "dan": [], "eve": []}
+
+
+def in_short(groups: list[BatchesAlike]) -> dict[str, tuple[int, Counts]]:
+    return {each.group: (each.batch_count, each.item_counts) for each in groups}
+
+
+async def test_statistics_count_the_items_for_a_user(store: SqlStore):
+    await history(store)
+    shared = [ItemUser(user_id="ann", item_index=0), ItemUser(user_id="bob", item_index=0)]
+    await give_own(store, "elsewhere", make_item("all"), together=shared, tenant_id="other")
+
+    found = {
+        user_id: in_short(
+            await store.statistics.count(
+                BatchFilter(tenant_id=None, user_id=user_id), group_by=StatisticsGroup.TENANT
+            )
+        )
+        for user_id in ("ann", "bob", "nobody")
+    }
+    of_tenant = await store.statistics.count(
+        BatchFilter(tenant_id=TENANT, user_id="bob", feature_type="posts"), group_by=None
+    )
+
+    one = (1, Counts(total=1, pending=1))
+    assert found["bob"]["other"] == found["ann"]["other"] == one
+    assert sum(each.item_counts.total for each in of_tenant) == 2
+    assert sum(each.item_counts.skipped for each in of_tenant) == 1
+    assert found["nobody"] == {}

@@ -264,7 +264,7 @@ class _Reader:
         """Finds the next items that are wanted; tells whether there are any."""
         while points := await self._next_points(batch):
             weights = await self._store.results.weights(
-                batch.key,
+                batch,
                 [point.item_index for point in points],
                 states=self._wanted.states,
                 user_id=self._wanted.user_id,

@@ -26,6 +26,7 @@ from batchwork_server.domain.waiting import OpenWork
 from batchwork_server.errors import AlreadyExists
 from batchwork_server.store import events
 from batchwork_server.store.database import Database
+from batchwork_server.store.own_items import has_part_in, is_for
 from batchwork_server.store.rows import (
     BATCH_COLUMNS,
     batch_from,
@@ -358,9 +359,7 @@ def batch_conditions(matching: BatchFilter) -> list[sa.ColumnElement[bool]]:
     if matching.created_before is not None:
         conditions.append(c.create_time < to_micros(matching.created_before))
     if matching.user_id:
-        conditions.append(
-            sa.exists().where(items.c.user_id == matching.user_id, items.c.batch_key == c.batch_key)
-        )
+        conditions.append(has_part_in(matching.user_id, tenant_id=matching.tenant_id))
     for name, value in matching.labels.items():
         label = batch_labels.alias()
         conditions.append(
@@ -428,8 +427,9 @@ def _item_query(batch: Batch, matching: ItemFilter) -> sa.Select[Any]:
         if not {ItemState.SUCCEEDED, ItemState.PENDING, ItemState.RUNNING} & set(matching.states):
             # Said in the words of the partial index, so that both databases use it.
             query = query.where(sa.text("outcomes.state <> 'SUCCEEDED'"))
+    if matching.user_id:
+        query = query.where(is_for(matching.user_id, batch))
     for column, value in (
-        (items.c.user_id, matching.user_id),
         (outcomes.c.error_reason, matching.error_reason),
         (outcomes.c.skip_reason, matching.skip_reason),
     ):

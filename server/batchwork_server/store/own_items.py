@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.reference import OwnItem
 from batchwork_server.store.statements import Row, run
+from batchwork_server.store.tables import batches, item_users, items
 from batchwork_server.store.times import from_micros
 
 # The sum in place of the key keeps the planner from starting at a batch that is named and reading
@@ -29,6 +33,11 @@ LEFT JOIN items i ON i.batch_key = u.batch_key AND i.item_index = u.item_index
 LEFT JOIN outcomes o ON o.batch_key = u.batch_key AND o.item_index = u.item_index
 WHERE {conditions} ORDER BY u.batch_key DESC, u.place LIMIT ?
 """
+# A range, or SQLite would read all users of the batch for the order in which they are stored.
+_SHARED_WITH = """
+i.item_index IN (SELECT u.item_index FROM item_users u
+  WHERE u.tenant_id = ? AND u.user_id = ? AND u.batch_key BETWEEN ? AND ?)
+"""
 _SERVED = """
 SELECT COUNT(*) FROM item_users u
 JOIN outcomes o ON o.batch_key = u.batch_key AND o.item_index = u.item_index
@@ -39,6 +48,47 @@ WHERE u.batch_key = ? AND o.state = 'SUCCEEDED'
 def names_users_apart(batch: Batch) -> bool:
     """Tells whether the items of a batch are for several users, who stand in their own table."""
     return batch.request.batch_type.removeprefix("PREFERENCE_").startswith("BATCH_")
+
+
+def has_part_in(user_id: str, *, tenant_id: str | None) -> sa.ColumnElement[bool]:
+    """Returns what holds of the batches that have something for a user, if only why not.
+
+    Args:
+        tenant_id: Whose batches they are; None means anybody's.
+    """
+    alone: sa.Select[Any] = sa.select(items.c.batch_key).where(items.c.user_id == user_id)
+    together = sa.select(item_users.c.batch_key).where(
+        item_users.c.user_id == user_id, of_tenant(item_users.c.tenant_id, tenant_id)
+    )
+    return batches.c.batch_key.in_(alone.union_all(together))
+
+
+def of_tenant(column: sa.Column[str], tenant_id: str | None) -> sa.ColumnElement[bool]:
+    """Returns what holds of the rows of a tenant, or of all, whose index begins with the tenant."""
+    if tenant_id is not None:
+        return column == tenant_id
+    # The index is asked tenant by tenant; else all of it would be read.
+    return column.in_(sa.select(batches.c.tenant_id).distinct())
+
+
+def is_for(user_id: str, batch: Batch) -> sa.ColumnElement[bool]:
+    """Returns what holds of the items of a batch that are for a user, alone or with others."""
+    if not names_users_apart(batch):
+        return items.c.user_id == user_id
+    return items.c.item_index.in_(
+        sa.select(item_users.c.item_index).where(
+            item_users.c.tenant_id == batch.tenant_id,
+            item_users.c.user_id == user_id,
+            item_users.c.batch_key.between(batch.key, batch.key),
+        )
+    )
+
+
+def condition_of_user(user_id: str, batch: Batch) -> tuple[str, Row]:
+    """Returns what ``is_for`` does as text, of items that are called ``i``."""
+    if not names_users_apart(batch):
+        return "i.user_id = ?", (user_id,)
+    return _SHARED_WITH, (batch.tenant_id, user_id, batch.key, batch.key)
 
 
 def own_item_from(row: Row) -> OwnItem:

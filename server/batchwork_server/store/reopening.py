@@ -13,6 +13,7 @@ from batchwork_server.domain.batch import Batch, dispatch_time
 from batchwork_server.domain.filters import RetryFilter
 from batchwork_server.domain.transition import APPLIES, Verb
 from batchwork_server.store import events
+from batchwork_server.store.own_items import condition_of_user
 from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
 from batchwork_server.store.statements import Column, run, update_rows
 from batchwork_server.store.times import to_micros
@@ -66,7 +67,7 @@ async def reopen(
     locked = await run(connection, _LOCK_BATCH, (to_micros(now), batch.key))
     if not locked:
         return None, 0
-    condition, parameters = _condition(batch.key, matching)
+    condition, parameters = _condition(batch, matching)
     chosen = await run(connection, _CHOSEN.format(condition=condition), parameters)
     if not chosen:
         return batch_from(locked[0]), 0
@@ -91,9 +92,9 @@ async def reopen(
     return reopened, len(indexes)
 
 
-def _condition(batch_key: int, matching: RetryFilter) -> tuple[str, tuple[Any, ...]]:
+def _condition(batch: Batch, matching: RetryFilter) -> tuple[str, tuple[Any, ...]]:
     conditions = ["o.batch_key = ?"]
-    parameters: list[Any] = [batch_key]
+    parameters: list[Any] = [batch.key]
     marks = ", ".join("?" for _ in matching.states)
     conditions.append(f"o.state IN ({marks}) AND o.state <> 'SUCCEEDED'")
     parameters += [str(state) for state in matching.states]
@@ -102,8 +103,9 @@ def _condition(batch_key: int, matching: RetryFilter) -> tuple[str, tuple[Any, .
         parameters.append(matching.error_reason)
     item_conditions: list[str] = []
     if matching.user_id:
-        item_conditions.append("i.user_id = ?")
-        parameters.append(matching.user_id)
+        of_user, named = condition_of_user(matching.user_id, batch)
+        item_conditions.append(of_user)
+        parameters += named
     if matching.item_ids:
         marks = ", ".join("?" for _ in matching.item_ids)
         item_conditions.append(f"i.item_id IN ({marks})")

@@ -12,6 +12,7 @@ from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.item import Item, ItemState
 from batchwork_server.store import events
 from batchwork_server.store.database import Database
+from batchwork_server.store.own_items import condition_of_user
 from batchwork_server.store.rows import item_from
 from batchwork_server.store.statements import dialect_of, for_driver, run
 from batchwork_server.store.store import Event
@@ -61,7 +62,7 @@ class SqlResults:
 
     async def weights(
         self,
-        batch_key: int,
+        batch: Batch,
         indexes: Sequence[int],
         *,
         states: Collection[ItemState],
@@ -72,14 +73,14 @@ class SqlResults:
             listed, places = _listed(connection, indexes)
             names = ["o.result_json", "o.error_message", *(["i.data_json"] if with_data else [])]
             weight = " + ".join(f"COALESCE({_size_of(connection, name)}, 0)" for name in names)
+            of_user, named = condition_of_user(user_id, batch) if user_id else ("", ())
             sql = _WEIGHTS.format(
                 weight=weight,
                 listed=listed,
                 states=_in_states("o.", states),
-                user=" AND i.user_id = ?" if user_id else "",
+                user=of_user and f" AND {of_user}",
             )
-            named = (user_id,) if user_id else ()
-            rows = await run(connection, sql, (batch_key, places, *map(str, states), *named))
+            rows = await run(connection, sql, (batch.key, places, *map(str, states), *named))
         return dict(rows)
 
     async def items(

@@ -15,7 +15,8 @@ from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.statistics import BatchesAlike, StatisticsGroup
 from batchwork_server.store.batches import batch_conditions
 from batchwork_server.store.database import Database
-from batchwork_server.store.tables import batches, items, outcomes
+from batchwork_server.store.own_items import of_tenant
+from batchwork_server.store.tables import batches, item_users, items, outcomes
 
 _COUNTS = (
     *("total", "pending", "running", "succeeded", "failed"),
@@ -47,7 +48,11 @@ class SqlStatistics:
             rows = (await connection.execute(query)).all()
             if not matching.user_id:
                 return [_alike(row, _counts_of(row)) for row in rows]
-            of_user = (await connection.execute(_items_of_user(matching, alike))).all()
+            of_user = [
+                row
+                for table in (items, item_users)
+                for row in await connection.execute(items_of_user(matching, alike, table))
+            ]
         return _with_items_of_user(rows, of_user)
 
 
@@ -55,14 +60,25 @@ def _sum(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
     return sa.func.coalesce(sa.func.sum(column), 0)
 
 
-def _items_of_user(matching: BatchFilter, alike: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
-    """Returns a query of how many items a user has, by what became of them."""
-    user_id = matching.user_id
+def items_of_user(
+    matching: BatchFilter, alike: Sequence[sa.ColumnElement[Any]], table: sa.Table
+) -> sa.Select[Any]:
+    """Returns a query of how many items a user has, by what became of them.
+
+    Args:
+        table: Of the items for one user, or of the users of those for several.
+    """
+    own = table.c
     outcome = sa.and_(
-        outcomes.c.batch_key == items.c.batch_key, outcomes.c.item_index == items.c.item_index
+        outcomes.c.batch_key == own.batch_key, outcomes.c.item_index == own.item_index
     )
-    item_state = sa.func.coalesce(outcomes.c.state, "PENDING")
+    done = sa.func.coalesce(outcomes.c.state, "PENDING")
+    # Who is in none of the items was skipped.
+    item_state = sa.case((own.item_index.is_(None), "SKIPPED"), else_=done)
     retries = sa.case((outcomes.c.attempt_count > 1, outcomes.c.attempt_count - 1), else_=0)
+    of_user = own.user_id == matching.user_id
+    if table is item_users:
+        of_user &= of_tenant(own.tenant_id, matching.tenant_id)
     return (
         sa.select(
             *alike,
@@ -71,11 +87,9 @@ def _items_of_user(matching: BatchFilter, alike: Sequence[sa.ColumnElement[Any]]
             _sum(retries).label("retries"),
         )
         .select_from(
-            batches.join(items, items.c.batch_key == batches.c.batch_key).outerjoin(
-                outcomes, outcome
-            )
+            batches.join(table, own.batch_key == batches.c.batch_key).outerjoin(outcomes, outcome)
         )
-        .where(items.c.user_id == user_id, *batch_conditions(replace(matching, user_id="")))
+        .where(of_user, *batch_conditions(replace(matching, user_id="")))
         .group_by(*alike, item_state)
     )
 

@@ -23,7 +23,7 @@ class ResultStore(Protocol):
 
     async def weights(
         self,
-        batch_key: int,
+        batch: Batch,
         indexes: Sequence[int],
         *,
         states: Collection[ItemState],
@@ -33,7 +33,7 @@ class ResultStore(Protocol):
         """Returns how many bytes of text each of the items has, by its place.
 
         Left out are items that are not final, or in none of the ``states`` when there are any, or
-        not of the user when one is named.
+        not for the user when one is named.
         """
         ...
 
