@@ -205,7 +205,7 @@ def put_together(
     processor = BatchProcessor(
         store=store,
         executor=Executor(
-            processors=registry, preferences=store.preferences, clock=clock, children=children
+            processors=registry, opt_outs=store.opt_outs, clock=clock, children=children
         ),
         clock=clock,
         wakeups=wakeups,

@@ -15,6 +15,7 @@ from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.group_schedules import GROUPED_JOBS
 from batchwork_server.store.group_schedules import NEXT_START as NEXT_GROUP
 from batchwork_server.store.occurrences import NEXT_START
+from batchwork_server.store.opt_outs import OPTED_OUT
 from batchwork_server.store.own_items import has_part_in, is_for
 from batchwork_server.store.preferences import FETCH_OF_USERS
 from batchwork_server.store.sql_store import SqlStore
@@ -303,4 +304,19 @@ async def test_sqlite_finds_what_a_user_shares_by_an_index(sqlite_url):
         f"SEARCH item_users USING {index} AND batch_key>? AND batch_key<?)",
         f"SEARCH item_users USING {index})",
         f"SEARCH item_users USING {index})",
+    ]
+
+
+async def test_sqlite_finds_who_opted_out_of_a_shared_item_by_indexes(sqlite_url):
+    database = await open_database(sqlite_url)
+    rows = "(SELECT 'a' AS tenant, 'b' AS member, 1 AS batch, 'c' AS feature) AS v"
+
+    plan = await run(database, f"EXPLAIN QUERY PLAN {OPTED_OUT.replace('{rows}', rows)}")
+    await database.close()
+
+    steps = [step for *_, step in plan if step.startswith("SEARCH")]
+    assert steps == [
+        "SEARCH u USING INDEX ix_item_users_tenant_id_user_id_batch_key"
+        " (tenant_id=? AND user_id=? AND batch_key>? AND batch_key<?)",
+        "SEARCH p USING PRIMARY KEY (tenant_id=? AND feature_type=? AND user_id=?) LEFT-JOIN",
     ]

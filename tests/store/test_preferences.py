@@ -51,28 +51,6 @@ async def test_a_preference_comes_back_as_it_was_stored(store: Store) -> None:
     assert await get(store) == preference
 
 
-async def test_who_has_said_no_does_not_want_it_and_who_has_said_nothing_may(store: Store) -> None:
-    await put(store, make_preference(enabled=False), make_preference("user_2"))
-    await put(store, make_preference("user_3", enabled=False), tenant_id="other")
-
-    told = {
-        user_id: await store.preferences.is_disabled(
-            user_id=user_id, feature_type="posts", tenant_id=TENANT
-        )
-        for user_id in ("user_1", "user_2", "user_3")
-    }
-
-    assert told == {"user_1": True, "user_2": False, "user_3": False}
-
-
-async def test_for_who_is_not_active_nothing_is_done(store: Store) -> None:
-    await put(store, make_preference(active=False))
-
-    assert await store.preferences.is_disabled(
-        user_id="user_1", feature_type="posts", tenant_id=TENANT
-    )
-
-
 async def test_all_preferences_of_some_users_are_found_at_once(store: Store) -> None:
     await put(store, make_preference(), make_preference(feature_type="tips"))
     await put(store, make_preference("user_2"), make_preference("user_3"))

@@ -138,7 +138,7 @@ def put_together(
     processor = BatchProcessor(
         store=store,
         executor=Executor(
-            processors=processors, preferences=store.preferences, clock=clock, children=children
+            processors=processors, opt_outs=store.opt_outs, clock=clock, children=children
         ),
         clock=clock,
         wakeups=wakeups,

@@ -33,6 +33,7 @@ class MemberSkip(StrEnum):
 
     ALREADY_DONE = "ALREADY_DONE"  # they had their run in this period
     TENANT_INACTIVE = "TENANT_INACTIVE"  # whoever keeps the user says that they rest
+    PREFERENCE_DISABLED = "PREFERENCE_DISABLED"  # they opted out after the run began
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"  # more is selected for them than an item may hold
 
 

@@ -17,6 +17,7 @@ from batchwork_server.domain.declared_overrides import defaults_of
 from batchwork_server.domain.ids import idempotency_key
 from batchwork_server.domain.item import ItemError, ItemState, Outcome, PendingItem
 from batchwork_server.engine.isolation import ChildDied, ChildProcesses
+from batchwork_server.engine.opting_out import OptOuts, of_those_who_want
 from batchwork_server.errors import ItemFailed, ItemSkipped, ProviderUnavailable, StoreUnavailable
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
@@ -29,9 +30,6 @@ LARGEST_RESULT = 1024 * 1024
 
 LONGEST_DELAY = timedelta(days=7)
 """The longest time that a provider can make an item wait for its next attempt."""
-
-PREFERENCE_DISABLED = "PREFERENCE_DISABLED"
-"""The skip reason of a user who does not want the feature any more."""
 
 _LONGEST_MESSAGE = 1000
 
@@ -95,17 +93,11 @@ class NotDone:
     pause: ProviderUnavailable | None = None
 
 
-class Preferences(Protocol):
-    """Knows who does not want a feature."""
-
-    async def is_disabled(self, *, user_id: str, feature_type: str, tenant_id: str) -> bool: ...
-
-
 class Executor:
     """Makes attempts.
 
     Args:
-        preferences: Where a user may have said in the meantime that they do not want it any more.
+        opt_outs: Where a user may have said in the meantime that they do not want it any more.
         children: Runs processors that say that they are CPU-bound, and items that may bring their
             process down. Without it everything runs in this process.
     """
@@ -114,12 +106,12 @@ class Executor:
         self,
         *,
         processors: Processors,
-        preferences: Preferences,
+        opt_outs: OptOuts,
         clock: Clock,
         children: ChildProcesses | None = None,
     ) -> None:
         self._processors = processors
-        self._preferences = preferences
+        self._opt_outs = opt_outs
         self._clock = clock
         self._children = children
 
@@ -171,8 +163,8 @@ class Executor:
         self, running: RunningBatch, item: PendingItem, outcome: Outcome, *, isolated: bool
     ) -> ItemResult:
         request = running.batch.request
-        if request.is_preference_based and item.user_id is not None:
-            await self._refuse_unwanted(running.batch, item.user_id)
+        if request.is_preference_based:
+            item = await self._refuse_unwanted(running.batch, item)
         call = _call_of(running.batch, item)
         processor = self._processor(request.template.processor)
         if self._children is not None and (isolated or is_cpu_bound(processor)):
@@ -186,18 +178,12 @@ class Executor:
             return done
         return await _finish_in_time(_Rest(steps, waits_for), running)
 
-    async def _refuse_unwanted(self, batch: Batch, user_id: str) -> None:
-        """Looks again whether the user wants the feature: the batch may be hours old."""
+    async def _refuse_unwanted(self, batch: Batch, item: PendingItem) -> PendingItem:
+        """Looks again who wants the feature: the batch may be hours old."""
         try:
-            is_disabled = await self._preferences.is_disabled(
-                user_id=user_id,
-                feature_type=batch.request.feature_type,
-                tenant_id=batch.tenant_id,
-            )
+            return await of_those_who_want(batch, item, self._opt_outs)
         except StoreUnavailable as error:
             raise _StoreIsAway from error
-        if is_disabled:
-            raise ItemSkipped(PREFERENCE_DISABLED)
 
     async def _process_apart(
         self, running: RunningBatch, call: ItemCall, outcome: Outcome, *, isolated: bool

@@ -11,7 +11,7 @@ PREFERENCE_BATCH_CATEGORIES    an item for all members who wish the same, with w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -90,6 +90,25 @@ def users_of(items: Sequence[MembersItem], without: Mapping[str, str]) -> list[I
         for user_id, reason in without.items()
     ]
     return served + skipped
+
+
+def users_in(data_json: str) -> list[str]:
+    """Returns the users for whom an item for several was made."""
+    data = orjson.loads(data_json)
+    if "users" in data:
+        return [member["user_id"] for member in data["users"]]
+    return list(data["user_ids"])
+
+
+def without_users(data_json: str, out: Collection[str]) -> str:
+    """Returns the data of an item for several users as if some of them had not been among them."""
+    data = orjson.loads(data_json)
+    if "users" in data:
+        data["users"] = [member for member in data["users"] if member["user_id"] not in out]
+        data["count"] = len(data["users"])
+    else:
+        data["user_ids"] = [user_id for user_id in data["user_ids"] if user_id not in out]
+    return orjson.dumps(data).decode()
 
 
 def overrides_in(data_json: str, user_id: str) -> dict[str, Any]:

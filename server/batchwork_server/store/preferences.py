@@ -46,10 +46,6 @@ _COLUMNS = (
     Column("group_key"),
     Column("active", "boolean"),
 )
-_IS_ENABLED = """
-SELECT enabled AND active FROM preferences
-WHERE tenant_id = ? AND feature_type = ? AND user_id = ?
-"""
 _REPLACE = """
 ON CONFLICT (tenant_id, feature_type, user_id) DO UPDATE SET
   enabled = excluded.enabled, schedule_json = excluded.schedule_json,
@@ -240,10 +236,6 @@ class SqlPreferences:
             enabled=default.enabled,
         )
         return (await append_changes(tx.connection, [change], tenant_id=tenant_id))[0]
-
-    async def is_disabled(self, *, user_id: str, feature_type: str, tenant_id: str) -> bool:
-        row = await self._database.fetch_row(_IS_ENABLED, (tenant_id, feature_type, user_id))
-        return row is not None and not row[0]
 
     async def list(
         self, wanted: PreferenceFilter, *, page_size: int, after: tuple[str, str] | None

@@ -20,6 +20,7 @@ from batchwork_server.store.group_schedules import SqlGroupSchedules
 from batchwork_server.store.jobs import SqlJobs
 from batchwork_server.store.notifications import SqlNotifications
 from batchwork_server.store.occurrences import SqlOccurrences
+from batchwork_server.store.opt_outs import SqlOptOuts
 from batchwork_server.store.preference_changes import SqlPreferenceChanges
 from batchwork_server.store.preference_groups import SqlPreferenceGroups
 from batchwork_server.store.preferences import SqlPreferences
@@ -58,6 +59,7 @@ class SqlStore:
         self.jobs = SqlJobs(database)
         self.occurrences = SqlOccurrences(database)
         self.preferences = SqlPreferences(database)
+        self.opt_outs = SqlOptOuts(database)
         self.preference_groups = SqlPreferenceGroups(database)
         self.preference_changes = SqlPreferenceChanges(database)
         self.config_sources = SqlConfigSources(database)

@@ -44,6 +44,7 @@ from batchwork_server.store.protocols.occurrences import (
     QueuedDueTimes,
     QueuedJob,
 )
+from batchwork_server.store.protocols.opt_outs import OptOutStore
 from batchwork_server.store.protocols.preference_changes import PreferenceChangeStore
 from batchwork_server.store.protocols.preference_groups import PreferenceGroupStore
 from batchwork_server.store.protocols.preferences import PreferenceKey, PreferenceStore
@@ -88,6 +89,7 @@ __all__ = [
     "NewChunk",
     "NotificationStore",
     "OccurrenceStore",
+    "OptOutStore",
     "OverBatches",
     "PreferenceChangeStore",
     "PreferenceGroupStore",
@@ -152,6 +154,8 @@ class Store(Protocol):
     def occurrences(self) -> OccurrenceStore: ...
     @property
     def preferences(self) -> PreferenceStore: ...
+    @property
+    def opt_outs(self) -> OptOutStore: ...
     @property
     def preference_groups(self) -> PreferenceGroupStore: ...
     @property

@@ -64,10 +64,6 @@ class PreferenceStore(Protocol):
         self, *, user_id: str, feature_type: str, tenant_id: str
     ) -> Preference | None: ...
 
-    async def is_disabled(self, *, user_id: str, feature_type: str, tenant_id: str) -> bool:
-        """Tells whether the user does not want the feature; one who has set nothing may."""
-        ...
-
     async def list_members(
         self, group_key: int, *, tenant_id: str, page_size: int, after: str | None
     ) -> tuple[list[Preference], str | None]:
