@@ -574,4 +574,6 @@ def submission_of(
         and definition.preference_source is PreferenceSource.DYNAMIC,
         due_time=due_time,
         default_overrides={} if wish is None else wish.template_overrides,
+        default_enabled=wish is None or wish.enabled,
+        include_all_users=definition.include_all_users,
     )

@@ -230,7 +230,11 @@ class GroupPages:
             after=place.after,
         )
         period = _period(run)
-        return [(_silent_wish(run, user), period) for user in users], _next(run, place, last)
+        wishes = [
+            silent_preference(user, feature_type=run.group.feature_type, now=run.due_time)
+            for user in users
+        ]
+        return [(wish, period) for wish in wishes], _next(run, place, last)
 
     def _merged(self, run: GroupRun, preference: Preference) -> Preference:
         overrides = overrides_of(run.job, run.default, preference)
@@ -278,14 +282,15 @@ def _skip_reason(preference: Preference, period: Period, last: UserRun | None) -
     return None
 
 
-def _silent_wish(run: GroupRun, user_id: str) -> Preference:
+def silent_preference(user_id: str, *, feature_type: str, now: datetime) -> Preference:
+    """Returns what stands for the preference of a user who is served and has set nothing."""
     return Preference(
         user_id=user_id,
-        feature_type=run.group.feature_type,
+        feature_type=feature_type,
         enabled=True,
         schedule=None,
         template_overrides={},
         revision=0,
-        create_time=run.due_time,
-        update_time=run.due_time,
+        create_time=now,
+        update_time=now,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from batchwork_server.application.batch_requests import batch_request, merged_options
+from batchwork_server.application.job_users import users_of_run
 from batchwork_server.application.no_users import no_users_notice
 from batchwork_server.application.notices import unmatched_filters
 from batchwork_server.application.notifying import Choice, as_notices, chosen_targets
@@ -24,9 +25,7 @@ from batchwork_server.domain.batch import (
     Template,
     UserValidation,
 )
-from batchwork_server.domain.declared_overrides import merged_overrides
 from batchwork_server.domain.distribution import Distribution
-from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.item import ItemUser, NewItem
 from batchwork_server.domain.job import DataSource, JobShape, PreferenceSource
 from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
@@ -49,8 +48,6 @@ from batchwork_server.store.store import Store
 
 LARGEST_ITEM = 1024 * 1024
 """The most bytes that an item's data may have as JSON text."""
-
-_PREFERENCES_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,41 +336,23 @@ class Planning:
         self, submission: Submission, personal: PersonalItems, *, tenant_id: str
     ) -> _Found:
         """Returns the items for every user who wants the feature."""
-        feature_type = submission.feature_type
-        default = await self._store.preferences.get_default(feature_type, tenant_id=tenant_id)
-        of_tenant = {} if default is None else default.template_overrides
-        wanting = PreferenceFilter(tenant_id=tenant_id, feature_type=feature_type, enabled=True)
         items: list[MembersItem] = []
         without: dict[str, str] = {}
         references = NOTHING_FOUND
         invalid: list[InvalidReference] = []
-        after: tuple[str, str] | None = None
-        while True:
-            page, after = await self._store.preferences.list(
-                wanting, page_size=_PREFERENCES_PAGE, after=after
-            )
-            wished = [
-                replace(
-                    each,
-                    template_overrides=merged_overrides(
-                        submission.default_overrides, of_tenant, each.template_overrides
-                    ),
-                )
-                for each in page
-                if _is_asked_for(each.user_id, submission)
-            ]
-            items += await personal.plan(wished)
+        now = submission.due_time or self._clock.now()
+        async for page in users_of_run(submission, store=self._store, tenant_id=tenant_id, now=now):
+            items += await personal.plan(page.preferences, skipped=page.skipped)
             without |= personal.without
             references += personal.references.found
             invalid += personal.references.invalid
-            if after is None:
-                return _Found(
-                    items=[each.item for each in items],
-                    users=personal.users,
-                    references=references,
-                    invalid_references=invalid,
-                    item_users=users_of(items, without),
-                )
+        return _Found(
+            items=[each.item for each in items],
+            users=personal.users,
+            references=references,
+            invalid_references=invalid,
+            item_users=users_of(items, without),
+        )
 
     def _personal_items(
         self, submission: Submission, looked_up: _LookedUp, *, tenant_id: str
@@ -401,10 +380,6 @@ def _can_be_deferred(submission: Submission) -> bool:
 
 def _without_deferring(away: UsersAway) -> UsersAway:
     return UsersAway.FAIL if away is UsersAway.DEFER else away
-
-
-def _is_asked_for(user_id: str, submission: Submission) -> bool:
-    return not submission.user_ids or user_id in submission.user_ids
 
 
 def _own(items: Iterable[SelectedItem], submission: Submission) -> list[SelectedItem]:

@@ -64,6 +64,8 @@ class Submission:
         delivers_own: Whether each user of a preference-based run gets one to their own item.
         due_time: When a run was due; filters that are relative to now count from it.
         default_overrides: What the job says of the template for users who say nothing else.
+        default_enabled: Whether users who say nothing want the feature, by what the job says.
+        include_all_users: Whether a preference-based run is for users who say nothing as well.
         is_draft: More items are uploaded later; nothing runs before the draft is sealed.
     """
 
@@ -92,6 +94,8 @@ class Submission:
     delivers_own: bool = False
     due_time: datetime | None = None
     default_overrides: Mapping[str, Any] = field(default_factory=dict)
+    default_enabled: bool = True
+    include_all_users: bool = False
     is_draft: bool = False
 
     @property
