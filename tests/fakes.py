@@ -17,7 +17,6 @@ from batchwork_server.domain.selection import (
     Equality,
     LoadedItem,
     NumberBound,
-    OfUsers,
     Order,
     Presence,
     SelectedItem,
@@ -140,6 +139,19 @@ class FakeCategories:
             )
 
     async def select(self, selection: Selection, *, tenant_id: str) -> list[SelectedItem]:
+        return self._met(selection, tenant_id)[: selection.limit]
+
+    async def select_of_users(
+        self, selection: Selection, user_ids: Sequence[str], *, tenant_id: str
+    ) -> dict[str, list[SelectedItem]]:
+        found: dict[str, list[SelectedItem]] = {}
+        for item in self._met(selection, tenant_id):
+            owner = item.user_id or item.item_id
+            if owner in user_ids and len(found.get(owner, ())) < selection.limit:
+                found.setdefault(owner, []).append(item)
+        return found
+
+    def _met(self, selection: Selection, tenant_id: str) -> list[SelectedItem]:
         met = [
             SelectedItem(item_id=item.item_id, user_id=item.user_id, data_json=item.data_json)
             for item in self._held(selection.category, tenant_id)
@@ -147,7 +159,7 @@ class FakeCategories:
         ]
         if selection.order is not None:
             met = _sorted_by(selection.order, met)
-        return met[: selection.limit]
+        return met
 
     async def page(
         self, selection: Selection, *, tenant_id: str, page_size: int, after: int | None = None
@@ -208,8 +220,6 @@ def _meets(item: LoadedItem, condition: Condition) -> bool:
             return (after is None or created >= after) and (before is None or created < before)
         case ActiveSince(since=since):
             return item.active_time is not None and item.active_time >= since
-        case OfUsers(user_ids=user_ids):
-            return item.user_id in user_ids or item.item_id in user_ids
 
 
 def _sorted_by(order: Order, items: Sequence[SelectedItem]) -> list[SelectedItem]:

@@ -92,6 +92,19 @@ class CategoryRepository(Protocol):
         """
         ...
 
+    async def select_of_users(
+        self, selection: Selection, user_ids: Sequence[str], *, tenant_id: str
+    ) -> dict[str, list[SelectedItem]]:
+        """Returns of each user the items that are theirs, at most ``selection.limit`` of each.
+
+        An item belongs to the user whom it names, or is the user with its id when it names none.
+        Who has nothing is left out.
+
+        Raises:
+            Unavailable: the source is away.
+        """
+        ...
+
     async def page(
         self, selection: Selection, *, tenant_id: str, page_size: int, after: int | None = None
     ) -> tuple[list[SelectedItem], int | None]:

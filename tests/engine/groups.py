@@ -26,6 +26,7 @@ from batchwork_server.domain.item import Item
 from batchwork_server.domain.preference import DefaultPreference, parse_wish
 from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.dispatch.local import LocalDispatcher
+from batchwork_server.ports import CategoryRepository
 from batchwork_server.store.database import Database
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.wakeups import Wakeups
@@ -40,17 +41,25 @@ FEATURE = "podcast"
 class GroupServer:
     """A scheduler with all that it drives; several of them may share a database."""
 
-    def __init__(self, database: Database, *, clock: FakeClock, zone: str = "UTC") -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: FakeClock,
+        zone: str = "UTC",
+        source: CategoryRepository | None = None,
+    ) -> None:
         self.store = SqlStore(database)
         self.clock = clock
         self.categories = FakeCategories()
+        source = source or self.categories
         self.categories.add("news", make_loaded_item("news_1"), make_loaded_item("news_2"))
         templates = FakeTemplates(make_template(template_id="tpl_podcast"))
         wakeups = Wakeups()
         dispatcher = LocalDispatcher(chunks=self.store.chunks, clock=clock, wakeups=wakeups)
         planning = Planning(
             store=self.store,
-            categories=self.categories,
+            categories=source,
             validation=Validation(self.store.users),
             templates=templates,
             defaults=BatchOptions(chunk_size=10, item_timeout=timedelta(minutes=1)),
@@ -67,7 +76,7 @@ class GroupServer:
         )
         self.jobs = Jobs(
             store=self.store,
-            categories=self.categories,
+            categories=source,
             users=self.store.users,
             templates=templates,
             clock=clock,
@@ -76,7 +85,7 @@ class GroupServer:
         )
         self.imports = JobImports(
             store=self.store,
-            categories=self.categories,
+            categories=source,
             users=self.store.users,
             templates=templates,
             clock=clock,

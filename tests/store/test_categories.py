@@ -13,7 +13,6 @@ from batchwork_server.domain.selection import (
     Equality,
     LoadedItem,
     NumberBound,
-    OfUsers,
     Order,
     Presence,
     Selection,
@@ -334,15 +333,40 @@ async def test_the_other_way_around_what_has_neither_is_last_all_the_same(source
     assert await source.ids(order=falling, limit=2) == ["a", "b"]
 
 
+async def of_users(source, *user_ids: str, **selection) -> dict[str, list[str]]:
+    wanted = Selection(category="things", **selection)
+    found = await source.repository.select_of_users(wanted, user_ids, tenant_id=TENANT)
+    return {user_id: [item.item_id for item in items] for user_id, items in found.items()}
+
+
 async def test_things_of_users_are_theirs_or_themselves(source):
     await source.load(
         make_loaded_item("ann"),
         make_loaded_item("photo", user_id="ann"),
         make_loaded_item("bob"),
         make_loaded_item("song", user_id="eve"),
+        make_loaded_item("eve", user_id="bob"),
     )
 
-    assert await source.ids(OfUsers(user_ids=("ann", "eve"))) == ["ann", "photo", "song"]
+    assert await of_users(source, "ann", "eve") == {"ann": ["ann", "photo"], "eve": ["song"]}
+    assert await of_users(source, "nobody") == {}
+
+
+async def test_each_user_has_as_many_things_as_the_limit_allows(source):
+    # The story: one limit for all users together gave everything to those who stood first.
+    await source.load(
+        *(make_loaded_item(f"a{n}", user_id="ann", data={"rank": n}) for n in range(4)),
+        *(make_loaded_item(f"b{n}", user_id="bob", data={"rank": -n}) for n in range(2)),
+        make_loaded_item("bob", data={"rank": "none"}),
+    )
+    falling = Order(field="rank", descending=True)
+    few = NumberBound(field="rank", maximum=2)
+
+    assert await of_users(source, "ann", "bob", limit=1) == {"ann": ["a0"], "bob": ["b0"]}
+    assert await of_users(source, "ann", "bob", limit=2, order=falling, conditions=(few,)) == {
+        "ann": ["a2", "a1"],
+        "bob": ["b0", "b1"],
+    }
 
 
 async def test_tenants_do_not_see_each_other(source):

@@ -64,6 +64,10 @@ class CountingCategories(FakeCategories):
         self.queries += 1
         return await super().select(selection, tenant_id=tenant_id)
 
+    async def select_of_users(self, selection, user_ids, *, tenant_id):
+        self.queries += 1
+        return await super().select_of_users(selection, user_ids, tenant_id=tenant_id)
+
 
 class World:
     """Categories and users in memory, and a run over them."""
@@ -302,6 +306,90 @@ async def test_where_the_things_are_users_each_gets_their_own(world):
 
     assert data_of(ann)["items"] == [{"followers": 5000}, {"followers": 7000}]
     assert bob.item.skip_reason == "NOTHING_SELECTED"
+
+
+FOLLOWED = (
+    *((f"a{n}", "ann", {"followers": n * 100, "tags": ["near", "old"][n % 2]}) for n in range(6)),
+    *((f"b{n}", "bob", {"followers": n, "tags": "near"}) for n in range(3)),
+)
+
+
+def add_followed(world: World, category: str = "users") -> None:
+    things = (make_loaded_item(i, user_id=user, data=data) for i, user, data in FOLLOWED)
+    world.categories.add(category, *things)
+
+
+def followers(planned: MembersItem) -> list[int]:
+    return [thing["followers"] for thing in data_of(planned)["items"]]
+
+
+async def test_where_the_things_are_users_nobody_takes_what_is_for_another(world):
+    # The story: one limit for all together gave both things to ann, who stands first, and bob got
+    # nothing.
+    add_followed(world)
+
+    ann, bob = await world.run("users", data_source=DataSource.USERS, limit=1).plan(
+        [wish("ann"), wish("bob")]
+    )
+
+    assert (followers(ann), followers(bob)) == ([0], [0])
+
+
+async def test_where_the_things_are_users_the_wish_of_each_counts(world):
+    add_followed(world)
+    run = world.run("users", data_source=DataSource.USERS)
+    falling = {"sort_by": "followers", "sort_order": "desc"}
+
+    planned = [
+        (await run.plan([wish("ann", **overrides), wish("bob")]))[0]
+        for overrides in (
+            {"item_limit": 2},
+            {"item_limit": 2, **falling},
+            {"tags": ["old"]},
+            {"custom_filters": {"max_followers": 250}},
+            {"custom_filters": {"max_followers": 450}, "tags": ["near"], **falling},
+        )
+    ]
+
+    assert [followers(each) for each in planned] == [
+        [0, 100],
+        [500, 400],
+        [100, 300, 500],
+        [0, 100, 200],
+        [400, 200, 0],
+    ]
+
+
+async def test_where_the_things_are_users_a_wrong_wish_is_told(world):
+    add_followed(world)
+    run = world.run("users", data_source=DataSource.USERS)
+
+    ann, bob = await run.plan([wish("ann", item_limit="many"), wish("bob", tags=["old"])])
+
+    assert (ann.item.skip_reason, bob.item.skip_reason) == (
+        "INVALID_PREFERENCE",
+        "NOTHING_SELECTED",
+    )
+
+
+async def test_where_the_things_are_users_each_chooses_among_the_categories(world):
+    add_followed(world, "near")
+    add_followed(world, "far")
+    run = world.run("near", "far", data_source=DataSource.USERS, limit=5)
+
+    ann, bob = await run.plan([wish("ann", categories=["far"]), wish("bob", item_limit=4)])
+
+    assert followers(ann) == [0, 100, 200, 300, 400]
+    assert followers(bob) == [0, 1, 2, 0]
+
+
+async def test_users_who_wish_the_same_share_a_query_for_their_own_things(world):
+    add_followed(world)
+    run = world.run("users", data_source=DataSource.USERS)
+
+    await run.plan([wish("ann", tone="dry"), wish("bob"), wish("eve", item_limit=1)])
+
+    assert world.categories.queries == 2
 
 
 async def test_users_together_are_one_item_with_the_wish_of_each(world):

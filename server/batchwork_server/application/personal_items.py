@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import orjson
@@ -20,7 +20,7 @@ from batchwork_server.domain.personal import (
     personal_selection,
 )
 from batchwork_server.domain.preference import Preference
-from batchwork_server.domain.selection import OfUsers, SelectedItem, Selection
+from batchwork_server.domain.selection import SelectedItem, Selection
 from batchwork_server.domain.submission import Submission
 from batchwork_server.domain.user import UsersAway, UserVerdict
 from batchwork_server.planners.preference import Member, MembersItem, plan_members
@@ -34,7 +34,26 @@ NOTHING_SELECTED = "NOTHING_SELECTED"
 """The skip reason of a user for whom there is nothing in the categories."""
 
 _REMEMBERED_CHARACTERS = 32 * 1024 * 1024
-_MOST_THINGS_OF_USERS = 100_000
+
+_WishKey = tuple[str, bytes]
+_ThingsOfUsers = Mapping[tuple[_WishKey, str], Sequence[SelectedItem]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What a user is to get of a category.
+
+    Attributes:
+        text: The overrides that choose; equal for users who wish the same.
+    """
+
+    category: str
+    text: bytes
+    selection: Selection
+
+    @property
+    def key(self) -> _WishKey:
+        return self.category, self.text
 
 
 class PersonalItems:
@@ -116,20 +135,17 @@ class PersonalItems:
             users, tenant_id=self._tenant_id, away=self._away
         )
         self._users += UserValidation.of(verdicts[user] for user in users)
-        own = await self._things_of(users)
-        members = []
-        for preference in preferences:
-            user = preference.user_id
-            reason = (skipped or {}).get(user) or _invalid(verdicts[user])
-            member = Member(
-                user_id=user,
+        members = [
+            Member(
+                user_id=preference.user_id,
                 template_overrides=over_defaults(preference.template_overrides, self._declared),
                 things={},
-                skip_reason=reason,
+                skip_reason=(skipped or {}).get(preference.user_id)
+                or _invalid(verdicts[preference.user_id]),
             )
-            if reason is None:
-                member = await self._provided(member, own)
-            members.append(member)
+            for preference in preferences
+        ]
+        members = await self._provided(members)
         self._without = {
             member.user_id: member.skip_reason for member in members if member.skip_reason
         }
@@ -137,62 +153,86 @@ class PersonalItems:
             members, shape=self._submission.shape, data_source=self._submission.data_source
         )
 
-    async def _provided(
-        self, member: Member, own: Mapping[str, Mapping[str, list[SelectedItem]]] | None
-    ) -> Member:
-        """Gives a member their things, or the reason why there is nothing to do."""
-        things: Mapping[str, Sequence[SelectedItem]] | None
-        if own is not None:
-            things = own.get(member.user_id, {})
+    async def _provided(self, members: Sequence[Member]) -> list[Member]:
+        """Gives each member their things, or the reason why there is nothing to do."""
+        wishes = {
+            member.user_id: await self._wishes_of(member)
+            for member in members
+            if member.skip_reason is None
+        }
+        if self._submission.data_source is DataSource.USERS:
+            own = await self._things_of_users(wishes)
         else:
-            things = await self._selected_for(member)
-            if things is None:
-                return replace(member, skip_reason=INVALID_PREFERENCE)
-        if self._selections and not any(things.values()):
+            own = {}
+        provided = []
+        for member in members:
+            if member.skip_reason is None:
+                member = await self._provided_one(member, wishes[member.user_id], own)
+            provided.append(member)
+        return provided
+
+    async def _provided_one(
+        self, member: Member, wishes: Sequence[_Wish] | None, own: _ThingsOfUsers
+    ) -> Member:
+        if wishes is None:
+            return replace(member, skip_reason=INVALID_PREFERENCE)
+        left = item_limit_of(member.template_overrides)
+        things: dict[str, Sequence[SelectedItem]] = {}
+        for wish in wishes:
+            if self._submission.data_source is DataSource.USERS:
+                found = own.get((wish.key, member.user_id), [])
+            else:
+                found = await self._selected_by(wish)
+            things[wish.category] = found[:left]
+            left -= len(things[wish.category])
+        if wishes and not any(things.values()):
             return replace(member, skip_reason=NOTHING_SELECTED)
         return replace(member, things=things)
 
-    async def _things_of(
-        self, users: Sequence[str]
-    ) -> Mapping[str, Mapping[str, list[SelectedItem]]] | None:
-        """Returns each user's own things, where the things are users; else none."""
-        if self._submission.data_source is not DataSource.USERS or not self._selections:
-            return None
-        own: dict[str, dict[str, list[SelectedItem]]] = {}
-        for category, selection in self._selections.items():
-            theirs = replace(
-                selection,
-                conditions=(*selection.conditions, OfUsers(user_ids=tuple(users))),
-                limit=min(len(users) * selection.limit, _MOST_THINGS_OF_USERS),
-            )
-            for item in await self._categories.select(theirs, tenant_id=self._tenant_id):
-                things = own.setdefault(item.user_id or item.item_id, {}).setdefault(category, [])
-                if len(things) < selection.limit:
-                    things.append(item)
-        return own
-
-    async def _selected_for(self, member: Member) -> dict[str, Sequence[SelectedItem]] | None:
-        """Returns what a member gets of each category; none when their overrides are wrong."""
+    async def _wishes_of(self, member: Member) -> list[_Wish] | None:
+        """Returns what a member is to get of each category; none when their overrides are wrong."""
         overrides = member.template_overrides
-        left = item_limit_of(overrides)
-        found: dict[str, Sequence[SelectedItem]] = {}
+        wish = {name: overrides.get(name) for name in SELECTING_OVERRIDES}
+        text = orjson.dumps(wish, option=orjson.OPT_SORT_KEYS)
+        wishes = []
         for category in chosen_categories(overrides, tuple(self._selections)):
-            base = self._selections[category]
             selection, violations = personal_selection(
-                base, overrides, fields=await self._fields_of(category), now=self._now
+                self._selections[category],
+                overrides,
+                fields=await self._fields_of(category),
+                now=self._now,
             )
             if violations:
                 return None
-            wish = {name: overrides.get(name) for name in SELECTING_OVERRIDES}
-            key = (category, orjson.dumps(wish, option=orjson.OPT_SORT_KEYS))
-            things = self._selected.get(key)
-            if things is None:
-                things = await self._categories.select(selection, tenant_id=self._tenant_id)
-                things = await self._with_valid_references(category, things)
-                self._selected.put(key, things)
-            found[category] = things[:left]
-            left -= len(found[category])
+            wishes.append(_Wish(category=category, text=text, selection=selection))
+        return wishes
+
+    async def _things_of_users(
+        self, wishes: Mapping[str, Sequence[_Wish] | None]
+    ) -> _ThingsOfUsers:
+        """Returns the things that are users' own, where the things are users.
+
+        Users who wish the same share a query, whose limit counts for each of them.
+        """
+        sharing: dict[_WishKey, tuple[Selection, list[str]]] = {}
+        for user_id, wished in wishes.items():
+            for wish in wished or ():
+                sharing.setdefault(wish.key, (wish.selection, []))[1].append(user_id)
+        found: dict[tuple[_WishKey, str], Sequence[SelectedItem]] = {}
+        for key, (selection, users) in sharing.items():
+            own = await self._categories.select_of_users(
+                selection, users, tenant_id=self._tenant_id
+            )
+            found |= {(key, user_id): things for user_id, things in own.items()}
         return found
+
+    async def _selected_by(self, wish: _Wish) -> Sequence[SelectedItem]:
+        things = self._selected.get(wish.key)
+        if things is None:
+            things = await self._categories.select(wish.selection, tenant_id=self._tenant_id)
+            things = await self._with_valid_references(wish.category, things)
+            self._selected.put(wish.key, things)
+        return things
 
     async def _with_valid_references(
         self, category: str, things: Sequence[SelectedItem]
@@ -227,16 +267,16 @@ class _Remembered:
     """The newest selections, as many as fit into a bounded number of characters."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[tuple[str, bytes], list[SelectedItem]] = OrderedDict()
+        self._held: OrderedDict[_WishKey, list[SelectedItem]] = OrderedDict()
         self._size = 0
 
-    def get(self, key: tuple[str, bytes]) -> list[SelectedItem] | None:
+    def get(self, key: _WishKey) -> list[SelectedItem] | None:
         things = self._held.get(key)
         if things is not None:
             self._held.move_to_end(key)
         return things
 
-    def put(self, key: tuple[str, bytes], things: list[SelectedItem]) -> None:
+    def put(self, key: _WishKey, things: list[SelectedItem]) -> None:
         self._held[key] = things
         self._size += _size(things)
         while self._size > _REMEMBERED_CHARACTERS and len(self._held) > 1:

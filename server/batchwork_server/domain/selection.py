@@ -75,14 +75,7 @@ class ActiveSince:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfUsers:
-    """The item belongs to one of the users, or is one of them: its id is theirs."""
-
-    user_ids: tuple[str, ...]
-
-
-Condition = NumberBound | Presence | Equality | TagsAny | CreatedBetween | ActiveSince | OfUsers
+Condition = NumberBound | Presence | Equality | TagsAny | CreatedBetween | ActiveSince
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -17,13 +15,13 @@ from batchwork_server.domain.selection import (
     Equality,
     LoadedItem,
     NumberBound,
-    OfUsers,
     Order,
     Presence,
     SelectedItem,
     Selection,
     TagsAny,
 )
+from batchwork_server.store.category_json import JsonReader, PostgresqlJson, SqliteJson
 from batchwork_server.store.database import Database
 from batchwork_server.store.store import Transaction
 from batchwork_server.store.tables import category_items
@@ -40,7 +38,7 @@ class SqlCategories:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._json: _JsonReader = _SqliteJson() if database.dialect == "sqlite" else _JsonB()
+        self._json: JsonReader = SqliteJson() if database.dialect == "sqlite" else PostgresqlJson()
 
     async def select(self, selection: Selection, *, tenant_id: str) -> list[SelectedItem]:
         """Returns the items in the order of the category, at most ``selection.limit``.
@@ -53,20 +51,52 @@ class SqlCategories:
         statement = (
             sa.select(_columns.item_id, _columns.user_id, _columns.data_json)
             .select_from(self._json.source())
-            .where(
-                _columns.tenant_id == tenant_id,
-                _columns.category == selection.category,
-                *(_clause(condition, self._json) for condition in selection.conditions),
-            )
+            .where(*self._conditions(selection, tenant_id=tenant_id))
             .order_by(*self._ordering(selection.order), _columns.position)
             .limit(selection.limit)
         )
         async with self._database.reading() as connection:
             rows = await connection.execute(statement)
-            return [
-                SelectedItem(item_id=item_id, user_id=user_id, data_json=data_json)
-                for item_id, user_id, data_json in rows
-            ]
+            return [_selected(row) for row in rows]
+
+    async def select_of_users(
+        self, selection: Selection, user_ids: Sequence[str], *, tenant_id: str
+    ) -> dict[str, list[SelectedItem]]:
+        """Returns of each user the items that are theirs, at most ``selection.limit`` of each.
+
+        Raises:
+            StoreUnavailable: the database is away.
+        """
+        named_user = sa.func.coalesce(_columns.user_id, "")
+        owner = sa.func.coalesce(sa.func.nullif(_columns.user_id, ""), _columns.item_id)
+        is_theirs = sa.or_(
+            _columns.user_id.in_(user_ids),
+            sa.and_(_columns.item_id.in_(user_ids), named_user == ""),
+        )
+        place = sa.func.row_number().over(
+            partition_by=owner,
+            order_by=[*self._ordering(selection.order), _columns.position],
+        )
+        ranked = (
+            sa.select(
+                *(_columns.item_id, _columns.user_id, _columns.data_json),
+                owner.label("owner"),
+                place.label("place"),
+            )
+            .select_from(self._json.source())
+            .where(*self._conditions(selection, tenant_id=tenant_id), is_theirs)
+            .subquery()
+        )
+        statement = (
+            sa.select(ranked)
+            .where(ranked.c.place <= selection.limit)
+            .order_by(ranked.c.owner, ranked.c.place)
+        )
+        found: dict[str, list[SelectedItem]] = {}
+        async with self._database.reading() as connection:
+            for row in await connection.execute(statement):
+                found.setdefault(row.owner, []).append(_selected(row))
+        return found
 
     async def page(
         self, selection: Selection, *, tenant_id: str, page_size: int, after: int | None = None
@@ -79,21 +109,24 @@ class SqlCategories:
             sa.select(_columns.item_id, _columns.user_id, _columns.data_json, _columns.position)
             .select_from(self._json.source())
             .where(
-                _columns.tenant_id == tenant_id,
-                _columns.category == selection.category,
+                *self._conditions(selection, tenant_id=tenant_id),
                 sa.true() if after is None else _columns.position > after,
-                *(_clause(condition, self._json) for condition in selection.conditions),
             )
             .order_by(_columns.position)
             .limit(page_size)
         )
         async with self._database.reading() as connection:
             rows = (await connection.execute(statement)).all()
-        items = [
-            SelectedItem(item_id=item_id, user_id=user_id, data_json=data_json)
-            for item_id, user_id, data_json, _ in rows
+        return [_selected(row) for row in rows], rows[-1].position if len(
+            rows
+        ) == page_size else None
+
+    def _conditions(self, selection: Selection, *, tenant_id: str) -> list[sa.ColumnElement[bool]]:
+        return [
+            _columns.tenant_id == tenant_id,
+            _columns.category == selection.category,
+            *(_clause(condition, self._json) for condition in selection.conditions),
         ]
-        return items, rows[-1].position if len(rows) == page_size else None
 
     def _ordering(self, order: Order | None) -> list[sa.ColumnElement[Any]]:
         if order is None:
@@ -217,54 +250,11 @@ _LOAD_POSTGRESQL = """
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Field:
-    """One field of an item's data, as SQL expressions.
-
-    Attributes:
-        number: NULL unless the value is a number.
-        text: NULL unless the value is a text.
-        boolean: NULL unless the value is true or false.
-        is_null: Whether the field is absent or null.
-        is_filled: Whether there is something in the value; NULL when the field is absent.
-        is_true: The same, and neither false nor 0.
-    """
-
-    number: sa.ColumnElement[Any]
-    text: sa.ColumnElement[Any]
-    boolean: sa.ColumnElement[Any]
-    is_null: sa.ColumnElement[bool]
-    is_filled: sa.ColumnElement[Any]
-    is_true: sa.ColumnElement[Any]
+def _selected(row: Any) -> SelectedItem:
+    return SelectedItem(item_id=row.item_id, user_id=row.user_id, data_json=row.data_json)
 
 
-class _JsonReader(Protocol):
-    """Looks into the data of an item in the words of one database.
-
-    The name of a field is a literal key and always a bound value: no character of it means
-    anything. A key that stands twice in an object counts as it stands last.
-    """
-
-    def source(self) -> sa.FromClause:
-        """Returns where the expressions of ``field`` find their rows."""
-        ...
-
-    def field(self, name: str) -> _Field: ...
-
-    def number(self, value: float) -> Any:
-        """Returns a number as it is bound."""
-        ...
-
-    def list_holds(self, name: str, texts: Sequence[str]) -> sa.ColumnElement[bool]:
-        """Tells whether the field is a list with one of the texts in it."""
-        ...
-
-    def field_names(self, items: sa.Subquery) -> sa.Select[str]:
-        """Returns a query of the distinct names of the fields of ``items``."""
-        ...
-
-
-def _clause(condition: Condition, json: _JsonReader) -> sa.ColumnElement[bool]:
+def _clause(condition: Condition, json: JsonReader) -> sa.ColumnElement[bool]:
     match condition:
         case NumberBound(field=name, minimum=minimum, maximum=maximum):
             number = json.field(name).number
@@ -288,8 +278,6 @@ def _clause(condition: Condition, json: _JsonReader) -> sa.ColumnElement[bool]:
             )
         case ActiveSince(since=since):
             return _columns.active_time >= to_micros(since)
-        case OfUsers(user_ids=user_ids):
-            return sa.or_(_columns.user_id.in_(user_ids), _columns.item_id.in_(user_ids))
 
 
 def _all_of(*bounds: sa.ColumnElement[bool] | None) -> sa.ColumnElement[bool]:
@@ -297,7 +285,7 @@ def _all_of(*bounds: sa.ColumnElement[bool] | None) -> sa.ColumnElement[bool]:
 
 
 def _equals(
-    json: _JsonReader, name: str, values: Sequence[str | float | bool | None]
+    json: JsonReader, name: str, values: Sequence[str | float | bool | None]
 ) -> sa.ColumnElement[bool]:
     field = json.field(name)
     texts = [value for value in values if isinstance(value, str)]
@@ -317,141 +305,3 @@ def _equals(
     if None in values:
         alternatives.append(field.is_null)
     return sa.or_(sa.false(), *alternatives)
-
-
-class _SqliteJson:
-    """The JSON functions of SQLite.
-
-    ``json_each`` and not ``json_extract``: a path of SQLite cannot name a key that holds a quote,
-    and does not find one that was written with an escape.
-    """
-
-    def source(self) -> sa.FromClause:
-        return category_items
-
-    def field(self, name: str) -> _Field:
-        member = _members(_columns.data_json)
-        kind, value = member.c.type, member.c.value
-
-        def read(expression: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-            return (
-                sa.select(expression)
-                .where(member.c.key == name)
-                .order_by(member.c.id.desc())
-                .limit(1)
-                .correlate(category_items)
-                .scalar_subquery()
-            )
-
-        is_empty = sa.or_(
-            kind == "null",
-            sa.and_(kind == "text", value == ""),
-            sa.and_(kind == "array", value == "[]"),
-            sa.and_(kind == "object", value == "{}"),
-        )
-        is_zero = sa.and_(kind.in_(["integer", "real"]), value == 0)
-        return _Field(
-            number=read(sa.case((kind.in_(["integer", "real"]), value))),
-            text=read(sa.case((kind == "text", value))),
-            boolean=read(sa.case((kind == "true", sa.true()), (kind == "false", sa.false()))),
-            is_null=sa.func.coalesce(read(kind == "null"), sa.true()),
-            is_filled=read(sa.not_(is_empty)),
-            is_true=read(sa.not_(sa.or_(is_empty, is_zero, kind == "false"))),
-        )
-
-    def number(self, value: float) -> float:
-        fits = isinstance(value, float) or -(2**63) <= value < 2**63
-        return value if fits else float(value)
-
-    def list_holds(self, name: str, texts: Sequence[str]) -> sa.ColumnElement[bool]:
-        member = _members(_columns.data_json)
-        lists = (
-            sa.select(member.c.value)
-            .where(member.c.key == name, member.c.type == "array")
-            .order_by(member.c.id.desc())
-            .limit(1)
-            .correlate(category_items)
-            .scalar_subquery()
-        )
-        element = _members(lists)
-        return (
-            sa.select(sa.literal(1))
-            .select_from(element)
-            .where(element.c.type == "text", element.c.value.in_(texts))
-            .correlate(category_items)
-            .exists()
-        )
-
-    def field_names(self, items: sa.Subquery) -> sa.Select[str]:
-        member = _members(items.c.data_json)
-        return sa.select(member.c.key).select_from(items.join(member, sa.true())).distinct()
-
-
-def _members(json: sa.ColumnElement[Any]) -> Any:
-    return sa.func.json_each(json).table_valued("key", "value", "type", "id")
-
-
-class _JsonB:
-    """The JSON functions of PostgreSQL.
-
-    Each item is parsed once, however many conditions there are, and a value is cast only where
-    its type allows it.
-    """
-
-    def __init__(self) -> None:
-        data = _parsed(_columns.data_json).label("data")
-        # The offset keeps the planner from pulling the cast into every condition.
-        self._parsed = (
-            sa.select(data)
-            .offset(sa.literal_column("0"))
-            .correlate(category_items)
-            .lateral("parsed")
-        )
-
-    def source(self) -> sa.FromClause:
-        return category_items.join(self._parsed, sa.true())
-
-    def field(self, name: str) -> _Field:
-        value = self._value(name)
-        kind = sa.func.jsonb_typeof(value)
-        return _Field(
-            number=sa.case((kind == "number", sa.cast(value, sa.Numeric))),
-            text=sa.case((kind == "string", value.op("#>>")(_NO_PATH))),
-            boolean=sa.case((kind == "boolean", sa.cast(value, sa.Boolean))),
-            is_null=sa.func.coalesce(kind == "null", sa.true()),
-            is_filled=value.not_in(_EMPTY),
-            is_true=value.not_in([*_EMPTY, *_UNTRUE]),
-        )
-
-    def number(self, value: float) -> Decimal:
-        return Decimal(repr(value))
-
-    def list_holds(self, name: str, texts: Sequence[str]) -> sa.ColumnElement[bool]:
-        value = self._value(name)
-        return sa.and_(
-            sa.func.jsonb_typeof(value) == "array",
-            value.op("?|")(sa.cast(list(texts), sa.ARRAY(sa.Text))),
-        )
-
-    def field_names(self, items: sa.Subquery) -> sa.Select[str]:
-        key = sa.func.jsonb_object_keys(_parsed(items.c.data_json))
-        return sa.select(key).distinct()
-
-    def _value(self, name: str) -> sa.ColumnElement[Any]:
-        return self._parsed.c.data.op("->")(sa.cast(name, sa.Text))
-
-
-def _parsed(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    # Only here: the dialect takes 2 MiB, which a server on SQLite does not need.
-    from sqlalchemy.dialects.postgresql import JSONB
-
-    return sa.cast(text, JSONB)
-
-
-def _jsonb(text: str) -> sa.ColumnElement[Any]:
-    return sa.literal_column(f"'{text}'::jsonb")
-
-
-_NO_PATH: sa.ColumnElement[Any] = sa.literal_column("'{}'")
-_EMPTY = [_jsonb(value) for value in ("null", '""', "[]", "{}")]
-_UNTRUE = [_jsonb(value) for value in ("false", "0")]
