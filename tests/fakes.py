@@ -301,14 +301,14 @@ class FakeNotifier:
     Attributes:
         sent: What it took, in order.
         tried: Every message that came, in order.
-        refusals: Used up one by one, by the next messages; then it takes what comes.
+        refusals: Raised one by one, by the next messages; then it takes what comes.
         gate: When set to an event, messages wait for it.
     """
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
         self.tried: list[Message] = []
-        self.refusals: list[NotSent] = []
+        self.refusals: list[Exception] = []
         self.gate: asyncio.Event | None = None
         self.called = asyncio.Event()
         self.closed = False

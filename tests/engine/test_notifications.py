@@ -84,6 +84,11 @@ class Told:
     async def states(self, batch: Batch) -> dict[str, NotificationState]:
         return {each.target: each.state for each in await self.told(batch)}
 
+    def attempts(self, *states: str) -> list[float | None]:
+        """Returns how many attempts are counted in each of these states."""
+        name = "batchwork_notification_attempts_total"
+        return [self.meter.registry.get_sample_value(name, {"state": state}) for state in states]
+
 
 @pytest.fixture
 async def told(start_worker: StartWorker, clock: FakeClock) -> AsyncIterator[Told]:
@@ -257,11 +262,7 @@ async def test_attempts_are_counted_by_what_they_left(told):
     await told.finish(await told.submit("pager", items=("b",)))
     await told.send()
 
-    name = "batchwork_notification_attempts_total"
-    assert {
-        state: told.meter.registry.get_sample_value(name, {"state": state})
-        for state in ("SENT", "PENDING", "FAILED", "SKIPPED")
-    } == {"SENT": 1, "PENDING": 1, "FAILED": 1, "SKIPPED": 1}
+    assert told.attempts("SENT", "PENDING", "FAILED", "SKIPPED") == [1, 1, 1, 1]
 
 
 async def test_a_target_says_when_to_come_back(told):
@@ -300,6 +301,38 @@ async def test_after_ten_attempts_it_is_given_up(told):
 
     assert len(told.ops.tried) == POLICY.retry_limit + 1 == 10
     assert await told.states(batch) == {"ops": NotificationState.FAILED}
+
+
+async def test_a_notifier_that_breaks_is_tried_like_one_that_refuses(told, log_of_outbox):
+    """Such a message was tried at the end of each lease, for ever."""
+    told.ops.refusals = [RuntimeError("https://hooks.example/token-of-the-path")] * 20
+    batch = await told.finish(await told.submit("ops"))
+
+    for _ in range(20):
+        await told.send()
+        told.clock.advance(LONG_AFTER)
+
+    [failed] = await told.told(batch)
+    assert len(told.ops.tried) == POLICY.retry_limit + 1
+    assert failed.state is NotificationState.FAILED
+    assert failed.error == "What sends to the target failed: RuntimeError."
+    assert told.attempts("PENDING", "FAILED") == [9, 1]
+    assert "token-of-the-path" not in str(log_of_outbox())
+
+
+async def test_what_ends_the_server_each_time_is_given_up(told):
+    """Nothing is ever written down of such an attempt, but that it began."""
+    batch = await told.finish(await told.submit("ops"))
+    failpoints.arm("notification.sent", "raise")
+
+    for _ in range(20):
+        await told.send()
+        told.clock.advance(Notifications.LEASE)
+    failpoints.disarm()
+
+    assert len(told.ops.tried) == POLICY.retry_limit + 1
+    assert await told.states(batch) == {"ops": NotificationState.FAILED}
+    assert told.attempts("FAILED") == [1]
 
 
 async def test_the_attempts_end_within_a_day(told):

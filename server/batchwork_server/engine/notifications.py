@@ -37,6 +37,7 @@ log = get_logger(__name__)
 
 _LONGEST_DELAY = timedelta(days=1)
 _BATCHES_AT_ONCE = 100
+_OFTEN_ENOUGH = "It was tried often enough; what came of the last attempt is not known."
 
 
 class _Skipped(Exception):
@@ -152,8 +153,11 @@ class Notifications:
 
     async def _send(self, notification: Notification) -> None:
         try:
+            if not POLICY.allows(attempts=notification.attempts - 1, reason=""):
+                # Nothing was written down of the last attempt: it may be what ended the server.
+                raise NotSent(_OFTEN_ENOUGH, again=False)
             message, last_user = await self._message(notification)
-            await self._notifiers[notification.target].send(message)
+            await self._hand_over(message, target=notification.target)
         except _Skipped as skipped:
             await self._record(notification, NotificationState.SKIPPED, error=str(skipped))
         except NotSent as refusal:
@@ -162,6 +166,21 @@ class Notifications:
             reach("notification.sent")
             log.info("notification.sent", **_named(notification))
             await self._sent(notification, last_user)
+
+    async def _hand_over(self, message: Message, *, target: str) -> None:
+        """Sends a message; whatever goes wrong with it, it is not sent.
+
+        Raises:
+            NotSent: as the notifier says, or because the notifier itself is broken.
+        """
+        try:
+            await self._notifiers[target].send(message)
+        except NotSent:
+            raise
+        except Exception as error:
+            # Its words may hold the URL, and with that a secret.
+            kind = type(error).__name__
+            raise NotSent(f"What sends to the target failed: {kind}.", again=True) from error
 
     async def _message(self, notification: Notification) -> tuple[Message, str]:
         """Returns what is to be sent, and the last user of a page that another one follows.
