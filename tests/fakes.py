@@ -24,7 +24,7 @@ from batchwork_server.domain.selection import (
     TagsAny,
 )
 from batchwork_server.domain.user import UserVerdict
-from batchwork_server.errors import NotSent, SourceUnavailable, Unavailable
+from batchwork_server.errors import SourceUnavailable, Unavailable
 from batchwork_server.ports import ItemCall, ItemResult
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

@@ -19,6 +19,7 @@ from batchwork_server.domain.notification import (
     NotificationTarget,
     NotificationTargets,
 )
+from batchwork_server.domain.selection import SelectedItem
 from batchwork_server.domain.submission import RequestedOptions
 from batchwork_server.engine import notifications
 from batchwork_server.engine.notifications import Notifications
@@ -481,6 +482,52 @@ async def test_many_deliveries_come_in_pages_each_with_an_id(told):
     assert [message.data["page"] for message in ledger.sent] == [1, 2, 3]
     ids = [message.message_id for message in ledger.tried]
     assert (len(ids), len(set(ids))) == (4, 3), "the page that was refused kept its id"
+
+
+async def give_own(told: Told, *users: str) -> Batch:
+    """Makes a run with an item for each user, who is given that item."""
+    told.worker.users.add(*users)
+    items = tuple(SelectedItem(item_id=user, user_id=user, data_json="{}") for user in users)
+    options = RequestedOptions(notification_targets=("ledger",))
+    batch = await told.worker.submit([], items=items, options=options, delivers_own=True)
+    return await told.finish(batch)
+
+
+async def test_deliveries_of_own_items_tell_what_became_of_each(told):
+    told.worker.work.on("bob", ItemFailed("BROKEN", "It is broken."))
+    await give_own(told, "ann", "bob")
+
+    await told.send()
+
+    [message] = told.notifiers["ledger"].sent
+    assert message.data["references"] == [
+        {"user_id": "ann", "state": "DELIVERED", "reason": ""},
+        {"user_id": "bob", "state": "FAILED", "reason": "BROKEN"},
+    ]
+
+
+async def test_deliveries_of_an_attempt_that_was_followed_are_left_to_the_next(told):
+    """The items are those of the later attempt: they were told as PENDING, or as it left them."""
+    told.worker.work.on("bob", ItemFailed("BROKEN", "It is broken."))
+    ledger = told.notifiers["ledger"]
+    ledger.refusals = [AWAY]
+    batch = await give_own(told, "ann", "bob")
+    await told.send()
+    told.clock.advance(timedelta(hours=1))
+    told.worker.work.gate = asyncio.Event()
+    await told.worker.retry(batch)
+
+    await told.send()
+
+    assert len(ledger.tried) == 1, "the same id never comes with other content"
+    told.worker.work.gate.set()
+    await told.finish(batch)
+    await told.send()
+    later, earlier = await told.told(batch)
+    assert (earlier.state, later.state) == (NotificationState.SKIPPED, NotificationState.SENT)
+    [message] = ledger.sent
+    assert message.data["attempt_number"] == 2
+    assert [each["state"] for each in message.data["references"]] == ["DELIVERED", "DELIVERED"]
 
 
 async def test_without_a_recipient_there_is_nothing_to_tell(told):

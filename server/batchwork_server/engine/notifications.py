@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar
@@ -195,16 +194,14 @@ class Notifications:
             raise NotSent(
                 f"The file of targets has no {name!r} for the tenant any more.", again=True
             )
-        state = BatchState(notification.payload["state"])
         if notification.kind is NotificationKind.DELIVERIES:
-            return await self._deliveries(notification, state)
+            return await self._deliveries(notification)
+        state = BatchState(notification.payload["state"])
         if state not in target.states:
             raise _Skipped(f"The target does not want to hear of batches that are {state}.")
         return end_message(notification), ""
 
-    async def _deliveries(
-        self, notification: Notification, state: BatchState
-    ) -> tuple[Message, str]:
+    async def _deliveries(self, notification: Notification) -> tuple[Message, str]:
         matching = ReferenceFilter(tenant_id=notification.tenant_id, batch_id=notification.batch_id)
         sent = notification.sent_after
         references, following = await self._store.references.list(
@@ -214,10 +211,10 @@ class Notifications:
         )
         if not references:
             raise _Skipped("Nobody is given a reference to the results.")
-        # The batch may be tried again by now; what is told is what was when it ended.
-        page = [
-            _delivery(replace(each, batch=replace(each.batch, state=state))) for each in references
-        ]
+        # Read after the items, so that an item that was opened again shows in the batch as well.
+        if references[0].batch.attempt_number != notification.attempt_number:
+            raise _Skipped("The batch is tried again, and the end of that tells of everybody.")
+        page = [_delivery(each) for each in references]
         return delivery_message(notification, page), following[0] if following else ""
 
     async def _sent(self, notification: Notification, last_user: str) -> None:
