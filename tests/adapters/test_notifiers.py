@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batchwork_server.adapters.apprise_notifier import AppriseNotifier
+from apprise import NotifyBase
+from batchwork_server.adapters.apprise_notifier import MOST_AT_ONCE, AppriseNotifier
+from batchwork_server.adapters.destinations import Destinations
 from batchwork_server.adapters.notifiers import Notifiers, open_notifiers
 from batchwork_server.errors import ConfigurationError, NotSent
 from batchwork_server.ports import Notifier
@@ -151,6 +156,86 @@ async def test_other_services_are_called_by_their_urls(tmp_path, receiver):
 
     [request] = receiver.received
     assert request.json["title"] == "Batch Nightly: failed"
+
+
+class Service(NotifyBase):
+    """A service of the library.
+
+    Attributes:
+        behave: What it does with a message.
+        threads: That it was called in, in order.
+    """
+
+    def __init__(self, behave: Callable[[], bool]) -> None:
+        super().__init__(schema="stub")
+        self.behave = behave
+        self.threads: list[threading.Thread] = []
+
+    def send(self, *_words: Any, **_more: Any) -> bool:
+        self.threads.append(threading.current_thread())
+        return self.behave()
+
+
+def notifier_of(service: NotifyBase, *, timeout: timedelta = timedelta(seconds=60)) -> Notifier:
+    destinations = Destinations(allow_private=False)
+    return AppriseNotifier(service, destinations=destinations, timeout=timeout)
+
+
+async def test_what_hangs_is_given_up_and_holds_up_no_other_service():
+    """All services shared eight threads: two that hung took them all."""
+    going_on = threading.Event()
+    hanging = Service(lambda: going_on.wait(timeout=30))
+    others = [notifier_of(Service(lambda: True)) for _ in range(3)]
+    stuck = notifier_of(hanging, timeout=timedelta(milliseconds=100))
+
+    sending = [stuck.send(make_message()) for _ in range(MOST_AT_ONCE)]
+    errors = await asyncio.gather(*sending, return_exceptions=True)
+    with pytest.raises(NotSent) as raised:
+        await stuck.send(make_message())
+    for other in others:
+        await other.send(make_message())
+
+    assert {str(error) for error in errors} == {"It was not sent within 0.1 s."}
+    assert raised.value.again
+    assert raised.value.problem == "The messages before this one still hang."
+    assert len(hanging.threads) == MOST_AT_ONCE
+    assert all(thread.daemon for thread in hanging.threads), "they would keep the process alive"
+    going_on.set()
+
+
+async def test_a_service_that_goes_on_after_it_hung_is_used_again():
+    going_on = threading.Event()
+    service = Service(lambda: going_on.wait(timeout=30))
+    stuck = notifier_of(service, timeout=timedelta(milliseconds=100))
+    for _ in range(MOST_AT_ONCE):
+        with pytest.raises(NotSent):
+            await stuck.send(make_message())
+
+    going_on.set()
+    for thread in service.threads:
+        thread.join()
+
+    await notifier_of(service).send(make_message())
+    await stuck.send(make_message())
+
+
+async def test_many_messages_find_room_as_soon_as_others_are_sent():
+    notifier = notifier_of(Service(lambda: True))
+
+    for _ in range(100):
+        await asyncio.gather(*(notifier.send(make_message()) for _ in range(MOST_AT_ONCE)))
+
+
+@pytest.mark.parametrize("error", [ValueError("token-of-the-path"), SystemExit(1)])
+async def test_an_error_of_the_library_is_told_without_its_words(error):
+    def fail() -> bool:
+        raise error
+
+    with pytest.raises(NotSent) as raised:
+        await notifier_of(Service(fail)).send(make_message())
+
+    assert raised.value.again
+    assert raised.value.problem == f"Apprise failed: {type(error).__name__}."
 
 
 async def test_services_do_not_follow_redirects(tmp_path, receiver):

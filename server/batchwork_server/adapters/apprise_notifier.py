@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
@@ -17,13 +18,8 @@ from batchwork_server.errors import NotSent
 TIMEOUT = timedelta(seconds=60)
 """For one attempt; the library itself gives up earlier, at each step of a conversation."""
 
-THREADS = 8
-"""How many messages are under way at once; the library blocks."""
-
-
-def new_threads() -> ThreadPoolExecutor:
-    """Returns threads of their own: a slow service keeps nobody else from a thread."""
-    return ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="apprise")
+MOST_AT_ONCE = 4
+"""How many messages to one service may be under way, those that hang included."""
 
 
 def silence_apprise() -> None:
@@ -69,6 +65,10 @@ class AppriseNotifier:
     The host that the URL names is checked before each message. The library then looks it up
     again, and uses the proxies of the environment: what it does with the URL is the word of the
     operator who wrote it.
+
+    The library blocks, and nothing ends a thread of it that hangs. So each message has a thread of
+    its own, which holds up neither another service nor the end of the process; there are not more
+    than ``MOST_AT_ONCE``.
     """
 
     def __init__(
@@ -76,14 +76,13 @@ class AppriseNotifier:
         service: NotifyBase,
         *,
         destinations: Destinations,
-        threads: ThreadPoolExecutor,
         timeout: timedelta = TIMEOUT,
     ) -> None:
         service.redirects = False
         self._service = service
         self._destinations = destinations
-        self._threads = threads
         self._timeout = timeout
+        self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
 
     async def send(self, message: Message) -> None:
         """Sends the words of a message.
@@ -94,10 +93,11 @@ class AppriseNotifier:
         host = host_of(self._service)
         if host:
             await self._destinations.addresses(host, self._service.port or 0)
-        loop = asyncio.get_running_loop()
+        if not self._room.acquire(blocking=False):
+            raise NotSent("The messages before this one still hang.", again=True)
         try:
             async with asyncio.timeout(self._timeout.total_seconds()):
-                sent = await loop.run_in_executor(self._threads, self._notify, message)
+                sent = await asyncio.wrap_future(self._begin(message))
         except TimeoutError as error:
             seconds = self._timeout.total_seconds()
             raise NotSent(f"It was not sent within {seconds:g} s.", again=True) from error
@@ -106,7 +106,29 @@ class AppriseNotifier:
             raise NotSent("The service did not take it, or could not be reached.", again=True)
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Leaves what hangs to the end of the process."""
+
+    def _begin(self, message: Message) -> Future[bool]:
+        """Sends in a thread that has its room already, and gives that back at its end."""
+        sent: Future[bool] = Future()
+        sent.set_running_or_notify_cancel()
+
+        def work() -> None:
+            try:
+                taken = self._notify(message)
+            except BaseException as error:  # noqa: BLE001  told to who waits, in words of ours
+                self._room.release()
+                sent.set_exception(_refusal_of(error))
+            else:
+                self._room.release()
+                sent.set_result(taken)
+
+        try:
+            threading.Thread(target=work, name="apprise", daemon=True).start()
+        except RuntimeError:
+            self._room.release()
+            raise
+        return sent
 
     def _notify(self, message: Message) -> bool:
         return bool(
@@ -117,3 +139,10 @@ class AppriseNotifier:
                 body_format=NotifyFormat.TEXT,
             )
         )
+
+
+def _refusal_of(error: BaseException) -> NotSent:
+    if isinstance(error, NotSent):
+        return error
+    # Its words may hold the URL, and with that a secret.
+    return NotSent(f"Apprise failed: {type(error).__name__}.", again=True)

@@ -97,7 +97,6 @@ class _Opening:
         apprise.silence_apprise()
         notifiers: dict[str, Notifier] = {}
         violations: list[Violation] = []
-        threads = apprise.new_threads()
         for entry in entries:
             service = apprise.service_of(entry.url)
             if service is None:
@@ -109,7 +108,7 @@ class _Opening:
                     allow_clear_text=self._allow_clear_text,
                 )
                 notifiers[entry.target.name] = apprise.AppriseNotifier(
-                    service, destinations=self._destinations, threads=threads
+                    service, destinations=self._destinations
                 )
             if problem:
                 violations.append(Violation(f"{entry.path}.url", problem))
