@@ -384,13 +384,23 @@ class NotSent(Exception):
     """A target did not take a message.
 
     Args:
-        problem: What happened, as a sentence for people who run batches; nothing secret.
+        problem: What happened, as a sentence for people who run batches. It names no host and no
+            address: whose batch it is need not know where the operator's targets are.
         again: Whether another attempt could succeed.
         retry_after: The delay that the target asked for.
+        detail: What only the operator is told, in the log; nothing secret either.
     """
 
-    def __init__(self, problem: str, *, again: bool, retry_after: timedelta | None = None) -> None:
+    def __init__(
+        self,
+        problem: str,
+        *,
+        again: bool,
+        retry_after: timedelta | None = None,
+        detail: str = "",
+    ) -> None:
         super().__init__(problem)
         self.problem = problem
         self.again = again
+        self.detail = detail
         self.retry_after = retry_after

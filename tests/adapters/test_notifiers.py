@@ -260,7 +260,7 @@ async def test_a_service_at_a_private_address_is_not_called(tmp_path, receiver):
     await notifiers.close()
 
     assert not raised.value.again
-    assert "127.0.0.1" in raised.value.problem
+    assert "127.0.0.1" in raised.value.detail
     assert receiver.received == []
 
 

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 import trustme
-from batchwork_server.adapters.destinations import Address, Destinations, is_public
+from batchwork_server.adapters.destinations import (
+    NO_ADDRESS,
+    NOT_PUBLIC,
+    Address,
+    Destinations,
+    is_public,
+)
 from batchwork_server.adapters.webhooks import WebhookNotifier
 from batchwork_server.errors import NotSent
 from standardwebhooks.webhooks import Webhook
@@ -198,7 +204,7 @@ async def test_an_address_that_is_not_of_the_internet_is_refused(clock, address)
     )
 
     assert not error.again
-    assert str(ip_address(address)) in error.problem
+    assert str(ip_address(address)) in error.detail
 
 
 @pytest.mark.parametrize(
@@ -215,13 +221,14 @@ async def test_one_private_address_among_public_ones_refuses_all(clock):
         notifier_of("https://hooks.example/x", clock, found=found, allow_private=False)
     )
 
-    assert "127.0.0.1" in error.problem
+    assert (error.again, error.problem) == (False, NOT_PUBLIC)
+    assert error.detail == "host hooks.example, address 127.0.0.1"
 
 
 async def test_an_address_in_the_url_is_checked_like_any_other(receiver, clock):
     error = await refusal(notifier_of(receiver.url, clock, allow_private=False))
 
-    assert "127.0.0.1" in error.problem
+    assert error.problem == NOT_PUBLIC
     assert receiver.received == []
 
 
@@ -236,7 +243,8 @@ async def test_a_name_without_an_address_is_looked_up_again(clock):
 
     error = await refusal(notifier)
 
-    assert (error.again, error.problem) == (True, "The host hooks.example has no address now.")
+    assert (error.again, error.problem) == (True, NO_ADDRESS)
+    assert error.detail == "host hooks.example"
 
 
 @pytest.fixture
@@ -295,6 +303,18 @@ async def test_the_next_address_is_tried_when_one_accepts_nothing(receiver, cloc
     await notifier.close()
 
     assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize("found", [[], [LOCAL]], ids=["nowhere", "inside"])
+async def test_only_the_operator_is_told_where_a_target_is(clock, found):
+    """The problem is shown to whose batch it is."""
+    url = "https://hooks.example/token-of-the-path"
+
+    error = await refusal(notifier_of(url, clock, found=found, allow_private=False))
+
+    assert "hooks.example" in error.detail
+    assert not any(place in error.problem for place in ("hooks.example", "127.0.0.1"))
+    assert "token-of-the-path" not in error.detail
 
 
 async def test_no_problem_names_the_path_or_the_secret(receiver, clock):

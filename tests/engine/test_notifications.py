@@ -292,6 +292,18 @@ async def test_what_no_further_attempt_helps_is_given_up_at_once(told, log_of_ou
     )
 
 
+async def test_what_only_the_operator_may_know_is_in_the_log_alone(told, log_of_outbox):
+    told.ops.refusals = [NotSent("It is not public.", again=True, detail="address 10.0.0.1")]
+    batch = await told.finish(await told.submit("ops"))
+
+    await told.send()
+
+    [waiting] = await told.told(batch)
+    assert waiting.error == "It is not public."
+    [line] = [line for line in log_of_outbox() if line["event"] == "notification.waiting"]
+    assert (line["problem"], line["detail"]) == ("It is not public.", "address 10.0.0.1")
+
+
 async def test_after_ten_attempts_it_is_given_up(told):
     told.ops.refusals = [AWAY] * 20
     batch = await told.finish(await told.submit("ops"))

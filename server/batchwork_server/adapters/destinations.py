@@ -14,6 +14,12 @@ Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 """Returns the addresses of a host; raises OSError when it has none."""
 
+NO_ADDRESS = "The host of the target has no address now."
+NOT_PUBLIC = (
+    "The target has an address that is not public; the operator can allow such addresses in the "
+    "file of targets."
+)
+
 _NAT64 = IPv6Network("64:ff9b::/96")
 _LOOPBACK_NAMES = {"localhost"}
 
@@ -82,14 +88,11 @@ class Destinations:
         try:
             found = await self._resolve(host, port)
         except (OSError, UnicodeError) as error:
-            raise NotSent(f"The host {host} has no address now.", again=True) from error
+            raise NotSent(NO_ADDRESS, again=True, detail=f"host {host}") from error
         if not found:
-            raise NotSent(f"The host {host} has no address now.", again=True)
+            raise NotSent(NO_ADDRESS, again=True, detail=f"host {host}")
         for address in found:
             if not self._allow_private and not is_public(address):
-                raise NotSent(
-                    f"The host {host} has the address {address}, which is not public; the "
-                    "operator can allow such addresses in the file of targets.",
-                    again=False,
-                )
+                detail = f"host {host}, address {address}"
+                raise NotSent(NOT_PUBLIC, again=False, detail=detail)
         return found

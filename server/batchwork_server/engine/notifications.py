@@ -228,6 +228,8 @@ class Notifications:
 
     async def _refused(self, notification: Notification, refusal: NotSent) -> None:
         facts = {**_named(notification), "problem": refusal.problem}
+        if refusal.detail:
+            facts["detail"] = refusal.detail
         if not refusal.again or not POLICY.allows(attempts=notification.attempts, reason=""):
             log.error("notification.failed", **facts)
             await self._record(notification, NotificationState.FAILED, error=refusal.problem)
