@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from apprise import NotifyBase
 from batchwork_server.adapters.apprise_notifier import MOST_AT_ONCE, AppriseNotifier
-from batchwork_server.adapters.destinations import Destinations
+from batchwork_server.adapters.destinations import NOT_PUBLIC
 from batchwork_server.adapters.notifiers import Notifiers, open_notifiers
 from batchwork_server.errors import ConfigurationError, NotSent
 from batchwork_server.ports import Notifier
@@ -38,10 +39,12 @@ async def mail() -> AsyncIterator[MailServer]:
         yield running
 
 
-def opened(folder: Path, *targets: dict[str, Any], **fields: Any) -> Notifiers:
+def opened(
+    folder: Path, *targets: dict[str, Any], clear_text: bool = False, **fields: Any
+) -> Notifiers:
     path = folder / "targets.json"
     path.write_text(json.dumps({"targets": targets, "allow_private_addresses": True} | fields))
-    return open_notifiers(path, clock=FakeClock(), allow_clear_text=False)
+    return open_notifiers(path, clock=FakeClock(), allow_clear_text=clear_text)
 
 
 @dataclass
@@ -177,8 +180,7 @@ class Service(NotifyBase):
 
 
 def notifier_of(service: NotifyBase, *, timeout: timedelta = timedelta(seconds=60)) -> Notifier:
-    destinations = Destinations(allow_private=False)
-    return AppriseNotifier(service, destinations=destinations, timeout=timeout)
+    return AppriseNotifier(service, allow_private=False, timeout=timeout)
 
 
 async def test_what_hangs_is_given_up_and_holds_up_no_other_service():
@@ -262,6 +264,107 @@ async def test_a_service_at_a_private_address_is_not_called(tmp_path, receiver):
     assert not raised.value.again
     assert "127.0.0.1" in raised.value.detail
     assert receiver.received == []
+
+
+async def test_a_name_that_comes_to_mean_a_private_address_is_not_called(
+    tmp_path, receiver, monkeypatch
+):
+    """Whoever looks it up before does not know what it means to the library a moment later."""
+
+    def look_up(_host: str, port: int, *_more: Any, **_options: Any) -> list[Any]:
+        by_library = threading.current_thread().name.startswith("apprise")
+        meaning = "127.0.0.1" if by_library else "8.8.8.8"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (meaning, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    url = f"json://chat.example:{receiver.port}/hook"
+    notifiers = opened(
+        tmp_path, {"name": "chat", "url": url}, clear_text=True, allow_private_addresses=False
+    )
+
+    with pytest.raises(NotSent) as raised:
+        await notifiers.by_name["chat"].send(make_message())
+
+    assert (raised.value.again, raised.value.problem) == (False, NOT_PUBLIC)
+    assert raised.value.detail == "address 127.0.0.1"
+    assert receiver.received == []
+
+
+async def test_a_proxy_of_the_environment_is_reached_only_at_an_address_that_may_be(
+    tmp_path, receiver, monkeypatch
+):
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{receiver.port}")
+    url = "json://chat.example/hook"
+    fields = {"clear_text": True, "allow_private_addresses": False}
+    refusing = opened(tmp_path, {"name": "chat", "url": url}, **fields).by_name["chat"]
+    allowing = opened(tmp_path, {"name": "chat", "url": url}, clear_text=True).by_name["chat"]
+
+    with pytest.raises(NotSent) as raised:
+        await refusing.send(make_message())
+    before = list(receiver.received)
+    await allowing.send(make_message())
+
+    assert raised.value.problem == NOT_PUBLIC
+    assert before == []
+    assert [request.path for request in receiver.received] == ["http://chat.example/hook"]
+
+
+async def test_mail_is_not_handed_to_a_private_address(tmp_path, mail):
+    notifiers = opened(
+        tmp_path,
+        {"name": "ops", "url": mail.url},
+        clear_text=True,
+        allow_private_addresses=False,
+    )
+
+    with pytest.raises(NotSent) as raised:
+        await notifiers.by_name["ops"].send(make_message())
+
+    assert raised.value.problem == NOT_PUBLIC
+    assert mail.mails == []
+
+
+async def test_other_threads_reach_what_they_want_meanwhile(receiver):
+    reached: list[int] = []
+
+    def knock() -> None:
+        with socket.create_connection(("127.0.0.1", receiver.port)):
+            reached.append(receiver.port)
+
+    def send() -> bool:
+        elsewhere = threading.Thread(target=knock)
+        elsewhere.start()
+        elsewhere.join()
+        return True
+
+    await notifier_of(Service(send)).send(make_message())
+
+    assert reached == [receiver.port]
+
+
+@pytest.mark.parametrize("place", ["localhost", "127.0.0.1", "::1", "fe80::1%lo"])
+async def test_datagrams_go_to_public_addresses_only(place):
+    family = socket.AF_INET6 if ":" in place else socket.AF_INET
+
+    def send() -> bool:
+        with socket.socket(family, socket.SOCK_DGRAM) as sender:
+            return sender.sendto(b"x", (place, 9)) > 0
+
+    with pytest.raises(NotSent) as raised:
+        await notifier_of(Service(send)).send(make_message())
+
+    assert (raised.value.problem, raised.value.detail) == (NOT_PUBLIC, f"address {place}")
+
+
+async def test_a_second_address_that_is_public_is_enough():
+    """The library goes on to the next one by itself."""
+
+    def send() -> bool:
+        with pytest.raises(OSError, match="not a public address"):
+            socket.create_connection(("127.0.0.1", 9))
+        return True
+
+    await notifier_of(Service(send)).send(make_message())
 
 
 @pytest.mark.parametrize(

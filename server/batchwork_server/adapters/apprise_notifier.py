@@ -11,7 +11,8 @@ from typing import Any
 
 from apprise import Apprise, NotifyBase, NotifyFormat, NotifyType
 
-from batchwork_server.adapters.destinations import Destinations, is_loopback_host
+from batchwork_server.adapters.connection_guard import AddressRefused, only_public_addresses
+from batchwork_server.adapters.destinations import NOT_PUBLIC, is_loopback_host
 from batchwork_server.domain.notification import Message
 from batchwork_server.errors import NotSent
 
@@ -62,9 +63,8 @@ def clear_text_problem(service: NotifyBase, *, allow_private: bool, allow_clear_
 class AppriseNotifier:
     """Sends to one service.
 
-    The host that the URL names is checked before each message. The library then looks it up
-    again, and uses the proxies of the environment: what it does with the URL is the word of the
-    operator who wrote it.
+    The library makes its own connections, some of them to a proxy that the environment names. The
+    address of each is checked at that moment, unless private ones are allowed.
 
     The library blocks, and nothing ends a thread of it that hangs. So each message has a thread of
     its own, which holds up neither another service nor the end of the process; there are not more
@@ -75,12 +75,12 @@ class AppriseNotifier:
         self,
         service: NotifyBase,
         *,
-        destinations: Destinations,
+        allow_private: bool,
         timeout: timedelta = TIMEOUT,
     ) -> None:
         service.redirects = False
         self._service = service
-        self._destinations = destinations
+        self._allow_private = allow_private
         self._timeout = timeout
         self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
 
@@ -90,9 +90,6 @@ class AppriseNotifier:
         Raises:
             NotSent: the service did not say that it took it.
         """
-        host = host_of(self._service)
-        if host:
-            await self._destinations.addresses(host, self._service.port or 0)
         if not self._room.acquire(blocking=False):
             raise NotSent("The messages before this one still hang.", again=True)
         try:
@@ -131,6 +128,18 @@ class AppriseNotifier:
         return sent
 
     def _notify(self, message: Message) -> bool:
+        if self._allow_private:
+            return self._deliver(message)
+        with only_public_addresses() as refused:
+            try:
+                taken = self._deliver(message)
+            except AddressRefused:
+                taken = False
+        if refused and not taken:
+            raise NotSent(NOT_PUBLIC, again=False, detail=f"address {refused[0]}")
+        return taken
+
+    def _deliver(self, message: Message) -> bool:
         return bool(
             self._service.notify(
                 title=message.title,

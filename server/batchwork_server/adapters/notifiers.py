@@ -108,7 +108,7 @@ class _Opening:
                     allow_clear_text=self._allow_clear_text,
                 )
                 notifiers[entry.target.name] = apprise.AppriseNotifier(
-                    service, destinations=self._destinations
+                    service, allow_private=self._file.allow_private_addresses
                 )
             if problem:
                 violations.append(Violation(f"{entry.path}.url", problem))
