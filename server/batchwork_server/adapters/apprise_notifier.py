@@ -22,6 +22,9 @@ TIMEOUT = timedelta(seconds=60)
 MOST_AT_ONCE = 4
 """How many messages to one service may be under way, those that hang included."""
 
+CLEAR_TEXT = frozenset({"aprs", "dapnet", "kavenegar", "psafer", "pushdeer"})
+"""The schemas of services that the library reaches without TLS at a host of their own."""
+
 
 def silence_apprise() -> None:
     """Keeps the library from logging, since what it logs holds URLs, and those hold secrets."""
@@ -35,7 +38,7 @@ def service_of(url: str) -> NotifyBase | None:
     return service if isinstance(service, NotifyBase) else None
 
 
-def host_of(service: NotifyBase) -> str:
+def _host_of(service: NotifyBase) -> str:
     """Returns the host that a URL names; empty for services that have one of their own."""
     mail_host: Any = getattr(service, "smtp_host", None)
     if mail_host:
@@ -45,12 +48,26 @@ def host_of(service: NotifyBase) -> str:
     return str(service.host) if names_host and service.host else ""
 
 
+def _encrypts(service: NotifyBase) -> bool:
+    """Tells whether nobody on the way can read along, or nothing goes beyond this machine.
+
+    What the library says of itself goes by the last letter of the schema, which says nothing of
+    services that have one schema only, such as ``mailgun``.
+    """
+    mode: Any = getattr(service, "secure_mode", None)
+    if mode is not None:  # of mail and XMPP, whose URLs can say `?mode=insecure` as well
+        return mode not in ("insecure", "none")
+    if service.schema in CLEAR_TEXT:
+        return False
+    has_plain_form = service.protocol is not None and bool(_host_of(service))
+    return bool(service.secure) or not has_plain_form
+
+
 def clear_text_problem(service: NotifyBase, *, allow_private: bool, allow_clear_text: bool) -> str:
     """Returns why a service may not be used that does not encrypt; empty when it may."""
-    host = host_of(service)
-    if not host or service.secure or allow_clear_text:
+    if allow_clear_text or _encrypts(service):
         return ""
-    if allow_private and is_loopback_host(host):
+    if allow_private and is_loopback_host(_host_of(service)):
         return ""
     return (
         "Without TLS everybody on the way can read along. Use the form that encrypts, such as "
