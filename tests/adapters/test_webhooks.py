@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -43,6 +46,7 @@ def notifier_of(
     found: Sequence[Address] | None = None,
     allow_private: bool = True,
     timeout: timedelta = timedelta(seconds=15),
+    **changes: Any,
 ) -> WebhookNotifier:
     """Returns what sends to a URL; ``found`` are the addresses of every name."""
 
@@ -56,7 +60,7 @@ def notifier_of(
         else Destinations(allow_private=allow_private, resolve=resolve)
     )
     return WebhookNotifier(
-        url=url, secret=SECRET, destinations=destinations, clock=clock, timeout=timeout
+        url=url, secret=SECRET, destinations=destinations, clock=clock, timeout=timeout, **changes
     )
 
 
@@ -315,6 +319,48 @@ async def test_only_the_operator_is_told_where_a_target_is(clock, found):
     assert "hooks.example" in error.detail
     assert not any(place in error.problem for place in ("hooks.example", "127.0.0.1"))
     assert "token-of-the-path" not in error.detail
+
+
+@contextmanager
+def black_hole(address: str, port: int) -> Iterator[None]:
+    """Has an address answer nothing, not even with a refusal: its queue of connections is full."""
+    with ExitStack() as open_sockets:
+        listening = open_sockets.enter_context(socket.socket())
+        listening.bind((address, port))
+        listening.listen(0)
+        for _ in range(8):
+            waiting = open_sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((address, port))
+        yield
+
+
+async def test_the_next_address_is_tried_when_one_does_not_even_refuse(receiver, clock):
+    """It took the whole time of each of ten attempts, as IPv6 does where that leads nowhere."""
+    notifier = notifier_of(
+        f"http://hooks.example:{receiver.port}/x",
+        clock,
+        found=[ip_address("127.0.0.2"), LOCAL],
+        connect_timeout=timedelta(milliseconds=100),
+    )
+
+    with black_hole("127.0.0.2", receiver.port):
+        await notifier.send(make_message())
+    await notifier.close()
+
+    assert len(receiver.received) == 1
+
+
+async def test_both_versions_of_ip_are_tried_in_turn(receiver, clock):
+    """Else those of one version alone would use up the few that are tried."""
+    dead = [ip_address(f"::ffff:127.0.0.{n}") for n in range(2, 9)]
+    url = f"http://hooks.example:{receiver.port}/x"
+    notifier = notifier_of(url, clock, found=[*dead, LOCAL])
+
+    await notifier.send(make_message())
+    await notifier.close()
+
+    assert len(receiver.received) == 1
 
 
 async def test_no_problem_names_the_path_or_the_secret(receiver, clock):

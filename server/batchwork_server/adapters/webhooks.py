@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import zip_longest
 from typing import Any
 
 import httpx2
@@ -24,6 +25,9 @@ from batchwork_server.errors import NotSent
 
 TIMEOUT = timedelta(seconds=15)
 """For one attempt, from the look for the address to the headers of the answer."""
+
+CONNECT_TIMEOUT = timedelta(seconds=3)
+"""For each address, and then for its TLS; short enough to come to the last one that is tried."""
 
 _TRIED_ADDRESSES = 4
 _AGAIN = {408, 425, 429}
@@ -50,6 +54,7 @@ class WebhookNotifier:
         destinations: Destinations,
         clock: Clock,
         timeout: timedelta = TIMEOUT,
+        connect_timeout: timedelta = CONNECT_TIMEOUT,
     ) -> None:
         self._url = httpx2.URL(url)
         self._port = self._url.port or _DEFAULT_PORTS[self._url.scheme]
@@ -57,6 +62,7 @@ class WebhookNotifier:
         self._destinations = destinations
         self._clock = clock
         self._timeout = timeout
+        self._connect_timeout = connect_timeout
         # One client for one host: a connection that is kept is never taken for another name.
         self._client: httpx2.AsyncClient | None = None
 
@@ -99,7 +105,7 @@ class WebhookNotifier:
     ) -> None:
         """Sends to the first address that accepts a connection."""
         problem: Exception | None = None
-        for address in addresses[:_TRIED_ADDRESSES]:
+        for address in _in_turn(addresses)[:_TRIED_ADDRESSES]:
             try:
                 await self._post_to(address, body, headers)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
@@ -113,7 +119,9 @@ class WebhookNotifier:
 
     async def _post_to(self, address: Address, body: bytes, headers: Mapping[str, str]) -> None:
         client = self._client = self._client or httpx2.AsyncClient(
-            verify=ssl.create_default_context(), timeout=None, trust_env=False
+            verify=ssl.create_default_context(),
+            timeout=httpx2.Timeout(None, connect=self._connect_timeout.total_seconds()),
+            trust_env=False,
         )
         extensions: dict[str, Any] = {"sni_hostname": self._url.host}
         async with client.stream(
@@ -134,6 +142,14 @@ class WebhookNotifier:
         raise NotSent(
             f"The target answered with {status}.", again=again, retry_after=delay if again else None
         )
+
+
+def _in_turn(addresses: Sequence[Address]) -> list[Address]:
+    """Returns the addresses with both versions of IP in turn, for one of them may lead nowhere."""
+    first = [each for each in addresses if each.version == addresses[0].version]
+    second = [each for each in addresses if each.version != addresses[0].version]
+    pairs = zip_longest(first, second)
+    return [each for pair in pairs for each in pair if each is not None]
 
 
 def _no_connection(problem: Exception | None) -> str:
