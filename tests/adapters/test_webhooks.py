@@ -106,11 +106,13 @@ async def test_who_has_the_secret_verifies_it(receiver, clock):
 @pytest.mark.parametrize(
     "status, again",
     [
-        *((status, True) for status in (408, 425, 429, 500, 502, 503)),
-        *((status, False) for status in (301, 302, 307, 400, 401, 404, 410, 422)),
+        *((status, True) for status in (301, 302, 307, 400, 401, 403, 404, 408, 422, 425, 429)),
+        *((status, True) for status in (500, 502, 503)),
+        (410, False),
     ],
 )
-async def test_the_answer_says_whether_it_is_worth_trying_again(receiver, clock, status, again):
+async def test_every_answer_but_gone_is_worth_trying_again(receiver, clock, status, again):
+    """A receiver that is being deployed may answer anything for a while, 401 and 404 included."""
     receiver.always = Answered(status=status)
 
     error = await refusal(notifier_of(receiver.url, clock))
@@ -143,7 +145,7 @@ async def test_a_redirect_leads_nowhere(receiver, clock):
 
         error = await refusal(notifier_of(receiver.url, clock))
 
-        assert not error.again
+        assert error.problem == "The target answered with 307."
         assert elsewhere.received == []
 
 

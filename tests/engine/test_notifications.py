@@ -253,7 +253,7 @@ async def test_what_is_not_taken_is_sent_again_later_and_under_the_same_id(told)
 
 
 async def test_attempts_are_counted_by_what_they_left(told):
-    told.ops.refusals = [AWAY, NotSent("The target answered with 404.", again=False)]
+    told.ops.refusals = [AWAY, NotSent("The target answered with 410.", again=False)]
     told.worker.work.on("b", ItemFailed("BROKEN", "It is broken."))
     await told.finish(await told.submit("ops", "pager"))
 
@@ -278,7 +278,7 @@ async def test_a_target_says_when_to_come_back(told):
 
 
 async def test_what_no_further_attempt_helps_is_given_up_at_once(told, log_of_outbox):
-    told.ops.refusals = [NotSent("The target answered with 404.", again=False)]
+    told.ops.refusals = [NotSent("The target answered with 410.", again=False)]
     batch = await told.finish(await told.submit("ops"))
 
     await told.send()
@@ -287,7 +287,7 @@ async def test_what_no_further_attempt_helps_is_given_up_at_once(told, log_of_ou
     [line] = [line for line in log_of_outbox() if line["event"] == "notification.failed"]
     assert (line["target"], line["problem"], line["attempts"]) == (
         "ops",
-        "The target answered with 404.",
+        "The target answered with 410.",
         1,
     )
 

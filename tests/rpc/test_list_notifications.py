@@ -107,7 +107,7 @@ async def test_until_the_batch_is_over_it_waits(api, processor):
 
 
 async def test_why_it_was_not_taken_is_shown_without_secrets(api, receiver):
-    receiver.answers = [Answered(status=503), Answered(status=404)]
+    receiver.answers = [Answered(status=503), Answered(status=410)]
 
     first = await create(api, "ops")
     async with asyncio.timeout(30):
@@ -119,7 +119,7 @@ async def test_why_it_was_not_taken_is_shown_without_secrets(api, receiver):
 
     assert waiting.error == "The target answered with 503."
     assert waiting.HasField("next_attempt_time")
-    assert failed.error == "The target answered with 404."
+    assert failed.error == "The target answered with 410."
 
 
 async def test_filters_keep_a_batch_and_states(api):

@@ -30,7 +30,9 @@ CONNECT_TIMEOUT = timedelta(seconds=3)
 """For each address, and then for its TLS; short enough to come to the last one that is tried."""
 
 _TRIED_ADDRESSES = 4
-_AGAIN = {408, 425, 429}
+_GONE = 410
+"""The one answer that says for good that nothing more is wanted here."""
+
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -137,7 +139,7 @@ class WebhookNotifier:
         status = response.status_code
         if 200 <= status < 300:
             return
-        again = status >= 500 or status in _AGAIN
+        again = status != _GONE
         delay = retry_after(response.headers.get("retry-after", ""), self._clock)
         raise NotSent(
             f"The target answered with {status}.", again=again, retry_after=delay if again else None
