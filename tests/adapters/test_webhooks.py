@@ -20,7 +20,6 @@ from batchwork_server.adapters.destinations import (
     NOT_PUBLIC,
     Address,
     Destinations,
-    is_public,
 )
 from batchwork_server.adapters.webhooks import WebhookNotifier
 from batchwork_server.errors import NotSent
@@ -193,31 +192,15 @@ async def test_proxies_of_the_environment_get_nothing(receiver, clock, monkeypat
 # Where messages may go
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1"),
-        *("0.0.0.0", "224.0.0.1", "255.255.255.255", "240.0.0.1", "::1", "::", "fe80::1"),
-        *("fc00::1", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254"),
-        *("2002:7f00:1::", "64:ff9b::a9fe:a9fe", "2001:0:7f00:1::80ff:fffe"),
-    ],
-)
-async def test_an_address_that_is_not_of_the_internet_is_refused(clock, address):
+async def test_an_address_that_is_not_of_the_internet_is_refused(clock):
+    found = [ip_address("10.1.2.3")]
+
     error = await refusal(
-        notifier_of(
-            "https://hooks.example/x", clock, found=[ip_address(address)], allow_private=False
-        )
+        notifier_of("https://hooks.example/x", clock, found=found, allow_private=False)
     )
 
     assert not error.again
-    assert str(ip_address(address)) in error.detail
-
-
-@pytest.mark.parametrize(
-    "address", ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8", "64:ff9b::808:808"]
-)
-def test_an_address_of_the_internet_is_public(address):
-    assert is_public(ip_address(address))
+    assert "10.1.2.3" in error.detail
 
 
 async def test_one_private_address_among_public_ones_refuses_all(clock):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from batchwork_server.errors import NotSent
 
@@ -21,6 +21,16 @@ NOT_PUBLIC = (
 )
 
 _NAT64 = IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_SPECIAL = (
+    # What some versions of Python take for public: theirs is the registry of the day of release.
+    IPv4Network("192.0.0.0/24"),  # protocol assignments
+    IPv4Network("192.88.99.0/24"),  # relays of 6to4
+    IPv6Network("2001::/23"),  # protocol assignments; Teredo is one, and looked into before
+    IPv6Network("3fff::/20"),  # documentation
+)
+"""Sources: IANA's registries of special-purpose addresses, RFC 4291 (2000::/3), RFC 6890."""
+
 _LOOPBACK_NAMES = {"localhost"}
 
 
@@ -35,27 +45,31 @@ def is_loopback_host(host: str) -> bool:
 def is_public(address: Address) -> bool:
     """Tells whether an address is one of the internet, and not of a network behind it.
 
-    An address that carries another one in it is as public as that one.
+    An address that leads to others is as public as those.
     """
-    if isinstance(address, IPv6Address):
-        inner = _inner(address)
-        if inner is not None:
-            return is_public(inner)
-        if address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast
+    if isinstance(address, IPv4Address):
+        return address.is_global and not address.is_multicast and not _is_in(address, _SPECIAL)
+    inner = _inner(address)
+    if inner:
+        return all(map(is_public, inner))
+    return address in _GLOBAL_UNICAST and address.is_global and not _is_in(address, _SPECIAL)
 
 
-def _inner(address: IPv6Address) -> IPv4Address | None:
+def _inner(address: IPv6Address) -> tuple[IPv4Address, ...]:
+    """Returns the addresses of IPv4 to which a gateway, or the system itself, takes one of IPv6."""
     if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
+        return (address.ipv4_mapped,)
     if address.sixtofour is not None:
-        return address.sixtofour
+        return (address.sixtofour,)
     if address.teredo is not None:
-        return address.teredo[1]
+        return address.teredo
     if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return None
+        return (IPv4Address(int(address) & 0xFFFFFFFF),)
+    return ()
+
+
+def _is_in(address: Address, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    return any(address in network for network in networks)
 
 
 async def resolve(host: str, port: int) -> Sequence[Address]:
