@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -26,8 +27,7 @@ from batchwork_server.engine.notifications import Notifications
 from batchwork_server.errors import InvalidArgument, ItemFailed, NotSent
 from batchwork_server.logs import get_logger
 from batchwork_server.metrics import Metrics
-from batchwork_server.store.database import open_database
-from batchwork_server.store.sql_store import SqlStore
+from batchwork_server.ports import Notifier
 from batchwork_server.wakeups import Wakeups
 
 from tests.engine.conftest import StartWorker, Worker
@@ -91,21 +91,38 @@ class Told:
         return [self.meter.registry.get_sample_value(name, {"state": state}) for state in states]
 
 
-@pytest.fixture
-async def told(start_worker: StartWorker, clock: FakeClock) -> AsyncIterator[Told]:
-    worker = await start_worker(FakeProcessor(), clock=clock, retry_limit=0, targets=TARGETS)
+@asynccontextmanager
+async def telling(
+    start_worker: StartWorker,
+    clock: FakeClock,
+    *,
+    targets: NotificationTargets = TARGETS,
+    others: Mapping[str, Notifier] | None = None,
+) -> AsyncIterator[Told]:
+    """Starts a worker with an outbox.
+
+    Args:
+        others: What sends to some targets instead of a fake.
+    """
+    worker = await start_worker(FakeProcessor(), clock=clock, retry_limit=0, targets=targets)
     meter = Metrics()
     notifiers = {name: FakeNotifier() for name in ("ops", "pager", "ledger", "blue")}
     outbox = Notifications(
         store=worker.store,
-        targets=TARGETS,
-        notifiers=notifiers,
+        targets=targets,
+        notifiers={**notifiers, **(others or {})},
         clock=clock,
         wakeups=worker.wakeups,
         meter=meter,
     )
     yield Told(worker, outbox, notifiers, clock, meter)
     await outbox.close(timedelta(0))
+
+
+@pytest.fixture
+async def told(start_worker: StartWorker, clock: FakeClock) -> AsyncIterator[Told]:
+    async with telling(start_worker, clock) as put_together:
+        yield put_together
 
 
 async def test_the_end_of_a_batch_is_told_once(told):
@@ -419,27 +436,6 @@ async def test_a_batch_that_is_tried_again_is_told_of_again(told):
 
     assert [message.type for message in told.ops.sent] == ["batch.failed", "batch.completed"]
     assert [message.data["attempt_number"] for message in told.ops.sent] == [1, 2]
-
-
-async def test_two_servers_tell_each_thing_once(told, database_url, clock):
-    for n in range(12):
-        await told.finish(await told.submit("ops", batch_id=f"batch-{n}"))
-    database = await open_database(database_url) if "postgresql" in database_url else None
-    other = Notifications(
-        store=SqlStore(database) if database else told.worker.store,
-        targets=TARGETS,
-        notifiers=told.notifiers,
-        clock=clock,
-        wakeups=Wakeups(),
-    )
-
-    await asyncio.gather(told.outbox.run_once(), other.run_once())
-    await asyncio.gather(told.outbox.idle(), other.idle())
-
-    sent = [message.message_id for message in told.ops.sent]
-    assert len(sent) == len(set(sent)) == 12
-    if database is not None:
-        await database.close()
 
 
 async def test_at_a_stop_what_hangs_is_left_to_the_next_server(told):
