@@ -61,14 +61,23 @@ async def test_each_part_comes_from_the_first_who_says_it(api):
     assert (run.job_id, run.local_time[10:]) == ("driven-job", "T09:00:00+09:00")
 
 
-async def test_a_user_who_says_nothing_gets_the_defaults_of_the_job(api):
-    await api.import_jobs(make_driven_job(default_preferences=DEFAULTS))
+async def test_a_user_who_says_nothing_gets_the_defaults_of_a_job_that_includes_them(api):
+    await api.import_jobs(make_driven_job(include_all_users=True, default_preferences=DEFAULTS))
 
     found = await call(api)
 
     assert (found.enabled, found.enabled_origin) == (True, JOB_DEFAULT)
     assert found.schedule.weekly.at == "10:00"
     assert (found.schedule_origin, found.time_zone_origin) == (JOB_DEFAULT, SERVER)
+
+
+async def test_a_user_who_says_nothing_gets_nothing_of_a_job_that_is_not_for_them(api):
+    await api.import_jobs(make_driven_job(default_preferences=DEFAULTS))
+
+    found = await call(api)
+
+    assert (found.enabled, found.enabled_origin) == (False, JOB_DEFAULT)
+    assert (found.schedule_origin, list(found.next_runs)) == (JOB_DEFAULT, [])
 
 
 async def test_when_nobody_says_anything_nothing_is_to_be_done(api):

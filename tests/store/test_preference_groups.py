@@ -228,6 +228,28 @@ async def test_time_does_not_go_back_from_one_change_to_the_next(store: Store) -
     assert change.change_time == START + timedelta(hours=1)
 
 
+async def test_the_changes_of_one_preference_since_a_time_come_in_order(store: Store) -> None:
+    hour = timedelta(hours=1)
+    first = make_preference(schedule=MORNING)
+    other = make_preference("user_2", schedule=MORNING)
+    moved = make_preference(schedule=EVENING, revision=2)
+    toned = make_preference(schedule=EVENING, revision=3, template_overrides={"tone": "dry"})
+    await put(store, first, other)
+    [second] = await put(store, moved, now=START + hour)
+    await put(store, make_preference(feature_type="news"), now=START + hour)
+    [third] = await put(store, toned, now=START + 2 * hour)
+
+    async def of_user(since, limit: int = 10):
+        return await store.preference_changes.of_user(
+            "user_1", feature_type="posts", tenant_id=TENANT, since=since, limit=limit
+        )
+
+    assert [change.revision for change in await of_user(START)] == [1, 2, 3]
+    assert await of_user(START + hour) == [second, third]
+    assert await of_user(START, limit=1) == [third]
+    assert await of_user(START + 3 * hour) == []
+
+
 async def test_the_oldest_changes_are_forgotten_and_numbers_go_on(store: Store) -> None:
     for hours in range(4):
         await put(store, make_preference(f"user_{hours}"), now=START + timedelta(hours=hours))

@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import islice
 
 from batchwork_server.application.job_checks import KnownTemplates
+from batchwork_server.application.next_runs import NextRuns, UserNextRun, UserOfJob
 from batchwork_server.application.upcoming import UpcomingRun
 from batchwork_server.clock import Clock
 from batchwork_server.domain.declared_overrides import DeclaredOverrides
@@ -19,6 +20,7 @@ from batchwork_server.domain.effective_preference import (
     job_times_of,
 )
 from batchwork_server.domain.filters import JobFilter
+from batchwork_server.domain.group_schedules import UserRun
 from batchwork_server.domain.job import PreferenceSource, StoredJob
 from batchwork_server.domain.preference import DefaultPreference, Preference
 from batchwork_server.domain.preference_groups import (
@@ -71,13 +73,18 @@ class EffectiveView:
 
     Attributes:
         job_id: Empty when no job is known.
+        next_run: None when nothing is to be done for them.
         period_done: Whether they had their run of the job in the period that it is now.
     """
 
     preference: EffectivePreference
     job_id: str
-    next_runs: Sequence[UpcomingRun]
+    next_run: UserNextRun | None
     period_done: bool
+
+    @property
+    def next_runs(self) -> list[UpcomingRun]:
+        return [] if self.next_run is None else [self.next_run.run]
 
 
 class PreferenceViews:
@@ -94,13 +101,30 @@ class PreferenceViews:
         self._templates = templates
         self._clock = clock
         self._zone = zone
+        self._next_runs = NextRuns(store=store, clock=clock)
 
     async def next_runs(self, preference: Preference, *, tenant_id: str) -> list[UpcomingRun]:
         """Returns the next run of each job for one user; none when they do not want any."""
         if not preference.enabled:
             return []
         feature = await self.feature(preference.feature_type, tenant_id=tenant_id)
-        return self._runs(preference.schedule, feature)
+        last = await self._store.group_runs.of_user(preference.user_id, tenant_id=tenant_id)
+        jobs: Sequence[StoredJob | None] = feature.jobs or [None]
+        found = [
+            await self._next_runs.of(
+                UserOfJob(
+                    tenant_id=tenant_id,
+                    preference=preference,
+                    effective=effective_preference(
+                        preference, default=feature.default, job=job, server_zone=self._zone
+                    ),
+                    job=job,
+                    last=None if job is None else last.get(job.definition.job_id),
+                )
+            )
+            for job in jobs
+        ]
+        return [each.run for each in found if each is not None]
 
     async def get_effective_preference(
         self, *, user_id: str, feature_type: str, tenant_id: str, job_id: str = ""
@@ -129,14 +153,17 @@ class PreferenceViews:
             server_zone=self._zone,
             declared=await self._declared_by(job),
         )
-        run = None
-        if effective.enabled and effective.schedule is not None:
-            run = self._run(effective.schedule, job, tenant_id=tenant_id)
+        last = await self._last_run(job, user_id=user_id)
+        following = await self._next_runs.of(
+            UserOfJob(
+                tenant_id=tenant_id, preference=preference, effective=effective, job=job, last=last
+            )
+        )
         return EffectiveView(
             preference=effective,
             job_id="" if job is None else job.definition.job_id,
-            next_runs=[] if run is None else [run],
-            period_done=await self._is_done(effective.schedule, job, user_id=user_id),
+            next_run=following,
+            period_done=self._is_done(effective.schedule, last),
         )
 
     async def _declared_by(self, job: StoredJob | None) -> DeclaredOverrides | None:
@@ -150,16 +177,19 @@ class PreferenceViews:
         template = known.template_of(job.definition)
         return None if template is None else template.overrides
 
-    async def _is_done(
-        self, effective: EffectiveSchedule | None, job: StoredJob | None, *, user_id: str
-    ) -> bool:
-        if effective is None or job is None:
-            return False
+    async def _last_run(self, job: StoredJob | None, *, user_id: str) -> UserRun | None:
+        if job is None:
+            return None
         runs = await self._store.group_runs.runs_of(
             [user_id], job_id=job.definition.job_id, tenant_id=job.tenant_id
         )
-        period = period_of(effective.schedule, effective.time_zone, self._clock.now())
-        return user_id in runs and runs[user_id].is_in(period)
+        return runs.get(user_id)
+
+    def _is_done(self, effective: EffectiveSchedule | None, last: UserRun | None) -> bool:
+        if effective is None or last is None:
+            return False
+        now = self._clock.now()
+        return last.is_in(period_of(effective.schedule, effective.time_zone, now))
 
     async def list_preference_groups(
         self,

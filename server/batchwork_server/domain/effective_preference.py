@@ -67,7 +67,8 @@ def effective_preference(
 ) -> EffectivePreference:
     """Returns what comes of a user's preference, or of none, with the defaults.
 
-    Without any of them nothing is to be done for the user.
+    Without any of them nothing is to be done for the user, nor for one who has set nothing when
+    the job does not include such users.
 
     Args:
         preference: The user's own.
@@ -87,6 +88,8 @@ def effective_preference(
         if wish is not None
     ]
     enabled, enabled_origin = (said[0][0].enabled, said[0][1]) if said else (False, Origin.SERVER)
+    if enabled and preference is None and job is not None and not job.definition.include_all_users:
+        enabled, enabled_origin = False, Origin.JOB_DEFAULT
     merged = merged_overrides(*(wish.template_overrides for wish, _ in reversed(said)))
     overrides = over_defaults(merged, declared)
     return EffectivePreference(

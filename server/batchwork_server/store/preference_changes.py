@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +32,16 @@ _FEED = "SELECT sequence, change_time FROM preference_feeds WHERE tenant_id = ?"
 _LOCK = {"sqlite": _FEED, "postgresql": f"{_FEED} FOR UPDATE"}
 _BEGIN = "INSERT INTO preference_feeds (tenant_id) VALUES (?) ON CONFLICT DO NOTHING"
 _ADVANCE = "UPDATE preference_feeds SET sequence = ?, change_time = ? WHERE tenant_id = ?"
+
+# Of one tenant, times are in the order of the numbers: what is older need not be read.
+_OF_USER = f"""
+SELECT {", ".join(column.name for column in _COLUMNS)} FROM preference_changes
+WHERE tenant_id = ? AND sequence >= (
+  SELECT sequence FROM preference_changes WHERE tenant_id = ? AND change_time >= ?
+  ORDER BY change_time, sequence LIMIT 1)
+  AND feature_type = ? AND user_id = ?
+ORDER BY sequence DESC LIMIT ?
+"""
 
 
 async def lock_feed(connection: AsyncConnection, tenant_id: str) -> tuple[int, int]:
@@ -94,6 +104,14 @@ class SqlPreferenceChanges:
         async with self._database.reading() as connection:
             return [_change_from(row) for row in await connection.execute(query)]
 
+    async def of_user(
+        self, user_id: str, *, feature_type: str, tenant_id: str, since: datetime, limit: int
+    ) -> Sequence[PreferenceChange]:
+        parameters = (tenant_id, tenant_id, to_micros(since), feature_type, user_id, limit)
+        async with self._database.reading() as connection:
+            rows = await run(connection, _OF_USER, parameters)
+        return [_change_from(_Row(*row)) for row in rows][::-1]
+
     async def forget(self, *, before: datetime, limit: int) -> int:
         key = (preference_changes.c.tenant_id, preference_changes.c.sequence)
         # Of one tenant, times are in the order of the numbers: what is left has no gap.
@@ -108,6 +126,22 @@ class SqlPreferenceChanges:
                 sa.delete(preference_changes).where(sa.tuple_(*key).in_(oldest))
             )
             return int(result.rowcount)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of preference_changes, in the order of ``_COLUMNS``."""
+
+    tenant_id: str
+    sequence: int
+    change_time: int
+    kind: str
+    feature_type: str
+    user_id: str
+    revision: int
+    enabled: bool
+    group_left: int | None
+    group_joined: int | None
 
 
 def _row_of(change: PreferenceChange, tenant_id: str) -> tuple[Any, ...]:

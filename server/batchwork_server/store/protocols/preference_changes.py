@@ -25,6 +25,15 @@ class PreferenceChangeStore(Protocol):
         """
         ...
 
+    async def of_user(
+        self, user_id: str, *, feature_type: str, tenant_id: str, since: datetime, limit: int
+    ) -> Sequence[PreferenceChange]:
+        """Returns the newest changes of one preference since a time, in order.
+
+        It reads what the tenant has changed since then; there is no index by user.
+        """
+        ...
+
     async def forget(self, *, before: datetime, limit: int) -> int:
         """Removes the oldest changes that were made before; tells how many."""
         ...

@@ -1,0 +1,144 @@
+"""When a user is due next, by their schedule, their last run, and the group that they left."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from batchwork_server.application.preference_views import PreferenceViews
+from batchwork_server.store.database import Database
+
+from tests.engine.groups import FEATURE, JOB, GroupServer
+from tests.factories import TENANT
+from tests.fakes import START, FakeClock, FakeTemplates
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+TEN, SIX = START + HOUR, START + 9 * HOUR
+AT_TEN = {"frequency": "daily", "preferred_time": "10:00"}
+AT_SIX = {"frequency": "daily", "preferred_time": "18:00"}
+
+
+@pytest.fixture
+def server(database: Database, clock: FakeClock) -> GroupServer:
+    return GroupServer(database, clock=clock)
+
+
+async def next_runs(server: GroupServer, user_id: str = "ada") -> list[datetime]:
+    """Returns when a user is due next, as both calls tell it that do."""
+    views = PreferenceViews(
+        store=server.store, templates=FakeTemplates(), clock=server.clock, zone="UTC"
+    )
+    view = await views.get_effective_preference(
+        user_id=user_id, feature_type=FEATURE, tenant_id=TENANT, job_id=JOB
+    )
+    preference = await server.store.preferences.get(
+        user_id=user_id, feature_type=FEATURE, tenant_id=TENANT
+    )
+    if preference is not None:
+        assert await views.next_runs(preference, tenant_id=TENANT) == view.next_runs
+    return [run.due.instant for run in view.next_runs]
+
+
+async def test_who_is_due_later_today_is(server: GroupServer):
+    await server.put_job()
+    await server.wish("ada", **AT_TEN)
+
+    assert await next_runs(server) == [TEN]
+
+
+async def test_who_had_their_run_today_is_due_tomorrow_wherever_they_move(server: GroupServer):
+    # The story: told 18:00 today, at which they were skipped as ALREADY_DONE.
+    await server.add_users("ada")
+    await server.put_job()
+    await server.wish("ada", **AT_TEN)
+    await server.scheduler.run_once()
+    await server.run_at(TEN)
+    await server.wish("ada", **AT_SIX)
+
+    assert await next_runs(server) == [SIX + DAY]
+
+
+async def test_who_had_their_run_this_week_is_due_in_the_next_one(server: GroupServer):
+    await server.add_users("ada")
+    await server.put_job()
+    await server.wish("ada", **AT_TEN)
+    await server.scheduler.run_once()
+    await server.run_at(TEN)
+    await server.wish("ada", frequency="weekly", preferred_day="friday", preferred_time="10:00")
+
+    assert await next_runs(server) == [TEN + 11 * DAY]
+
+
+async def test_who_moves_to_a_time_that_is_over_is_due_with_the_group_that_they_left(
+    server: GroupServer,
+):
+    # The story: told tomorrow, and served today.
+    await server.add_users("ada")
+    await server.put_job()
+    await server.wish("ada", **AT_SIX)
+    await server.scheduler.run_once()
+    server.clock.advance(3 * HOUR)
+    await server.wish("ada", **AT_TEN)
+    await server.scheduler.run_once()
+
+    before = await next_runs(server)
+    await server.run_at(SIX)
+    after = await next_runs(server)
+
+    assert (before, after) == ([SIX], [TEN + DAY])
+    [batch] = await server.batches_of()
+    assert batch.request.due_time == SIX
+
+
+async def test_of_two_moves_the_group_that_is_still_due_counts(server: GroupServer):
+    await server.add_users("ada")
+    await server.put_job()
+    await server.wish("ada", **AT_SIX)
+    await server.scheduler.run_once()
+    server.clock.advance(3 * HOUR)
+    await server.wish("ada", **AT_TEN)
+    await server.scheduler.run_once()
+    server.clock.advance(HOUR)
+    await server.wish("ada", frequency="daily", preferred_time="11:00")
+    await server.scheduler.run_once()
+
+    assert await next_runs(server) == [SIX]
+    await server.run_at(SIX)
+    assert len(await server.batches_of()) == 1
+
+
+async def test_who_moves_and_opts_out_is_nobody_s_guest(server: GroupServer):
+    await server.put_job()
+    await server.wish("ada", **AT_SIX)
+    await server.scheduler.run_once()
+    server.clock.advance(3 * HOUR)
+    await server.wish("ada", **AT_TEN)
+    await server.wish("ada", **AT_TEN, enabled=False)
+
+    assert await next_runs(server) == []
+
+
+async def test_who_rests_is_not_due(server: GroupServer):
+    await server.put_job()
+    await server.wish("ada", **AT_TEN)
+    await server.set_active("ada", active=False)
+
+    assert await next_runs(server) == []
+
+
+async def test_while_a_job_is_paused_nobody_is_due(server: GroupServer):
+    await server.put_job()
+    await server.wish("ada", **AT_TEN)
+    await server.jobs.pause_job(JOB, tenant_id=TENANT)
+
+    assert await next_runs(server) == []
+    await server.jobs.resume_job(JOB, tenant_id=TENANT)
+    assert await next_runs(server) == [TEN]
+
+
+async def test_who_says_nothing_is_due_where_the_job_includes_them(server: GroupServer):
+    await server.put_job(default_preferences=AT_TEN)
+    without = await next_runs(server)
+    await server.put_job(default_preferences=AT_TEN, include_all_users=True)
+
+    assert (without, await next_runs(server)) == ([], [TEN])
