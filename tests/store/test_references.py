@@ -80,6 +80,7 @@ async def give_own(
     together: list[ItemUser] | None = None,
     own: bool = True,
     tenant_id: str = TENANT,
+    source: str = "test",
 ) -> Batch:
     """Stores a run for preferences, each of whose users is given their own item."""
     shape = "INDIVIDUAL" if together is None else "BATCH"
@@ -90,6 +91,7 @@ async def give_own(
             batch_id=batch_id,
             request=make_request(
                 job_id="job-2",
+                source=source,
                 feature_type="posts",
                 batch_type=f"PREFERENCE_{shape}_USERS",
                 distribution=Distribution(named=len(named or ()), own=own),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from batchwork_server.domain.batch import Batch, Counts, UserValidation
 from batchwork_server.domain.filters import BatchFilter, ItemFilter
@@ -11,6 +13,7 @@ from batchwork_server.domain.user_context import UserEntry
 from batchwork_server.store.sql_store import SqlStore
 
 from tests.factories import TENANT, make_item
+from tests.fakes import START
 from tests.store.test_references import for_user, give, give_own
 
 
@@ -174,3 +177,35 @@ async def test_statistics_count_the_items_for_a_user(store: SqlStore):
     assert sum(each.item_counts.total for each in of_tenant) == 2
     assert sum(each.item_counts.skipped for each in of_tenant) == 1
     assert found["nobody"] == {}
+
+
+async def test_the_runs_of_a_job_come_with_what_they_had_for_a_user(store: SqlStore):
+    skipped = for_user("ann", skip_reason="ALREADY_DONE")
+    shared = [ItemUser(user_id="ann", item_index=None, skip_reason="USER_INACTIVE")]
+    source = "preference"
+    await give_own(store, "first", for_user("ann"), source=source)
+    await give_own(store, "second", skipped, source=source)
+    await give_own(store, "third", make_item("all"), together=shared, source=source)
+    await give_own(store, "fourth", for_user("bob"), source=source)
+    await give_own(store, "by-hand", for_user("ann"))
+
+    async def items_of(before: int | None = None, limit: int = 10, **times):
+        found = await store.group_runs.items_of(
+            "ann",
+            job_id="job-2",
+            tenant_id=TENANT,
+            **{"created_from": START, "created_until": START + timedelta(days=1)} | times,
+            before=before,
+            limit=limit,
+        )
+        return [(batch.batch_id, item.item_id, item.reason) for batch, item in found], found
+
+    names, found = await items_of()
+    assert names == [
+        ("third", "", "USER_INACTIVE"),
+        ("second", "ann", "ALREADY_DONE"),
+        ("first", "ann", ""),
+    ]
+    assert (await items_of(before=found[0][0].key, limit=1))[0] == names[1:2]
+    assert (await items_of(created_until=START))[0] == []
+    assert (await items_of(created_from=START + timedelta(seconds=1)))[0] == []

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from batchwork.v1 import preference_service_pb2 as messages
 
-from batchwork_server.application.explaining import UserDecision, UserPeriod
 from batchwork_server.application.source_notes import SourceNote, SourceState
+from batchwork_server.application.user_periods import UserDecision, UserPeriod
 from batchwork_server.rpc.checks import Checks
 from batchwork_server.rpc.values import duration_to, timestamp_to
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.filters import OccurrenceFilter
 from batchwork_server.domain.firing import Decided, Decision, Occurrence, SkipReason
 from batchwork_server.domain.group_schedules import GroupSchedule, UserRun
 from batchwork_server.domain.preference_groups import schedule_of_text, schedule_text
+from batchwork_server.domain.reference import OwnItem
 from batchwork_server.store.database import Database
 from batchwork_server.store.locks import lock_until_commit
+from batchwork_server.store.own_items import ALONE, TOGETHER, batches_of, own_item_from
 from batchwork_server.store.pages import first_page
 from batchwork_server.store.statements import Column, run, update_rows
 from batchwork_server.store.store import Transaction
@@ -80,6 +83,11 @@ WHERE tenant_id = v.tenant AND user_id = v.member AND job_id = v.job
 """
 _OF_USER = f"""
 SELECT {_RUN_NAMES} FROM user_runs WHERE tenant_id = ? AND user_id = ? ORDER BY job_id
+"""
+
+_OF_RUNS = """
+b.state <> 'DELETED' AND b.source = 'preference' AND b.tenant_id = ? AND {table}.user_id = ?
+AND b.job_id = ? AND b.create_time >= ? AND b.create_time < ?
 """
 
 
@@ -179,6 +187,36 @@ class SqlGroupRuns:
         )
         async with self._database.reading() as connection:
             return [_occurrence_from(row) for row in await connection.execute(query)]
+
+    async def items_of(
+        self,
+        user_id: str,
+        *,
+        job_id: str,
+        tenant_id: str,
+        created_from: datetime,
+        created_until: datetime,
+        before: int | None,
+        limit: int,
+    ) -> Sequence[tuple[Batch, OwnItem]]:
+        since, until = to_micros(created_from), to_micros(created_until)
+        found: list[tuple[int, OwnItem]] = []
+        async with self._database.reading() as connection:
+            for sql, table in ((ALONE, "i"), (TOGETHER, "u")):
+                conditions = _OF_RUNS.format(table=table)
+                values: list[Any] = [tenant_id, user_id, job_id, since, until]
+                if table == "u":
+                    conditions += " AND u.tenant_id = ?"
+                    values.append(tenant_id)
+                if before is not None:
+                    conditions += f" AND {table}.batch_key < ?"
+                    values.append(before)
+                sql = sql.format(conditions=conditions)
+                rows = await run(connection, sql, (*values, limit))
+                found += [(row[0], own_item_from(row)) for row in rows]
+            found = sorted(found, key=lambda each: -each[0])[:limit]
+            batches = await batches_of(connection, [key for key, _ in found])
+        return [(batches[key], item) for key, item in found]
 
     async def forget(self, *, before: datetime, limit: int) -> int:
         c = group_occurrences.c

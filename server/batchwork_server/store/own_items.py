@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.reference import OwnItem
+from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
 from batchwork_server.store.statements import Row, run
 from batchwork_server.store.tables import batches, item_users, items
 from batchwork_server.store.times import from_micros
@@ -106,3 +108,13 @@ async def count_served(connection: AsyncConnection, batch: Batch) -> int:
         return succeeded
     [(served,)] = await run(connection, _SERVED, (batch.key,))
     return int(served)
+
+
+async def batches_of(connection: AsyncConnection, keys: Iterable[int]) -> dict[int, Batch]:
+    """Returns batches by key, for a page of items."""
+    distinct = tuple(dict.fromkeys(keys))
+    if not distinct:
+        return {}
+    marks = ", ".join("?" for _ in distinct)
+    sql = f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_key IN ({marks})"
+    return {batch.key: batch for batch in map(batch_from, await run(connection, sql, distinct))}

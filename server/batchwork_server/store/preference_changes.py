@@ -33,12 +33,13 @@ _LOCK = {"sqlite": _FEED, "postgresql": f"{_FEED} FOR UPDATE"}
 _BEGIN = "INSERT INTO preference_feeds (tenant_id) VALUES (?) ON CONFLICT DO NOTHING"
 _ADVANCE = "UPDATE preference_feeds SET sequence = ?, change_time = ? WHERE tenant_id = ?"
 
-# Of one tenant, times are in the order of the numbers: what is older need not be read.
+# Of one tenant, times are in the order of the numbers: what is older need not be read. The empty
+# text keeps the planner from sorting all changes of the tenant to find the first one.
 _OF_USER = f"""
 SELECT {", ".join(column.name for column in _COLUMNS)} FROM preference_changes
 WHERE tenant_id = ? AND sequence >= (
-  SELECT sequence FROM preference_changes WHERE tenant_id = ? AND change_time >= ?
-  ORDER BY change_time, sequence LIMIT 1)
+  SELECT sequence FROM preference_changes WHERE tenant_id || '' = ? AND change_time >= ?
+  ORDER BY change_time, tenant_id, sequence LIMIT 1)
   AND feature_type = ? AND user_id = ?
 ORDER BY sequence DESC LIMIT ?
 """

@@ -6,16 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from batchwork_server.domain.batch import Batch, Counts, UserValidation
 from batchwork_server.domain.context import INVALID_USER_REASONS
 from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.reference import OwnItem, Recipient
 from batchwork_server.domain.user_context import UserEntry
 from batchwork_server.store.database import Database
-from batchwork_server.store.own_items import ALONE, TOGETHER, own_item_from
-from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
+from batchwork_server.store.own_items import ALONE, TOGETHER, batches_of, own_item_from
 from batchwork_server.store.statements import Row, run
 
 _WHOLE_BATCHES = """
@@ -86,7 +83,7 @@ class SqlUserItems:
                 found += [_found(row, table) for row in rows]
             found.sort(key=lambda each: (-each.batch_key, each.place))
             page = found[:limit]
-            batches = await _batches_of(connection, page)
+            batches = await batches_of(connection, [each.batch_key for each in page])
         entries = [
             UserEntry(
                 batch=batches[each.batch_key],
@@ -144,14 +141,3 @@ def _found(row: Row, table: str) -> _Found:
         item=own_item_from(row),
         is_shared=table == "u",
     )
-
-
-async def _batches_of(connection: AsyncConnection, found: Sequence[_Found]) -> dict[int, Batch]:
-    keys = tuple(dict.fromkeys(each.batch_key for each in found))
-    if not keys:
-        return {}
-    marks = ", ".join("?" for _ in keys)
-    rows = await run(
-        connection, f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_key IN ({marks})", keys
-    )
-    return {batch.key: batch for batch in map(batch_from, rows)}

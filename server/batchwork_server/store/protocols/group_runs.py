@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.filters import OccurrenceFilter
 from batchwork_server.domain.firing import Decided, Occurrence
 from batchwork_server.domain.group_schedules import GroupSchedule, UserRun
+from batchwork_server.domain.reference import OwnItem
 from batchwork_server.store.protocols.transaction import Transaction
 
 
@@ -70,6 +72,28 @@ class GroupRunStore(Protocol):
         limit: int,
     ) -> Sequence[Occurrence]:
         """Returns the newest occurrences of a group in a time, newest first."""
+        ...
+
+    async def items_of(
+        self,
+        user_id: str,
+        *,
+        job_id: str,
+        tenant_id: str,
+        created_from: datetime,
+        created_until: datetime,
+        before: int | None,
+        limit: int,
+    ) -> Sequence[tuple[Batch, OwnItem]]:
+        """Returns what runs of a job's groups had for a user, the newest batch first.
+
+        Items that several users share are among them, and users for whom those had nothing.
+
+        Args:
+            created_from: Of the oldest batch that counts.
+            created_until: Batches that were made then do not count any more.
+            before: The key of a batch before which the page starts.
+        """
         ...
 
     async def forget(self, *, before: datetime, limit: int) -> int:
