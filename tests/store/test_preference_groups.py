@@ -17,6 +17,7 @@ from batchwork_server.domain.preference_groups import (
     PreferenceGroup,
 )
 from batchwork_server.domain.schedule import Daily, Schedule
+from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.store.store import Store
 
 from tests.factories import TENANT
@@ -248,6 +249,30 @@ async def test_the_changes_of_one_preference_since_a_time_come_in_order(store: S
     assert await of_user(START + hour) == [second, third]
     assert await of_user(START, limit=1) == [third]
     assert await of_user(START + 3 * hour) == []
+
+
+async def test_users_are_counted_who_rest_and_who_say_nothing(store: SqlStore) -> None:
+    await put(
+        store,
+        make_preference("user_1", schedule=MORNING),
+        make_preference("user_2", schedule=MORNING, active=False),
+        make_preference("user_3", "news", active=False),
+        make_preference("user_4", enabled=False, active=False),
+    )
+    users = [(f"user_{number}", number < 8) for number in range(10)]
+    async with store.transaction() as tx:
+        await store.users.load(tx, tenant_id=TENANT, users=users, now=START)
+        await store.users.load(tx, tenant_id="other", users=[("user_99", True)], now=START)
+    groups = store.preference_groups
+    news, posts = [group.group_key for group in await groups_of(store)]
+
+    resting = await groups.resting_counts(tenant_id=TENANT, feature_type="")
+    of_posts = await groups.resting_counts(tenant_id=TENANT, feature_type="posts")
+
+    assert (resting, of_posts) == ({news: 1, posts: 1}, {posts: 1})
+    assert await groups.silent_count("posts", tenant_id=TENANT) == 5
+    assert await groups.silent_count("mails", tenant_id=TENANT) == 8
+    assert await groups.feature_types(tenant_id=TENANT) == ["news", "posts"]
 
 
 async def test_the_oldest_changes_are_forgotten_and_numbers_go_on(store: Store) -> None:

@@ -50,6 +50,7 @@ class Feature:
     """
 
     tenant_id: str
+    feature_type: str
     default: DefaultPreference | None
     jobs: Sequence[StoredJob]
 
@@ -254,7 +255,7 @@ class PreferenceViews:
             feature_type: Whose defaults lend the zone; empty means none.
             after: None means now.
         """
-        feature = Feature(tenant_id=tenant_id, default=None, jobs=())
+        feature = Feature(tenant_id=tenant_id, feature_type="", default=None, jobs=())
         if feature_type:
             feature = await self.feature(feature_type, tenant_id=tenant_id)
         found = self._effective(schedule, feature, feature.first_job)
@@ -282,7 +283,12 @@ class PreferenceViews:
             jobs += [job for job in page if _is_driven_by(job, feature_type)]
             if after is None or len(jobs) >= MOST_JOBS:
                 break
-        return Feature(tenant_id=tenant_id, default=default, jobs=jobs[:MOST_JOBS])
+        return Feature(
+            tenant_id=tenant_id,
+            feature_type=feature_type,
+            default=default,
+            jobs=jobs[:MOST_JOBS],
+        )
 
     def _effective(
         self, wished: Schedule | None, feature: Feature, job: StoredJob | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,12 +15,29 @@ from batchwork_server.domain.preference_groups import (
 from batchwork_server.domain.schedule import Schedule
 from batchwork_server.store.database import Database
 from batchwork_server.store.pages import first_page
+from batchwork_server.store.statements import run
 from batchwork_server.store.tables import preference_groups
 from batchwork_server.store.times import from_micros
 
 _KEY_OF = """
 SELECT group_key FROM preference_groups
 WHERE tenant_id = ? AND feature_type = ? AND schedule_json = ?
+"""
+_FEATURE_TYPES = """
+SELECT DISTINCT feature_type FROM preference_groups
+WHERE tenant_id = ? AND member_count > 0 ORDER BY feature_type
+"""
+_RESTING = """
+SELECT group_key, COUNT(*) FROM preferences
+WHERE tenant_id = ? AND group_key IS NOT NULL AND NOT active
+"""
+# All but those with a preference, who are few where many say nothing. A cross join is read from
+# left to right by SQLite: it must not go through all users once more.
+_SILENT = """
+SELECT (SELECT COUNT(*) FROM system_users WHERE tenant_id = ? AND active) -
+  (SELECT COUNT(*) FROM preferences p CROSS JOIN system_users u
+    WHERE p.tenant_id = ? AND p.feature_type = ?
+      AND u.tenant_id = p.tenant_id AND u.user_id = p.user_id AND u.active)
 """
 _columns = preference_groups.c
 
@@ -71,6 +89,26 @@ class SqlPreferenceGroups:
         )
         found = [group_from(row) for row in page]
         return found, (page[-1].feature_type, page[-1].group_key) if more_follow else None
+
+    async def feature_types(self, *, tenant_id: str) -> Sequence[str]:
+        async with self._database.reading() as connection:
+            rows = await run(connection, _FEATURE_TYPES, (tenant_id,))
+        return [feature_type for (feature_type,) in rows]
+
+    async def resting_counts(self, *, tenant_id: str, feature_type: str) -> Mapping[int, int]:
+        sql, values = _RESTING, [tenant_id]
+        if feature_type:
+            sql += " AND feature_type = ?"
+            values.append(feature_type)
+        async with self._database.reading() as connection:
+            rows = await run(connection, f"{sql} GROUP BY group_key", tuple(values))
+        return {group_key: int(count) for group_key, count in rows}
+
+    async def silent_count(self, feature_type: str, *, tenant_id: str) -> int:
+        parameters = (tenant_id, tenant_id, feature_type)
+        async with self._database.reading() as connection:
+            [(count,)] = await run(connection, _SILENT, parameters)
+        return int(count)
 
 
 def group_from(row: Any) -> PreferenceGroup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from batchwork_server.domain.preference_groups import PreferenceGroup
@@ -34,4 +35,22 @@ class PreferenceGroupStore(Protocol):
             feature_type: Empty means every feature.
             with_empty: Also those that have no members any more.
         """
+        ...
+
+    async def feature_types(self, *, tenant_id: str) -> Sequence[str]:
+        """Returns the features for which anybody has an enabled preference, in order."""
+        ...
+
+    async def resting_counts(self, *, tenant_id: str, feature_type: str) -> Mapping[int, int]:
+        """Counts, for each group that has any, the members who are not active.
+
+        It reads all preferences of the tenant, or of the feature.
+
+        Args:
+            feature_type: Empty means every feature.
+        """
+        ...
+
+    async def silent_count(self, feature_type: str, *, tenant_id: str) -> int:
+        """Counts the active users of the embedded table without a preference for a feature."""
         ...
