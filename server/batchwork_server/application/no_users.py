@@ -9,22 +9,17 @@ from batchwork_server.store.store import PreferenceGroupStore
 
 NO_USERS = "NO_USERS"
 
-_GROUPS = 1000
-
 
 async def no_users_notice(
     submission: Submission, groups: PreferenceGroupStore, *, tenant_id: str
 ) -> Notice:
     """Returns what to tell whoever asked for a run that has no users."""
-    found, _ = await groups.list(
-        tenant_id=tenant_id, feature_type="", with_empty=False, page_size=_GROUPS, after=None
-    )
-    features = dict.fromkeys(group.feature_type for group in found)
+    features = await groups.feature_types(tenant_id=tenant_id)
     wanted = quoted(submission.feature_type)
     if submission.feature_type in features:
         why = "none of the users whom the run is restricted to has an enabled preference for it"
     elif features:
-        why = f"enabled preferences are for {listed(tuple(features))}"
+        why = f"enabled preferences are for {listed(features)}"
     else:
         why = "nobody has an enabled preference for any feature"
     message = f"No users found for feature_type {wanted}: {why}."
