@@ -142,3 +142,51 @@ async def test_who_says_nothing_is_due_where_the_job_includes_them(server: Group
     await server.put_job(default_preferences=AT_TEN, include_all_users=True)
 
     assert (without, await next_runs(server)) == ([], [TEN])
+
+
+async def test_a_group_that_keeps_its_due_time_once_says_when(server: GroupServer):
+    await server.add_users("ada")
+    await server.put_job()
+    await server.set_default(**AT_SIX)
+    await server.wish("ada")
+    await server.scheduler.run_once()
+    server.clock.advance(3 * HOUR)
+    await server.set_default(**AT_TEN)
+    await server.scheduler.run_once()
+
+    before = await next_runs(server)
+    await server.run_at(SIX)
+
+    assert (before, await next_runs(server)) == ([SIX], [TEN + DAY])
+    assert len(await server.batches_of()) == 1
+
+
+async def test_a_run_that_is_due_and_has_not_begun_is_the_next_one(server: GroupServer):
+    await server.add_users("ada")
+    await server.put_job(overlap="queue_one")
+    await server.wish("ada", **AT_TEN)
+    await server.scheduler.run_once()
+    await server.run_at(TEN)
+    await server.run_at(TEN + DAY)
+    server.clock.advance(HOUR)
+
+    waiting = await next_runs(server)
+    await server.end_runs()
+    await server.run_at(TEN + DAY + 2 * HOUR)
+
+    assert (waiting, await next_runs(server)) == ([TEN + DAY], [TEN + 2 * DAY])
+
+
+async def test_a_run_that_is_spread_is_due_until_it_begins(server: GroupServer):
+    await server.add_users("ada")
+    await server.put_job()
+    await server.wish("ada", **AT_TEN, jitter=3000)
+    await server.scheduler.run_once()
+    server.clock.advance(HOUR + timedelta(seconds=1))
+    start = await server.store.group_schedules.next_start_time(after=server.clock.now())
+    assert start is not None
+
+    before = await next_runs(server)
+    await server.run_at(start)
+
+    assert (before, await next_runs(server)) == ([TEN], [TEN + DAY])

@@ -68,7 +68,18 @@ class NextRuns:
             return None
         if user.job is not None and user.job.is_paused:
             return None
-        return await self._as_guest(user, schedule) or self._by_own(user, schedule)
+        if user.job is None:
+            return self._by_own(user, schedule)
+        own = await self._store.preference_groups.key_of(
+            user.job.definition.feature_type,
+            None if user.preference is None else user.preference.schedule,
+            tenant_id=user.tenant_id,
+        )
+        return (
+            await self._as_guest(user, user.job, schedule, own=own)
+            or await self._by_group(user, user.job, schedule, own=own)
+            or self._by_own(user, schedule)
+        )
 
     def _by_own(self, user: UserOfJob, effective: EffectiveSchedule) -> UserNextRun | None:
         """Returns the first run by the user's schedule in a period that they have not used up."""
@@ -86,10 +97,32 @@ class NextRuns:
                 )
         return None
 
-    async def _as_guest(self, user: UserOfJob, effective: EffectiveSchedule) -> UserNextRun | None:
+    async def _by_group(
+        self, user: UserOfJob, job: StoredJob, effective: EffectiveSchedule, *, own: int | None
+    ) -> UserNextRun | None:
+        """Returns the run that the user's group still has to make, whatever its schedule says now.
+
+        It may have kept a due time of the schedule before, or one that is over may wait.
+        """
+        if own is None:
+            return None
+        row = await self._row(job, own)
+        if row is None or row.next_due_time is None or row.schedule != effective.schedule:
+            return None
+        begins = start_of_run(row, row.next_due_time)
+        if row.queued_as is None and begins <= self._clock.now():
+            return None  # nobody has decided about it yet, and it may be left out
+        period = period_of(effective.schedule, effective.time_zone, row.next_due_time)
+        if user.last is not None and user.last.is_in(period):
+            return None
+        return UserNextRun(run=_run_of(row))
+
+    async def _as_guest(
+        self, user: UserOfJob, job: StoredJob, effective: EffectiveSchedule, *, own: int | None
+    ) -> UserNextRun | None:
         """Returns the run by which a group that the user left serves them once more."""
-        preference, job = user.preference, user.job
-        if preference is None or job is None:
+        preference = user.preference
+        if preference is None:
             return None
         schedule, moved, created = effective.schedule, preference.update_time, job.create_time
         # For most, the log of changes need not be read: no due time from now on makes them guests.
@@ -100,7 +133,7 @@ class NextRuns:
             return None
         rows = [
             row
-            for row in await self._rows_left(preference, job, since=period.start)
+            for row in await self._rows_left(preference, job, since=period.start, own=own)
             if row.next_due_time is not None
             and is_guest(schedule, moved=moved, due=row.next_due_time, created=created)
         ]
@@ -110,34 +143,34 @@ class NextRuns:
         return UserNextRun(run=_run_of(row), guest_of=row.group_key)
 
     async def _rows_left(
-        self, preference: Preference, job: StoredJob, *, since: datetime
+        self, preference: Preference, job: StoredJob, *, since: datetime, own: int | None
     ) -> list[GroupSchedule]:
         """Returns when the groups run next that the user left since their last due time."""
-        feature_type, tenant_id = preference.feature_type, job.tenant_id
         changes = await self._store.preference_changes.of_user(
             preference.user_id,
-            feature_type=feature_type,
-            tenant_id=tenant_id,
+            feature_type=preference.feature_type,
+            tenant_id=job.tenant_id,
             since=since,
             limit=_MOST_MOVES,
-        )
-        own = await self._store.preference_groups.key_of(
-            feature_type, preference.schedule, tenant_id=tenant_id
         )
         left = {
             change.group_left: change.change_time
             for change in changes
-            if change.enabled and change.group_left not in (None, own)
+            if change.enabled and change.group_left is not None
         }
         rows = []
         for group_key, moment in left.items():
-            assert group_key is not None  # noqa: S101  those are left out
-            row = await self._store.group_schedules.get(
-                job.definition.job_id, group_key, tenant_id=tenant_id
-            )
-            if row is not None and row.last_due_time <= moment:
+            row = await self._row(job, group_key)
+            if row is not None and group_key != own and row.last_due_time <= moment:
                 rows.append(row)
         return rows
+
+    async def _row(self, job: StoredJob, group_key: int) -> GroupSchedule | None:
+        """Returns when a group runs next for a job; none for another job of the same id."""
+        row = await self._store.group_schedules.get(
+            job.definition.job_id, group_key, tenant_id=job.tenant_id
+        )
+        return row if row is not None and row.job_create_time == job.create_time else None
 
 
 def _run_of(row: GroupSchedule) -> UpcomingRun:

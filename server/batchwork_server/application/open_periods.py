@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from batchwork_server.application.next_runs import UserNextRun
 from batchwork_server.application.user_periods import (
     Case,
     Untold,
@@ -20,7 +21,6 @@ from batchwork_server.domain.group_schedules import (
     GroupSchedule,
     MemberSkip,
     is_guest,
-    start_of_run,
 )
 from batchwork_server.domain.preference_groups import EffectiveSchedule, Period
 from batchwork_server.store.store import Store
@@ -90,7 +90,7 @@ class OpenPeriods:
     async def _explained(
         self, case: Case, known: _Known, period: Period, moments: Sequence[datetime]
     ) -> UserPeriod:
-        told = self._to_come(case, known, period, moments)
+        told = self._to_come(case, period, moments)
         if told is not None:
             return told
         decided = [each for each in known.decided if period.start <= each.due_time < period.end]
@@ -102,22 +102,18 @@ class OpenPeriods:
         return await self._undecided(case, known, moments[-1])
 
     def _to_come(
-        self, case: Case, known: _Known, period: Period, moments: Sequence[datetime]
+        self, case: Case, period: Period, moments: Sequence[datetime]
     ) -> UserPeriod | None:
         """Tells of a run that is still to come in a period; none when it is over for the user."""
-        following = case.view.next_run
+        now, following = self._clock.now(), case.view.next_run
         if following is not None and period.start <= following.run.due.instant < period.end:
             due = following.run.due.instant
-            message = f"{case.user_id} is due at {due.isoformat()}."
-            if following.guest_of:
-                message = f"{message} The group that they left serves them once more."
-            told = _told(case, UserDecision.NOT_YET, due, message)
+            told = _told(case, UserDecision.NOT_YET, due, _next_in_words(case, following, now=now))
             return replace(told, group_key=following.guest_of)
-        now, due = self._clock.now(), moments[-1]
-        if due > now:
+        if moments[-1] > now:
             reason, message = _why_not_due(case)
-            return _told(case, UserDecision.NOT_YET, due, message, reason=reason)
-        return _waiting(case, known.row, moments, now=now)
+            return _told(case, UserDecision.NOT_YET, moments[-1], message, reason=reason)
+        return None
 
     async def _of_run(self, case: Case, ran: Occurrence) -> UserPeriod:
         """Tells of a run of the user's group in which no item of theirs was found so far."""
@@ -203,22 +199,16 @@ def _was_for(case: Case, schedule: EffectiveSchedule, decided: Occurrence) -> bo
     )
 
 
-def _waiting(
-    case: Case, row: GroupSchedule | None, moments: Sequence[datetime], *, now: datetime
-) -> UserPeriod | None:
-    """Tells of a due time that is over, but not up yet; none when there is no such one."""
-    due = None if row is None else row.next_due_time
-    if row is None or due is None or due not in moments:
-        return None
-    begin = start_of_run(row, due)
-    if row.queued_as is not None:
-        message = "It waits for the run of the group before it."
-    elif begin > now:
-        message = f"It begins at {begin.isoformat()}."
-    else:
-        return None
-    told = _told(case, UserDecision.NOT_YET, due, message)
-    return replace(told, group_key=row.group_key)
+def _next_in_words(case: Case, following: UserNextRun, *, now: datetime) -> str:
+    due, begin = following.run.due.instant, following.run.start_time
+    message = f"{case.user_id} is due at {due.isoformat()}."
+    if following.guest_of:
+        return f"{message} The group that they left serves them once more."
+    if due > now:
+        return message
+    if begin > now:
+        return f"{message} The run begins at {begin.isoformat()}."
+    return f"{message} The run waits for the run of the group before it."
 
 
 def _why_not_due(case: Case) -> tuple[str, str]:
