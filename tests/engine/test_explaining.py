@@ -530,3 +530,17 @@ async def test_a_due_time_that_waits_for_the_run_before_it_is_told(server: Group
 
     assert (waiting.decision, waiting.due_time) == ("NOT_YET", TEN + DAY)
     assert "waits" in waiting.message
+
+
+async def test_a_run_that_was_made_up_for_days_later_is_told_of_its_own_day(server: GroupServer):
+    await server.add_users("ada")
+    await server.put_job(catch_up="all", catch_up_window=7 * 86_400)
+    await server.wish("ada", **AT_TEN)
+    await server.scheduler.run_once()
+    await server.run_at(TEN + 2 * DAY - HOUR)
+    await server.scheduler.run_once()
+
+    [told] = await explain(server, end=START + 2 * HOUR)
+
+    first, *_ = await server.batches_of()
+    assert (told.decision, told.batch_id) == ("DONE", first.batch_id)

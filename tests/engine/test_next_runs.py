@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from batchwork_server.application.preference_views import PreferenceViews
@@ -190,3 +191,41 @@ async def test_a_run_that_is_spread_is_due_until_it_begins(server: GroupServer):
     await server.run_at(start)
 
     assert (before, await next_runs(server)) == ([TEN], [TEN + DAY])
+
+
+MOVES: dict[int, dict[str, Any]] = {
+    3: AT_SIX,
+    12: AT_TEN,
+    14: {"frequency": "hourly", "minute": 0},
+    20: {"frequency": "daily", "preferred_time": "02:00", "time_zone": "Asia/Tokyo"},
+    30: AT_SIX,
+    31: AT_TEN,
+    40: {"frequency": "weekly", "preferred_day": "wednesday", "preferred_time": "11:00"},
+}
+
+
+async def test_what_is_told_is_what_comes(server: GroupServer):
+    await server.add_users("ada", "bob")
+    await server.put_job()
+    for fields in MOVES.values():
+        await server.wish("bob", **fields)  # the groups are there before the user moves
+    await server.wish("ada", **AT_TEN)
+    await server.scheduler.run_once()
+    told = await next_runs(server)
+
+    served: set[datetime] = set()
+    for hour in range(1, 60):
+        await server.run_at(START + hour * HOUR)
+        runs = await server.store.group_runs.runs_of(["ada"], job_id=JOB, tenant_id=TENANT)
+        due = runs["ada"].due_time if "ada" in runs else None
+        if due is not None and due not in served:
+            served.add(due)
+            assert told == [due]
+        else:
+            assert told[0] > server.clock.now()
+        if hour in MOVES:
+            await server.wish("ada", **MOVES[hour])
+            await server.scheduler.run_once()
+        told = await next_runs(server)
+
+    assert len(served) >= 5
