@@ -10,6 +10,9 @@ import asyncio
 from collections.abc import Callable
 
 from batchwork_server.domain.batch import Batch
+from batchwork_server.logs import get_logger
+
+log = get_logger(__name__)
 
 Listener = Callable[[Batch], None]
 
@@ -28,15 +31,30 @@ class Wakeups:
         self.room = asyncio.Event()
         self.schedules = asyncio.Event()
         self._listeners: list[Listener] = []
+        self._surprises: set[tuple[Listener, str]] = set()
 
     def subscribe(self, listener: Listener) -> None:
         """Calls ``listener`` with each batch that was written, as it is now; it must not block."""
         self._listeners.append(listener)
 
     def batch_changed(self, batch: Batch) -> None:
-        """Tells every listener, before it returns, that a batch was written."""
+        """Tells every listener, before it returns, that a batch was written.
+
+        It is written, whatever a listener makes of that: one that fails holds up neither the
+        others nor the caller.
+        """
         for listener in self._listeners:
-            listener(batch)
+            try:
+                listener(batch)
+            except Exception as error:  # noqa: BLE001  logged there
+                self._log_once(listener, error, batch)
+
+    def _log_once(self, listener: Listener, error: Exception, batch: Batch) -> None:
+        """Logs the first error of each kind with its trace; more of a kind say no more."""
+        surprise = listener, type(error).__name__
+        if surprise not in self._surprises:
+            self._surprises.add(surprise)
+            log.exception("listener.failed", batch_id=batch.batch_id, exc_info=error)
 
     def work_arrived(self) -> None:
         """Tells the dispatcher that there may be chunks to take."""
