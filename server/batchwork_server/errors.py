@@ -337,7 +337,8 @@ class ItemFailed(ProcessorError):
         reason: A stable UPPER_SNAKE code.
         message: For people.
         retryable: Whether another attempt could succeed.
-        retry_after: The delay that a provider asked for; the next attempt does not start earlier.
+        retry_after: The delay that a provider asked for, seven days at most; the next attempt does
+            not start earlier.
     """
 
     def __init__(
@@ -365,8 +366,9 @@ class ProviderUnavailable(ProcessorError):
     Args:
         reason: A stable UPPER_SNAKE code.
         message: For people; shown with the batch.
-        retry_after: The delay that the provider asked for; None means half a minute, and twice
-            as long each time that nothing was done in between.
+        retry_after: The delay that the provider asked for, seven days at most; zero means at once.
+            None, or a time that has passed, means half a minute, and twice as long each time that
+            nothing was done in between.
     """
 
     def __init__(

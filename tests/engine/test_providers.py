@@ -169,6 +169,85 @@ async def test_a_caller_can_resume_before_the_time(start_worker: StartWorker, cl
     assert done.counts == Counts(total=1, succeeded=1)
 
 
+@pytest.mark.parametrize(
+    ("delay", "seconds"),
+    [
+        pytest.param(30, 30, id="a number of seconds"),
+        pytest.param(timedelta.max, 7 * 86400, id="for ever"),
+        pytest.param(timedelta(0), 0, id="at once"),
+        pytest.param(-SECOND, 30, id="in the past"),
+    ],
+)
+async def test_whatever_delay_is_named_the_batch_waits_and_others_go_on(
+    start_worker: StartWorker, clock: FakeClock, delay: object, seconds: float
+):
+    # The story: a pause that could not be computed was tried again before each commit, and nothing
+    # of the whole server was recorded any more.
+    away = RateLimited("RATE_LIMIT", retry_after=delay)  # type: ignore[arg-type]
+    worker = await start_worker(FakeProcessor({"i0": [away]}), slots=1, clock=clock)
+    batch = await worker.submit(["i0"], options=ONE_BY_ONE)
+
+    waiting = await paused(worker, batch)
+    other = await worker.end_of(await worker.submit(["j0"]))
+
+    assert waiting.resume_time == clock.now() + timedelta(seconds=seconds)
+    assert other.counts == Counts(total=1, succeeded=1)
+
+
+@pytest.mark.parametrize(
+    ("away", "message"),
+    [
+        pytest.param(
+            ProviderUnavailable("gone\x00away", "a \ud800 and a \x00"),
+            "GONE_AWAY: a ? and a ",
+            id="what no database can hold",
+        ),
+        pytest.param(
+            ProviderUnavailable(7, OSError("refused")),  # type: ignore[arg-type]
+            "7: refused",
+            id="no text",
+        ),
+    ],
+)
+async def test_whatever_a_provider_says_is_told_of_the_batch(
+    start_worker: StartWorker, clock: FakeClock, away: ProviderUnavailable, message: str
+):
+    worker = await start_worker(FakeProcessor({"i0": [away]}), slots=1, clock=clock)
+    batch = await worker.submit(["i0"], options=ONE_BY_ONE)
+
+    waiting = await paused(worker, batch)
+
+    assert waiting.state_message == message
+
+
+async def test_a_pause_that_cannot_be_recorded_holds_up_only_its_batch(
+    start_worker: StartWorker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    work = FakeProcessor({"i0": [ProviderUnavailable("NO_ANSWER", retry_after=SECOND)]})
+    worker = await start_worker(work, slots=2, clock=clock)
+    pause, broken = worker.store.changes.pause, True
+
+    async def failing(tx, key, **facts):
+        if broken and key == batch.key:
+            raise ZeroDivisionError("what nobody foresaw")
+        return await pause(tx, key, **facts)
+
+    monkeypatch.setattr(worker.store.changes, "pause", failing)
+    monkeypatch.setattr("batchwork_server.engine.committer.RESTART_PAUSE", timedelta(0))
+    batch = await worker.submit(["i0"], options=ONE_BY_ONE)
+    await calls_of(work, 1)
+    other = await worker.end_of(await worker.submit(["j0"]))
+    still = await worker.until(batch, lambda _: True)
+    broken = False
+    clock.advance(SECOND)
+    waiting = await paused(worker, batch)
+
+    assert other.counts == Counts(total=1, succeeded=1)
+    assert still.state is BatchState.RUNNING
+    assert still.counts.running == 1, "it is not given back before it is known to wait"
+    assert waiting.state_reason == "PROVIDER_DOWN"
+
+
 async def next_pause(worker: Worker, batch: Batch, clock: FakeClock) -> float:
     """Returns how many seconds the batch is to wait this time, and lets them pass."""
     waiting = await paused(worker, batch)

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from batchwork_server.clock import Clock
-from batchwork_server.domain.batch import StateReason, dispatch_time
-from batchwork_server.domain.item import ItemState, Outcome
+from batchwork_server.domain.batch import dispatch_time
+from batchwork_server.domain.item import ItemError, ItemState, Outcome
 from batchwork_server.domain.retry import provider_pause
+from batchwork_server.engine.classification import Pause
 from batchwork_server.engine.executor import RunningBatch
 from batchwork_server.engine.feed import ChunkRun, Feed
+from batchwork_server.engine.loop import RESTART_PAUSE
 from batchwork_server.engine.runs import Runs
-from batchwork_server.errors import ProviderUnavailable, RateLimited, Unavailable
+from batchwork_server.errors import Unavailable
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import WaitingLog, get_logger
 from batchwork_server.store.store import ChunkRecord, Store
@@ -33,7 +35,9 @@ class Committer:
     """Writes the outcomes of all chunks that are done, however many there are by then.
 
     One transaction takes them all: the slower the disk, the larger the commit. What could not be
-    written is kept and tried again.
+    written is kept and tried again. What cannot be written at all holds up nothing else: the
+    chunks of a transaction that failed are written one by one, and an outcome that no transaction
+    takes becomes a failure of its item.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class Committer:
         self._runs = runs
         self._feed = feed
         self._done: dict[int, ChunkRun] = {}
-        self._pauses: dict[int, tuple[RunningBatch, ProviderUnavailable]] = {}
+        self._pauses: dict[int, tuple[RunningBatch, Pause]] = {}
         self._something_done = asyncio.Event()
         self._recording = asyncio.Lock()
         self._flushed = clock.monotonic()
@@ -57,10 +61,10 @@ class Committer:
             self._done[run.chunk.chunk_key] = run
             self._something_done.set()
 
-    def pause(self, running: RunningBatch, away: ProviderUnavailable) -> None:
+    def pause(self, running: RunningBatch, pause: Pause) -> None:
         """Has a batch paused whose provider is away, before anything of it is given back."""
         running.pausing = True
-        self._pauses.setdefault(running.batch.key, (running, away))
+        self._pauses.setdefault(running.batch.key, (running, pause))
         self._something_done.set()
 
     async def commit(self, stop: asyncio.Event) -> None:
@@ -68,69 +72,96 @@ class Committer:
         while not stop.is_set():
             await self._clock.wait(self._something_done, FLUSH_INTERVAL)
             try:
-                await self.commit_once()
+                is_complete = await self.commit_once()
             except Unavailable as error:
                 self._waiting.waits(error.reason, error.message)
                 await self._clock.wait(stop, _PAUSE)
             else:
                 self._waiting.goes_on()
+                if not is_complete:
+                    await self._clock.wait(stop, RESTART_PAUSE)
 
-    async def commit_once(self) -> None:
+    async def commit_once(self) -> bool:
         """Records the chunks that are done, and outcomes of others that have waited long enough.
+
+        Returns:
+            Whether all of it was recorded. What was not, for a reason that nobody foresaw, is
+            logged and kept.
 
         Raises:
             StoreUnavailable: nothing of the last transaction was written, and all of it is kept.
         """
         self._something_done.clear()
-        await self._record_pauses()
-        while runs := self._next_runs():
-            try:
-                await asyncio.shield(self._record(runs))
-            except BaseException:
-                for run in runs:
-                    if run.is_done:
-                        self.finish(run)
-                raise
+        is_complete = await self._record_pauses()
+        kept: list[ChunkRun] = []
+        try:
+            while runs := self._next_runs():
+                kept += runs
+                if await asyncio.shield(self._record(runs)):
+                    del kept[-len(runs) :]
+        finally:
+            for run in kept:
+                if run.is_done:
+                    self.finish(run)
+        return is_complete and not kept
 
-    async def _record_pauses(self) -> None:
-        for key, (running, away) in list(self._pauses.items()):
-            now = self._clock.now()
-            limited = isinstance(away, RateLimited)
-            # What was done in the meantime may not be recorded yet.
-            pauses = 0 if running.progressed else running.batch.provider_pauses
-            delay = away.retry_after or provider_pause(pauses)
-            async with self._store.transaction() as tx:
-                paused = await self._store.changes.pause(
-                    tx,
-                    key,
-                    reason=StateReason.PROVIDER_RATE_LIMITED
-                    if limited
-                    else StateReason.PROVIDER_DOWN,
-                    message=f"{away.reason}: {away.message}"[:500],
-                    resume_time=now + delay,
-                    now=now,
-                )
-            reach("pause.committed")
-            del self._pauses[key]
-            running.pausing = running.progressed = False
-            if paused is not None:
-                log.warning(
-                    "batch.paused",
-                    batch_id=paused.batch_id,
-                    tenant_id=paused.tenant_id,
-                    reason=paused.state_reason,
-                    seconds=delay.total_seconds(),
-                )
-                self._wakeups.batch_changed(paused)
+    async def _record_pauses(self) -> bool:
+        """Records what batches wait for; one that cannot be recorded holds up only its batch."""
+        is_complete = True
+        for key, (running, pause) in list(self._pauses.items()):
+            try:
+                await self._record_pause(running, pause)
+            except Unavailable:
+                raise
+            except Exception:
+                log.exception("pause.failed", batch_id=running.batch.batch_id)
+                is_complete = False
+            else:
+                del self._pauses[key]
+                running.pausing = running.progressed = False
+        return is_complete
+
+    async def _record_pause(self, running: RunningBatch, pause: Pause) -> None:
+        now = self._clock.now()
+        # What was done in the meantime may not be recorded yet.
+        pauses = 0 if running.progressed else running.batch.provider_pauses
+        delay = provider_pause(pauses) if pause.delay is None else pause.delay
+        async with self._store.transaction() as tx:
+            paused = await self._store.changes.pause(
+                tx,
+                running.batch.key,
+                reason=pause.reason,
+                message=pause.message,
+                resume_time=now + delay,
+                now=now,
+            )
+        reach("pause.committed")
+        if paused is not None:
+            log.warning(
+                "batch.paused",
+                batch_id=paused.batch_id,
+                tenant_id=paused.tenant_id,
+                reason=paused.state_reason,
+                seconds=delay.total_seconds(),
+            )
+            self._wakeups.batch_changed(paused)
 
     def _flush_is_due(self) -> bool:
         return self._clock.monotonic() - self._flushed >= FLUSH_INTERVAL.total_seconds()
 
     def _next_runs(self) -> list[ChunkRun]:
+        """Returns what one transaction is to write.
+
+        Of a batch that is to be paused nothing is given back before it is known to wait.
+        """
         runs: list[ChunkRun] = []
         room, bytes_left = _MOST_OUTCOMES, _MOST_RESULT_BYTES
-        while self._done and room > 0 and bytes_left > 0:
-            run = self._done.pop(next(iter(self._done)))
+        for key, run in list(self._done.items()):
+            if room <= 0 or bytes_left <= 0:
+                break
+            if run.running.pausing:
+                continue
+            del self._done[key]
             runs.append(run)
             room -= len(run.outcomes)
             bytes_left -= sum(len(outcome.result_json or "") for outcome in run.outcomes)
@@ -140,26 +171,85 @@ class Committer:
             runs += [
                 run
                 for run in self._runs
-                if run.outcomes and not run.isolated and run.chunk.chunk_key not in chosen
+                if run.outcomes
+                and not (run.isolated or run.running.pausing)
+                and run.chunk.chunk_key not in chosen
             ]
         return runs
 
-    async def _record(self, runs: Sequence[ChunkRun]) -> None:
+    async def _record(self, runs: Sequence[ChunkRun]) -> bool:
+        """Records chunks, and tells whether all of it could be written."""
         async with self._recording:
             # While this waited for its turn, the chunk may have been recorded to its end, or lost.
             runs = [run for run in runs if not run.finished.is_set()]
-            if runs:
-                await self._write(runs)
+            return not runs or await self._write(runs)
 
-    async def _write(self, runs: Sequence[ChunkRun]) -> None:
-        """Writes what there is of the chunks; what could not be written is theirs again."""
+    async def _write(self, runs: Sequence[ChunkRun]) -> bool:
+        """Writes chunks together, or what of them can be written; the rest is theirs again."""
+        try:
+            await self._write_together(runs)
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("record.failed", chunks=len(runs))
+            return all([await self._write_alone(run) for run in runs])
+        return True
+
+    async def _write_alone(self, run: ChunkRun) -> bool:
+        """Writes a chunk that may be the one which another transaction failed for."""
+        try:
+            await self._write_outcomes(run, len(run.outcomes))
+            if not run.lost:
+                await self._write_together([run])
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("chunk.unrecorded", batch_id=run.running.batch.batch_id)
+            return False
+        return True
+
+    async def _write_outcomes(self, run: ChunkRun, count: int) -> None:
+        """Writes the first outcomes of a chunk; one that cannot be written fails its item."""
+        if not count or run.lost:
+            return
+        try:
+            await self._write_together([run], most=count)
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001  the parts are tried; the last of them tells
+            if count == 1:
+                await self._write_failure(run)
+                return
+            for part in (count // 2, count - count // 2):
+                await self._write_outcomes(run, part)
+
+    async def _write_failure(self, run: ChunkRun) -> None:
+        """Writes of the first outcome of a chunk that it cannot be written."""
+        outcome = run.outcomes[0]
+        run.outcomes[0] = _unrecordable(outcome)
+        try:
+            await self._write_together([run], most=1)
+        except BaseException:
+            run.outcomes[0] = outcome  # nothing can be written; that is not the fault of this one
+            raise
+        log.error(
+            "outcome.unrecordable", batch_id=run.running.batch.batch_id, item_index=outcome.index
+        )
+
+    async def _write_together(self, runs: Sequence[ChunkRun], *, most: int | None = None) -> None:
+        """Writes what there is of the chunks; what could not be written is theirs again.
+
+        Args:
+            most: So many outcomes of each, after which the chunks go on.
+        """
         now = self._clock.now()
-        taken = [(run.take_outcomes(), run.take_returned()) for run in runs]
+        goes_on = most is not None
+        taken = [(run.take_outcomes(most), 0 if goes_on else run.take_returned()) for run in runs]
         for run in runs:
             run.is_recording = True
         try:
             records = [
-                _record_of(run, outcomes, returned, now=now)
+                _record_of(run, outcomes, returned, now=now, goes_on=goes_on)
                 for run, (outcomes, returned) in zip(runs, taken, strict=True)
             ]
             reach("record.begun")
@@ -208,7 +298,7 @@ class Committer:
 
 
 def _record_of(
-    run: ChunkRun, outcomes: list[Outcome], returned: int, *, now: datetime
+    run: ChunkRun, outcomes: list[Outcome], returned: int, *, now: datetime, goes_on: bool
 ) -> ChunkRecord:
     """Says what is to be written of a chunk: it is done, open again for the rest, or goes on."""
     for outcome in outcomes:
@@ -221,13 +311,30 @@ def _record_of(
         outcomes=outcomes,
         returned=returned,
     )
-    if run.is_done:
+    if run.is_done and not goes_on:
         due = now if run.gave_back else _next_due(run)
         record.done = due is None
         record.release = due is not None
         record.due_time = due
         record.dispatch_time = _order(run, due) if due else None
     return record
+
+
+def _unrecordable(outcome: Outcome) -> Outcome:
+    """Returns what is recorded in the place of an outcome that the database does not take."""
+    return Outcome(
+        outcome.index,
+        ItemState.FAILED,
+        outcome.attempts,
+        error=ItemError(
+            reason="NOT_RECORDABLE",
+            message="What came of the attempt could not be recorded; the server's log says why.",
+            retryable=False,
+        ),
+        start_micros=outcome.start_micros,
+        end_micros=outcome.end_micros,
+        is_new=outcome.is_new,
+    )
 
 
 def _schedule_retry(outcome: Outcome, run: ChunkRun, *, now: datetime) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,23 +14,24 @@ from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch, BatchRequest
 from batchwork_server.domain.declared_overrides import defaults_of
 from batchwork_server.domain.ids import idempotency_key
-from batchwork_server.domain.item import ItemError, ItemState, Outcome, PendingItem
+from batchwork_server.domain.item import ItemState, Outcome, PendingItem
+from batchwork_server.engine.classification import (
+    Failure,
+    Pause,
+    Skip,
+    classified,
+    item_error,
+    quality_score,
+    result_json,
+)
 from batchwork_server.engine.isolation import ChildDied, ChildProcesses
 from batchwork_server.engine.opting_out import OptOuts, of_those_who_want
-from batchwork_server.errors import ItemFailed, ItemSkipped, ProviderUnavailable, StoreUnavailable
+from batchwork_server.errors import ItemFailed, StoreUnavailable
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import ItemCall, ItemResult, Processor, is_cpu_bound
 
 log = get_logger(__name__)
-
-LARGEST_RESULT = 1024 * 1024
-"""The most bytes that a result may have as JSON text."""
-
-LONGEST_DELAY = timedelta(days=7)
-"""The longest time that a provider can make an item wait for its next attempt."""
-
-_LONGEST_MESSAGE = 1000
 
 
 class Processors(Protocol):
@@ -87,10 +87,10 @@ class NotDone:
     """An attempt that does not count: its item is given back as if it had not begun.
 
     Attributes:
-        pause: What the processor calls is away, and the batch is to wait for it.
+        pause: Set when the batch is to wait for what the processor calls.
     """
 
-    pause: ProviderUnavailable | None = None
+    pause: Pause | None = None
 
 
 class Executor:
@@ -143,19 +143,23 @@ class Executor:
         try:
             result = await self._process(running, item, outcome, isolated=isolated)
             reach("processor.succeeded")
-            outcome.result_json = _result_json(result)
-            outcome.quality_score = result.quality_score
-        except ItemSkipped as skip:
-            outcome.state = ItemState.SKIPPED
-            outcome.skip_reason = _reason(skip.reason)
-        except ProviderUnavailable as away:
-            return NotDone(pause=away)
+            outcome.result_json = result_json(result)
+            outcome.quality_score = quality_score(result)
         except (_Stopped, _StoreIsAway):
             return NotDone()
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _worker_is_cancelled():
                 raise
-            self._failed(running, item, outcome, error)
+            said = classified(error)
+            if isinstance(said, Pause):
+                return NotDone(pause=said)
+            if isinstance(said, Skip):
+                outcome.state = ItemState.SKIPPED
+                outcome.skip_reason = said.reason
+            else:
+                if said.is_surprise:
+                    _log_surprise(running, item, error)
+                self._failed(running, item, outcome, said)
         outcome.end_micros = start + int((self._clock.monotonic() - begin) * 1_000_000)
         return outcome
 
@@ -218,25 +222,20 @@ class Executor:
             raise ItemFailed("PROCESSOR_UNKNOWN", str(error), retryable=True) from error
 
     def _failed(
-        self, running: RunningBatch, item: PendingItem, outcome: Outcome, error: BaseException
+        self, running: RunningBatch, item: PendingItem, outcome: Outcome, failure: Failure
     ) -> None:
-        """Classifies: a processor's own word counts, and anything else may be worth a retry."""
+        """Ends the item, or asks for a retry where the failure and the policy allow one."""
         outcome.state = ItemState.FAILED
         outcome.result_json = outcome.quality_score = None
-        if isinstance(error, ItemFailed):
-            outcome.error = _error(error.reason, error.message, retryable=error.retryable)
-        else:
-            _log_surprise(running, item, error)
-            outcome.error = _error("PROCESSOR_ERROR", _described(error), retryable=True)
+        outcome.error = failure.error
         policy = running.batch.request.options.retry
         counted = outcome.attempts - item.attempts_before
-        allowed = policy.allows(attempts=counted, reason=outcome.error.reason)
-        if outcome.error.retryable and allowed:
+        allowed = policy.allows(attempts=counted, reason=failure.error.reason)
+        if failure.error.retryable and allowed:
             outcome.state = ItemState.PENDING
             outcome.retry_number = counted
-            delay = error.retry_after if isinstance(error, ItemFailed) else None
-            if delay is not None:
-                outcome.next_attempt_time = self._clock.now() + min(delay, LONGEST_DELAY)
+            if failure.retry_after is not None:
+                outcome.next_attempt_time = self._clock.now() + failure.retry_after
 
 
 def poisoned(item: PendingItem, *, now: int) -> Outcome:
@@ -250,7 +249,7 @@ def poisoned(item: PendingItem, *, now: int) -> Outcome:
         item.index,
         ItemState.FAILED,
         item.attempts + 1,
-        error=_error("POISON", message, retryable=False),
+        error=item_error("POISON", message, retryable=False),
         start_micros=now,
         end_micros=now,
         is_new=item.is_new,
@@ -268,7 +267,7 @@ def timed_out(item: PendingItem, *, now: int, elapsed: timedelta) -> Outcome:
         item.index,
         ItemState.FAILED,
         item.attempts + 1,
-        error=_error("ITEM_TIMEOUT", message, retryable=False),
+        error=item_error("ITEM_TIMEOUT", message, retryable=False),
         start_micros=now - elapsed // timedelta(microseconds=1),
         end_micros=now,
         is_new=item.is_new,
@@ -394,48 +393,3 @@ def _log_surprise(running: RunningBatch, item: PendingItem, error: BaseException
 def _worker_is_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _result_json(result: Any) -> str:
-    """Writes a result as JSON text; what cannot be written, or is too large, fails the item."""
-    if not isinstance(result, ItemResult):
-        raise ItemFailed(
-            "RESULT_INVALID",
-            f"The processor returned {type(result).__name__} instead of an ItemResult.",
-        )
-    score = result.quality_score
-    if score is not None and not 0 <= score <= 1:
-        raise ItemFailed("RESULT_INVALID", f"The quality score {score!r} is not within 0 and 1.")
-    try:
-        text = orjson.dumps(result.value)
-    except (TypeError, ValueError) as error:
-        raise ItemFailed("RESULT_INVALID", f"The result is not JSON: {error}") from error
-    if len(text) > LARGEST_RESULT:
-        raise ItemFailed(
-            "RESULT_TOO_LARGE",
-            f"The result has {len(text)} bytes as JSON; at most {LARGEST_RESULT} are kept.",
-        )
-    return text.decode()
-
-
-def _error(reason: str, message: str, *, retryable: bool) -> ItemError:
-    return ItemError(
-        reason=_reason(reason), message=_clean(message)[:_LONGEST_MESSAGE], retryable=retryable
-    )
-
-
-def _described(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001  an error that cannot even say what it is
-        return type(error).__name__
-
-
-def _reason(text: str) -> str:
-    """Returns a reason as the contract has it, UPPER_SNAKE, whatever a processor wrote."""
-    return re.sub(r"[^A-Z0-9]+", "_", str(text).upper()).strip("_")[:63] or "UNSPECIFIED"
-
-
-def _clean(text: str) -> str:
-    """Leaves out what a database cannot hold as text."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()

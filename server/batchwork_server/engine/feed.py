@@ -63,9 +63,11 @@ class ChunkRun:
         returned, self.returned = self.returned, 0
         return returned
 
-    def take_outcomes(self) -> list[Outcome]:
-        """Returns the outcomes that are to be recorded, and begins a new list."""
-        outcomes, self.outcomes = self.outcomes, []
+    def take_outcomes(self, most: int | None = None) -> list[Outcome]:
+        """Returns the outcomes that are to be recorded, the first ``most`` or all of them."""
+        if most is None:
+            most = len(self.outcomes)
+        outcomes, self.outcomes = self.outcomes[:most], self.outcomes[most:]
         return outcomes
 
 
@@ -110,9 +112,11 @@ class Feed:
 
     def interrupt(self, run: ChunkRun, item: PendingItem) -> None:
         """Puts an item back that a worker was stopped at; its attempt does not count."""
-        self.give_back(run)
         run.queue.appendleft(item)
         self.queued += 1
+        if run not in self._runs:  # this was the last item of it that nobody had
+            self._runs.appendleft(run)
+        self.give_back(run)
 
     def drop(self, run: ChunkRun) -> int:
         """Takes away what no worker has yet, and returns how much that was."""

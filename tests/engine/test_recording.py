@@ -1,0 +1,118 @@
+"""What cannot be recorded holds up nothing else, on each database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+import pytest
+from batchwork_server.domain.batch import BatchState, Counts
+from batchwork_server.domain.item import ItemState, Outcome
+from batchwork_server.errors import StoreUnavailable
+from batchwork_server.store.store import ChunkRecord, Recorded
+
+from tests.engine.conftest import StartWorker, Worker, gated
+from tests.fakes import FakeProcessor
+
+
+def refuse(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[Outcome], bool]
+) -> list[int]:
+    """Has the store fail a transaction that holds what is bad, in a way that nobody foresaw.
+
+    Returns:
+        How many chunks each transaction had that was asked for.
+    """
+    record, asked = worker.store.chunks.record, []
+
+    async def picky(records: Sequence[ChunkRecord], *, now: datetime) -> Recorded:
+        asked.append(len(records))
+        if any(is_bad(outcome) for each in records for outcome in each.outcomes):
+            raise TypeError("type 'decimal.Decimal' is not supported")
+        return await record(records, now=now)
+
+    monkeypatch.setattr(worker.store.chunks, "record", picky)
+    return asked
+
+
+@pytest.mark.parametrize("bad", [{0}, {9}, {3, 4, 8}, set(range(10))], ids=str)
+async def test_only_the_item_fails_whose_outcome_no_transaction_takes(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, bad: set[int]
+):
+    # The story: the transaction was tried again as it was, for ever, with the outcomes of all
+    # batches in it.
+    work = FakeProcessor()
+    worker = await start_worker(work, slots=20)
+
+    def is_bad(outcome: Outcome) -> bool:
+        return outcome.index in bad and outcome.result_json == f'{{"id":"bad-{outcome.index}"}}'
+
+    refuse(worker, monkeypatch, is_bad)
+    async with gated(work):
+        batch = await worker.submit([f"bad-{n}" for n in range(10)])
+        other = await worker.submit([f"good-{n}" for n in range(10)])
+        await work.started.wait()
+    other = await worker.finish(other)
+    batch = await worker.finish(batch)
+
+    assert other.counts == Counts(total=10, succeeded=10)
+    assert batch.counts == Counts(total=10, succeeded=10 - len(bad), failed=len(bad))
+    failed = [item for item in await worker.items(batch) if item.state is ItemState.FAILED]
+    assert {item.index for item in failed} == bad
+    assert {(item.error.reason, item.error.retryable) for item in failed} == {
+        ("NOT_RECORDABLE", False)
+    }
+    assert len(work.calls) == 20, "nothing is done again"
+
+
+async def test_a_chunk_that_cannot_be_recorded_at_all_is_kept_and_others_go_on(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+):
+    work = FakeProcessor()
+    worker = await start_worker(work, slots=20)
+    monkeypatch.setattr("batchwork_server.engine.committer.RESTART_PAUSE", timedelta(0))
+    record, broken, failures = worker.store.chunks.record, True, asyncio.Event()
+
+    async def failing(records: Sequence[ChunkRecord], *, now: datetime) -> Recorded:
+        if broken and any(each.batch_key == batch.key for each in records):
+            failures.set()
+            raise ZeroDivisionError("what nobody foresaw")
+        return await record(records, now=now)
+
+    monkeypatch.setattr(worker.store.chunks, "record", failing)
+    batch = await worker.submit([f"i{n}" for n in range(10)])
+    await failures.wait()
+    others = [await worker.finish(await worker.submit([f"j{n}"])) for n in range(3)]
+    still = await worker.until(batch, lambda _: True)
+    broken = False
+    batch = await worker.finish(batch)
+
+    assert [other.state for other in others] == [BatchState.SUCCEEDED] * 3
+    assert still.state is BatchState.RUNNING
+    assert batch.counts == Counts(total=10, succeeded=10)
+    assert sum(call.item_id.startswith("i") for call in work.calls) == 10
+
+
+async def test_while_the_database_is_away_no_chunk_is_tried_alone(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+):
+    work = FakeProcessor()
+    worker = await start_worker(work, slots=20)
+    monkeypatch.setattr("batchwork_server.engine.committer._PAUSE", timedelta(0))
+    record, tries = worker.store.chunks.record, []
+
+    async def away_at_first(records: Sequence[ChunkRecord], *, now: datetime) -> Recorded:
+        tries.append(len(records))
+        if len(tries) == 1:
+            raise StoreUnavailable("The database does not answer.")
+        return await record(records, now=now)
+
+    monkeypatch.setattr(worker.store.chunks, "record", away_at_first)
+    async with gated(work):
+        batch = await worker.submit([f"i{n}" for n in range(20)])
+        await work.started.wait()
+    batch = await worker.finish(batch)
+
+    assert batch.counts == Counts(total=20, succeeded=20)
+    assert sum(tries[1:]) == 2, "the two chunks are written once"
