@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -235,3 +237,27 @@ async def test_who_rests_since_a_run_began_is_told_apart_from_who_opted_out(star
 
     item = await worker.store.batches.get_item(batch, "eve")
     assert item.skip_reason == "TENANT_INACTIVE"
+
+
+async def test_an_attempt_begins_when_that_is_known(start_worker, clock, monkeypatch):
+    # The story: a slow answer counted as the processor's time, and the item was given up before
+    # its processor had begun.
+    worker = await start_worker(slots=1, clock=clock)
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def slow(_user_id: str, **_key: str) -> None:
+        asked.set()
+        await answered.wait()
+
+    monkeypatch.setattr(worker.store.opt_outs, "reason_of", slow)
+    batch = await run(worker)
+    await asked.wait()
+    for _ in range(10):
+        clock.advance(timedelta(minutes=1))
+        for _ in range(50):
+            await asyncio.sleep(0)
+    answered.set()
+    batch = await worker.end_of(batch)
+
+    assert batch.counts == Counts(total=3, succeeded=3)
+    assert {item.start_time for item in await worker.items(batch)} == {clock.now()}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from batchwork_server.domain.batch import Counts
 from batchwork_server.domain.submission import RequestedOptions
 from batchwork_server.errors import ItemFailed
-from batchwork_server.ports import ItemResult
+from batchwork_server.ports import ItemCall, ItemResult
 
 from tests.engine.conftest import StartWorker, Worker
-from tests.fakes import FakeProcessor
+from tests.fakes import FakeClock, FakeProcessor
 from tests.unit.test_classification import Mute, Unspeakable
 
 # What they return
@@ -75,4 +79,101 @@ async def test_whatever_an_error_says_its_attempt_counts(
     item = (await worker.items(batch))[0]
     assert (item.error.reason, item.attempt_count) == (reason, attempts)
     assert item.error.retryable is (attempts > 1)
+    assert worker.engine.is_running
+
+
+# What they do to their task
+
+
+def cancel_own_task() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+async def wait_for_it() -> None:
+    cancel_own_task()
+    await asyncio.Event().wait()
+
+
+async def return_first() -> None:
+    cancel_own_task()
+
+
+async def swallow_it() -> None:
+    cancel_own_task()
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.sleep(0)
+
+
+class Cancelling(FakeProcessor):
+    """Cancels the task that it runs in, at every other item."""
+
+    def __init__(self, act: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._act = act
+
+    async def process(self, call: ItemCall) -> ItemResult:
+        result = await super().process(call)
+        if int(call.item_id[1:]) % 2:
+            await self._act()
+        return result
+
+
+@pytest.mark.parametrize(
+    ("act", "failed"),
+    [(wait_for_it, 5), (return_first, 0), (swallow_it, 0)],
+    ids=["waits", "returns", "swallows"],
+)
+async def test_who_cancels_their_own_task_costs_no_worker_and_no_other_item(
+    start_worker: StartWorker, act: Callable[[], Awaitable[None]], failed: int
+):
+    # The story: it was taken for the end of the server. The worker ended in silence, and when all
+    # had, nothing was processed any more.
+    worker = await start_worker(Cancelling(act), slots=2)
+    options = RequestedOptions(retry_limit=1)
+
+    batch = await worker.submit([f"i{n}" for n in range(10)], options=options)
+    batch = await worker.finish(batch)
+
+    assert batch.counts == Counts(total=10, succeeded=10 - failed, failed=failed, retries=failed)
+    reasons = {item.error.reason for item in await worker.items(batch) if item.error}
+    assert reasons == ({"PROCESSOR_ERROR"} if failed else set())
+    assert worker.engine.is_running
+
+
+async def test_an_attempt_that_swallowed_its_own_cancellation_has_a_limit_too(
+    start_worker: StartWorker,
+):
+    async def hang() -> None:
+        await asyncio.sleep(0)
+        await swallow_it()
+        await asyncio.Event().wait()
+
+    worker = await start_worker(Cancelling(hang), slots=1)
+    options = RequestedOptions(retry_limit=0, item_timeout=timedelta(milliseconds=1))
+
+    batch = await worker.finish(await worker.submit(["i0", "i1", "i2"], options=options))
+
+    assert batch.counts == Counts(total=3, succeeded=2, failed=1)
+    assert (await worker.items(batch))[1].error.reason == "ITEM_TIMEOUT"
+
+
+async def test_workers_that_a_stranger_has_ended_are_replaced(
+    start_worker: StartWorker, clock: FakeClock
+):
+    worker = await start_worker(slots=3, clock=clock)
+    await worker.end_of(await worker.submit(["i0"]))
+    idle = [task for task in asyncio.all_tasks() if task.get_name() == "worker"]
+
+    for task in idle:
+        task.cancel()
+    await asyncio.wait(idle)
+    were_enough = worker.engine.is_running
+    clock.advance(timedelta(seconds=1))
+    batch = await worker.end_of(await worker.submit(["j0", "j1"]))
+
+    assert not were_enough
+    assert batch.counts == Counts(total=2, succeeded=2)
     assert worker.engine.is_running

@@ -13,6 +13,7 @@ from batchwork_server.domain.batch import BatchState, Counts
 from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.retry import RequestedRetry
 from batchwork_server.engine import engine as engine_module
+from batchwork_server.engine.engine import Engine
 from batchwork_server.engine.hands import GRACE
 from batchwork_server.errors import ItemFailed
 from batchwork_server.ports import ItemCall, ItemResult
@@ -60,6 +61,19 @@ async def stubborn(*item_ids: str) -> AsyncIterator[Stubborn]:
         work.released.set()
         for _ in range(20):
             await asyncio.sleep(0)
+
+
+async def settled() -> None:
+    """Lets everybody go on who can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def look(clock: FakeClock, times: int) -> None:
+    """Lets time pass in which the engine looks so often at what its workers do."""
+    for _ in range(times):
+        clock.advance(Engine.WATCH_INTERVAL)
+        await settled()
 
 
 # Of batches
@@ -212,7 +226,7 @@ async def test_an_attempt_that_swallows_its_cancellation_is_given_up_and_its_slo
         )
         await work.cancelled.wait()
 
-        clock.advance(GRACE + SECOND)
+        await look(clock, GRACE + 1)
         batch = await worker.end_of(batch)
 
         assert batch.counts == Counts(total=2, succeeded=1, failed=1)
@@ -226,6 +240,74 @@ async def test_an_attempt_that_swallows_its_cancellation_is_given_up_and_its_slo
         assert again.counts.succeeded == 2
         late = await worker.store.batches.get_item(batch, "i0")
         assert late == item, "what comes of it afterwards counts no more"
+
+
+async def test_an_attempt_that_ends_when_it_is_cancelled_is_not_given_up(
+    start_worker: StartWorker, clock: FakeClock
+):
+    work = FakeProcessor()
+    worker = await start_worker(work, slots=1, clock=clock)
+    cancelled, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def clean_up(call: ItemCall) -> ItemResult:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+            await cleaned.wait()
+        raise AssertionError("it was cancelled")
+
+    work.process = clean_up  # type: ignore[method-assign]
+    batch = await worker.submit(
+        ["i0"], options=RequestedOptions(item_timeout=timedelta(milliseconds=1), retry_limit=0)
+    )
+    await cancelled.wait()
+    await look(clock, GRACE)
+    cleaned.set()
+    batch = await worker.end_of(batch)
+
+    [item] = await worker.items(batch)
+    assert (item.error.reason, item.error.retryable) == ("ITEM_TIMEOUT", True)
+
+
+async def test_a_server_that_was_frozen_gives_nobody_up(
+    start_worker: StartWorker, clock: FakeClock
+):
+    # The story: the clock went on while the process was stopped, or its event loop held up. Items
+    # failed for good, for not having heeded a cancellation that nobody had sent them yet.
+    work = FakeProcessor()
+    worker = await start_worker(work, slots=1, clock=clock)
+    async with gated(work):
+        batch = await worker.submit(["i0"], options=RequestedOptions(item_timeout=MINUTE))
+        await calls_of(work, 1)
+        clock.advance(HOUR)
+        await look(clock, 2 * GRACE)
+    batch = await worker.end_of(batch)
+
+    assert batch.counts == Counts(total=1, succeeded=1)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+async def test_a_batch_whose_attempts_swallow_the_stop_ends_all_the_same(
+    start_worker: StartWorker, clock: FakeClock, again: bool
+):
+    # The story: whatever was heard of the batch after the first stop raised, out of the second
+    # CancelBatch too, and the batch stayed CANCELLING for as long as its items were allowed.
+    async with stubborn("i0") as work:
+        worker = await start_worker(work, slots=1, clock=clock)
+        batch = await worker.submit(["i0", "i1"], options=RequestedOptions(item_timeout=HOUR))
+        await work.started.wait()
+
+        await worker.cancel(batch, stop_in_flight=True)
+        await work.cancelled.wait()
+        if again:
+            await worker.cancel(batch, stop_in_flight=True)
+        await look(clock, GRACE + 1)
+        batch = await worker.end_of(batch)
+
+        assert batch.state is BatchState.CANCELLED
+        assert batch.counts == Counts(total=2, cancelled=2)
+        assert worker.engine.is_running
 
 
 async def test_an_attempt_that_does_not_end_holds_up_no_stop_and_no_item(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from batchwork_server.clock import Clock
@@ -55,7 +56,7 @@ class BatchProcessor:
         self._lease = lease
         self._feed = Feed()
         self._runs = Runs(self._feed)
-        self._hands = Hands(clock, isolates=executor.isolates)
+        self._hands = Hands()
         self._rate = _Rate(clock)
         self._turns = _Turns(clock)
         self._low_water = slots
@@ -157,6 +158,8 @@ class BatchProcessor:
             hand.held, hand.since = taken, self._clock.monotonic()
             await self._process(hand, *taken)
             hand.held = None
+            if hand.worker is not None and hand.worker.cancelling():
+                await _ignore_cancellation(hand.worker)
 
     async def _process(self, hand: Hand, run: ChunkRun, item: PendingItem) -> None:
         """Makes one attempt, whose outcome counts unless the worker was given up meanwhile."""
@@ -210,9 +213,10 @@ class BatchProcessor:
                 self.committer.finish(stopped)
 
     def give_up_overdue(self) -> list[asyncio.Task[None]]:
-        """Fails the attempts that did not end when they were cancelled.
+        """Decides about the attempts that did not end when they were cancelled.
 
-        Their workers are lost to whatever they wait for.
+        One that took too long has failed; one of a batch that was stopped does not count. Their
+        workers are lost to whatever they wait for.
 
         Returns:
             The workers that are to be replaced.
@@ -228,7 +232,13 @@ class BatchProcessor:
                 item_id=item.item_id,
                 seconds=round(elapsed.total_seconds(), 3),
             )
-            self._settle(run, timed_out(item, now=self._clock.micros(), elapsed=elapsed))
+            is_stopped = run.running.batch.stop_in_flight
+            self._settle(
+                run,
+                NotDone()
+                if is_stopped
+                else timed_out(item, now=self._clock.micros(), elapsed=elapsed),
+            )
         return [hand.worker for hand in given_up if hand.worker is not None]
 
     def give_up_all(self) -> int:
@@ -275,6 +285,7 @@ class BatchProcessor:
     def stop_taking(self) -> None:
         """Claims nothing more and starts no further item; those in flight go on."""
         self._draining = True
+        self._executor.stop()
         self._feed.close()
         self._wakeups.room.set()
         self._wakeups.work_arrived()  # so that the dispatcher looks, and sees that it is to stop
@@ -285,6 +296,17 @@ class BatchProcessor:
         Called when no worker runs any more.
         """
         await self.committer.release()
+
+
+async def _ignore_cancellation(worker: asyncio.Task[None]) -> None:
+    """Has a worker go on whom a processor has cancelled, as one may by mistake.
+
+    If the server stops, the worker sees that by itself.
+    """
+    while worker.cancelling():
+        worker.uncancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)  # one that has not come yet comes here, and not in the next item
 
 
 class _Turns:

@@ -178,10 +178,18 @@ class Engine:
         worker.add_done_callback(self._workers.discard)
 
     async def _replace_workers(self) -> None:
-        """Starts a worker for each that was given up with an attempt that does not end."""
-        for worker in self._processor.give_up_overdue():
-            self._workers.discard(worker)
+        """Has as many workers as there are slots, whatever became of some of them.
+
+        One whose attempt does not end is given up, and one may have been cancelled by a stranger.
+        """
+        self._workers.difference_update(self._processor.give_up_overdue())
+        if self._stop_claims.is_set():
+            return
+        missing = self._slots - len(self._workers)
+        for _ in range(missing):
             self._start_worker()
+        if missing:
+            log.warning("workers.replaced", count=missing)
 
     async def _commit(self) -> None:
         await self._processor.committer.commit(self._stop_all)

@@ -53,7 +53,7 @@ class RunningBatch:
         in_flight: Attempts that are going on.
         processes: How many can go on at once, as its processor is CPU-bound and each attempt takes
             a child process; 0 while that is not known, or not so.
-        deadlines: Of those attempts that wait for something.
+        deadlines: Of those attempts that wait for something, by the worker that waits.
         surprises: Kinds of errors that were logged for it.
     """
 
@@ -65,7 +65,7 @@ class RunningBatch:
     chunks: int = 0
     in_flight: int = 0
     processes: int = 0
-    deadlines: set[asyncio.Timeout] = field(default_factory=set)
+    deadlines: dict[asyncio.Task[Any] | None, asyncio.Timeout] = field(default_factory=dict)
     surprises: set[str] = field(default_factory=set)
 
     @property
@@ -78,8 +78,9 @@ class RunningBatch:
     def stop_attempts(self) -> None:
         """Ends the attempts that are going on; they do not count."""
         now = asyncio.get_running_loop().time()
-        for deadline in self.deadlines:
-            deadline.reschedule(now)
+        for deadline in self.deadlines.values():
+            if not deadline.expired():  # one that is over has cancelled its attempt already
+                deadline.reschedule(now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,11 @@ class Executor:
         self._opt_outs = opt_outs
         self._clock = clock
         self._children = children
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From now on a cancellation is the server's word, and not one of a processor's tricks."""
+        self._stopping = True
 
     @property
     def isolates(self) -> bool:
@@ -132,7 +138,7 @@ class Executor:
             isolated: In a process of its own; one that dies fails its item for good.
 
         Raises:
-            asyncio.CancelledError: the worker itself was cancelled; the attempt does not count.
+            asyncio.CancelledError: the server stops; the attempt does not count.
         """
         if not running.wanted:
             return NotDone()
@@ -148,7 +154,7 @@ class Executor:
         except (_Stopped, _StoreIsAway):
             return NotDone()
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _worker_is_cancelled():
+            if isinstance(error, asyncio.CancelledError) and self._stopping:
                 raise
             said = classified(error)
             if isinstance(said, Pause):
@@ -169,6 +175,7 @@ class Executor:
         request = running.batch.request
         if request.is_preference_based:
             item = await self._refuse_unwanted(running.batch, item)
+            outcome.start_micros = self._clock.micros()  # what was read does not belong to it
         call = _call_of(running.batch, item)
         processor = self._processor(request.template.processor)
         if self._children is not None and (isolated or is_cpu_bound(processor)):
@@ -288,7 +295,7 @@ async def _finish_in_time(rest: Awaitable[ItemResult], running: RunningBatch) ->
     deadline = asyncio.timeout(limit)
     try:
         return await _until(deadline, rest, running)
-    except TimeoutError as error:
+    except (TimeoutError, asyncio.CancelledError) as error:
         if not deadline.expired():
             raise
         raise ItemFailed(
@@ -304,16 +311,22 @@ async def _unless_stopped(rest: Awaitable[ItemResult], running: RunningBatch) ->
 async def _until(
     deadline: asyncio.Timeout, rest: Awaitable[ItemResult], running: RunningBatch
 ) -> ItemResult:
-    running.deadlines.add(deadline)
+    """Goes on until ``deadline``.
+
+    What ran into it may end as a cancellation, too: where a processor has cancelled its own task
+    before, one more is not taken for a time that is over.
+    """
+    worker = asyncio.current_task()
+    running.deadlines[worker] = deadline
     try:
         async with deadline:
             return await rest
-    except TimeoutError as error:
+    except (TimeoutError, asyncio.CancelledError) as error:
         if deadline.expired() and running.batch.stop_in_flight:
             raise _Stopped from error
         raise
     finally:
-        running.deadlines.discard(deadline)
+        del running.deadlines[worker]
 
 
 class _Rest:
@@ -388,8 +401,3 @@ def _log_surprise(running: RunningBatch, item: PendingItem, error: BaseException
             error=kind,
             exc_info=error,
         )
-
-
-def _worker_is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
