@@ -38,6 +38,11 @@ class Unreadable(Exception):
         self.detail = detail
 
 
+class Unspeakable(BaseException):
+    def __str__(self) -> str:
+        raise SystemExit("not even this")
+
+
 async def tell(call: ItemCall) -> ItemResult:
     await asyncio.sleep(0)
     return ItemResult(value={"pid": os.getpid(), "loop": id(asyncio.get_running_loop())})
@@ -65,6 +70,19 @@ async def raise_unreadable(call: ItemCall) -> ItemResult:
 
 async def exit_loudly(call: ItemCall) -> ItemResult:
     sys.exit("enough")
+
+
+async def cancel_itself(call: ItemCall) -> ItemResult:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    if call.data.get("waits"):
+        await asyncio.Event().wait()
+    return ItemResult(value="done")
+
+
+async def raise_unspeakable(call: ItemCall) -> ItemResult:
+    raise Unspeakable
 
 
 async def leave(call: ItemCall) -> ItemResult:
@@ -98,7 +116,7 @@ ACTS: dict[str, Callable[[ItemCall], Awaitable[ItemResult]]] = {
     act.__name__: act
     for act in (
         *(tell, fail, skip, away, stumble, raise_unreadable, exit_loudly, leave, crash, spin),
-        *(hold_a_lock, chat, list_modules),
+        *(hold_a_lock, chat, list_modules, cancel_itself, raise_unspeakable),
     )
 }
 

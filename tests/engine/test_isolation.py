@@ -97,8 +97,9 @@ async def test_what_a_processor_says_of_an_item_comes_back(children):
         ("raise_unreadable", RuntimeError, "Unreadable: odd"),
         ("exit_loudly", RuntimeError, "SystemExit: enough"),
         ("hold_a_lock", ItemFailed, "cannot leave its process"),
+        ("raise_unspeakable", RuntimeError, "Unspeakable"),
     ],
-    ids=["unknown", "unreadable", "SystemExit", "result that cannot be told"],
+    ids=["unknown", "unreadable", "SystemExit", "result that cannot be told", "no text"],
 )
 async def test_whatever_a_processor_raises_its_child_lives(children, what, kind, message):
     before = await act(children, "tell")
@@ -106,6 +107,17 @@ async def test_whatever_a_processor_raises_its_child_lives(children, what, kind,
     with pytest.raises(kind, match=message):
         await act(children, what)
 
+    assert await act(children, "tell") == before
+
+
+async def test_a_processor_that_cancels_its_own_task_ends_no_child(children):
+    before = await act(children, "tell")
+
+    with pytest.raises(RuntimeError, match="CancelledError"):
+        await act(children, "cancel_itself", waits=True)
+    result = await act(children, "cancel_itself", waits=False)
+
+    assert result == ItemResult(value="done")
     assert await act(children, "tell") == before
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.item import Outcome, PendingItem
+from batchwork_server.engine.cancellation import forget_cancellation
 from batchwork_server.engine.committer import Committer
 from batchwork_server.engine.executor import Executor, NotDone, poisoned, timed_out
 from batchwork_server.engine.feed import ChunkRun, Feed
@@ -159,7 +159,8 @@ class BatchProcessor:
             await self._process(hand, *taken)
             hand.held = None
             if hand.worker is not None and hand.worker.cancelling():
-                await _ignore_cancellation(hand.worker)
+                # By its processor; that the server stops is seen by the feed, too.
+                await forget_cancellation(hand.worker)
 
     async def _process(self, hand: Hand, run: ChunkRun, item: PendingItem) -> None:
         """Makes one attempt, whose outcome counts unless the worker was given up meanwhile."""
@@ -296,17 +297,6 @@ class BatchProcessor:
         Called when no worker runs any more.
         """
         await self.committer.release()
-
-
-async def _ignore_cancellation(worker: asyncio.Task[None]) -> None:
-    """Has a worker go on whom a processor has cancelled, as one may by mistake.
-
-    If the server stops, the worker sees that by itself.
-    """
-    while worker.cancelling():
-        worker.uncancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.sleep(0)  # one that has not come yet comes here, and not in the next item
 
 
 class _Turns:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from batchwork_server.engine.cancellation import forget_cancellation
 from batchwork_server.errors import ItemFailed
 from batchwork_server.ports import ItemCall, ItemResult, Processor
 
@@ -103,9 +104,13 @@ async def _attempt(
     try:
         if isinstance(processors, BaseException):
             raise processors
-        return _written(await processors.get(processor_name).process(call))
+        written = _written(await processors.get(processor_name).process(call))
     except BaseException as error:  # noqa: BLE001  it belongs to the processor
-        return _written_error(error)
+        written = _written_error(error)
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        await forget_cancellation(task)  # else it would end this attempt without an answer
+    return written
 
 
 def _written(result: ItemResult) -> bytes:
@@ -137,7 +142,7 @@ def _written_error(error: BaseException) -> bytes:
 def _described(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001  an error that cannot even say what it is
+    except BaseException:  # noqa: BLE001  an error that cannot even say what it is
         return type(error).__name__
 
 
