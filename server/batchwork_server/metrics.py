@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    start_http_server,
+)
 
 from batchwork_server.domain.batch import Batch, BatchState
 from batchwork_server.domain.notification import NotificationState
 from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import ConfigurationError
 
+_LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _OUTCOMES = ("succeeded", "failed", "skipped", "cancelled", "expired")
 
 
@@ -56,6 +64,12 @@ class Metrics:
             "state",
             NotificationState,
         )
+        self._loop_lag = Histogram(
+            "batchwork_event_loop_lag_seconds",
+            "How late the event loop was, measured four times a second.",
+            registry=self.registry,
+            buckets=_LAGS,
+        )
 
     def users_validated(self, verdicts: Mapping[UserVerdict, int]) -> None:
         for verdict, count in verdicts.items():
@@ -72,6 +86,9 @@ class Metrics:
 
     def notification_attempted(self, state: NotificationState) -> None:
         self._notifications.labels(state).inc()
+
+    def loop_lagged(self, lag: timedelta) -> None:
+        self._loop_lag.observe(lag.total_seconds())
 
     def _counter(self, name: str, meaning: str, label: str, values: Iterable[str]) -> Counter:
         """Makes a counter that shows a 0 for what has not happened yet."""

@@ -354,3 +354,7 @@ class Meter(Protocol):
     def notification_attempted(self, state: NotificationState) -> None:
         """Counts an attempt to send a message to a target; after PENDING it is tried again."""
         ...
+
+    def loop_lagged(self, lag: timedelta) -> None:
+        """Takes note of how late the event loop came back to somebody who waited for a time."""
+        ...

@@ -97,6 +97,15 @@ async def test_batches_and_their_items_are_counted_at_the_end(api, measured, pro
     assert await counted(measured, "items_finished") == outcomes
 
 
+async def test_the_lag_of_the_event_loop_is_measured(measured):
+    async with asyncio.timeout(30):
+        while "batchwork_event_loop_lag_seconds_count 0.0" in await scrape(measured):
+            await asyncio.sleep(0)
+
+    shown = await scrape(measured)
+    assert 'batchwork_event_loop_lag_seconds_bucket{le="+Inf"}' in shown
+
+
 async def test_no_label_names_anybody(api, measured):
     batch = await api.create_batch(items=[ItemInput(item_id="the-item", user_id="the-user")])
 

@@ -66,6 +66,7 @@ from batchwork_server.engine.engine import Engine
 from batchwork_server.engine.executor import Executor
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.job_file import JobFile
+from batchwork_server.engine.loop_lag import LoopLag
 from batchwork_server.engine.notifications import Notifications
 from batchwork_server.engine.preference_poller import PreferencePoller
 from batchwork_server.engine.recovery import Recovery
@@ -301,6 +302,7 @@ def put_together(
             user_source=user_source,
             template_source=outside.template_source,
             notifications=notifications,
+            loop_lag=LoopLag(clock=clock, meter=meter) if meter is not None else None,
         ),
         metrics_port=metrics.port if metrics is not None else None,
     )

@@ -16,6 +16,7 @@ from batchwork_server.engine.deferred_validation import DeferredValidation
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.job_file import JobFile
 from batchwork_server.engine.loop import supervise, tick
+from batchwork_server.engine.loop_lag import LoopLag
 from batchwork_server.engine.notifications import Notifications
 from batchwork_server.engine.preference_poller import CONFIG_SOURCE, PreferencePoller
 from batchwork_server.engine.recovery import Recovery
@@ -52,6 +53,7 @@ class Engine:
         user_source: None when the users are those of the embedded table.
         template_source: None when the templates are files.
         notifications: None when the operator names nobody who could be told.
+        loop_lag: None when nobody watches the server.
     """
 
     WATCH_INTERVAL: ClassVar = timedelta(seconds=1)
@@ -78,6 +80,7 @@ class Engine:
         user_source: UserSource | None = None,
         template_source: TemplateSource | None = None,
         notifications: Notifications | None = None,
+        loop_lag: LoopLag | None = None,
     ) -> None:
         self._processor = processor
         self._dispatcher = dispatcher
@@ -98,6 +101,7 @@ class Engine:
         self._user_source = user_source
         self._template_source = template_source
         self._notifications = notifications
+        self._loop_lag = loop_lag
         self._stop_claims = asyncio.Event()
         self._stop_all = asyncio.Event()
         self._claims: list[asyncio.Task[None]] = []
@@ -151,6 +155,9 @@ class Engine:
                     "notifications", outbox.run_once, Notifications.INTERVAL, wake=outbox.wake
                 )
             )
+        lag = self._loop_lag
+        if lag is not None:
+            self._loops.append(self._tick("loop-lag", lag.run_once, LoopLag.INTERVAL))
         if self._fires:
             self._scheduler.start()
             self._loops.append(
