@@ -7,8 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 
 from batchwork_server.domain.batch import Template
+from batchwork_server.errors import ItemFailed, RateLimited
 from batchwork_server.ports import ItemCall, ItemResult
 from batchwork_server.processors.registry import ProcessorRegistry
 
@@ -49,6 +51,10 @@ class FaultyProcessor:
                 time.sleep(1)
             case "large":
                 return ItemResult(value="x" * 5 * 1024 * 1024)
+            case "busy" if call.attempt == 1:
+                raise ItemFailed("BUSY", retryable=True, retry_after=_LATER)
+            case "limited" if os.environ.get("TEST_PROVIDER_IS_AWAY"):
+                raise RateLimited("LIMITED", retry_after=_LATER)
         if deed in _ERRORS:
             raise _ERRORS[deed]
         await asyncio.sleep(0.005)
@@ -56,6 +62,7 @@ class FaultyProcessor:
         return ItemResult(value={"item": call.item_id})
 
 
+_LATER = timedelta(seconds=3)
 _ERRORS: dict[str, BaseException] = {
     "error": ValueError("no"),
     "base": BaseException("no"),

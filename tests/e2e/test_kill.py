@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 
 import pytest
-from batchwork.v1.batch_pb2 import Batch, BatchState
+from batchwork.v1.batch_pb2 import Batch, BatchOptions, BatchState
 from batchwork.v1.item_pb2 import ItemState
 from batchwork_client import Batchwork, connect
 from batchwork_server.store.database import open_database
@@ -117,6 +118,40 @@ async def test_a_server_that_is_told_to_stop_gives_back_what_it_cannot_finish(
     await database.close()
     assert kept == counted
     assert (kept.pending, kept.running, kept.failed) == (100, 0, 0)
+
+
+async def test_what_waits_for_its_time_waits_through_a_kill(
+    start_server: StartServer, sqlite_url: str
+):
+    server = await start_server(sqlite_url, TEST_PROVIDER_IS_AWAY="1")
+    async with connect(server.target) as client:
+        retried, paused = [
+            await client.batches.create_batch(
+                [(item_id, {})], template_id="faulty", options=BatchOptions(retry_limit=1)
+            )
+            for item_id in ("busy-0", "limited-0")
+        ]
+        async with asyncio.timeout(60):
+            while retried.counts.retries == 0 or paused.state != BatchState.BATCH_STATE_PAUSED:
+                retried = await client.batches.get_batch(retried.batch_id)
+                paused = await client.batches.get_batch(paused.batch_id)
+        waiting = await client.batches.get_item(retried.batch_id, item_id="busy-0")
+    await server.kill()
+
+    server = await start_server(sqlite_url)
+    async with connect(server.target) as client:
+        retried = await client.batches.wait_for_batch(retried.batch_id)
+        resumed = await client.batches.wait_for_batch(paused.batch_id)
+        second = await client.batches.get_item(retried.batch_id, item_id="busy-0")
+        only = await client.batches.get_item(resumed.batch_id, item_id="limited-0")
+    assert await server.terminate() == 0
+
+    assert (retried.counts.succeeded, retried.counts.retries) == (1, 1)
+    assert second.attempt_count == 2
+    due = waiting.next_attempt_time.ToDatetime()
+    assert second.start_time.ToDatetime() >= due, "the retry did not come early"
+    assert (resumed.counts.succeeded, only.attempt_count) == (1, 1)
+    assert only.start_time.ToDatetime() >= paused.resume_time.ToDatetime()
 
 
 async def test_a_second_server_on_the_same_file_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -95,8 +96,12 @@ class Rig:
                 outcomes.append(make(item.index, attempts=item.attempts + 1, is_new=item.is_new))
             await self.store.chunks.record([record_of(chunk, outcomes)], now=self.clock.now())
 
-    async def apply(self, verb: Verb, batch: Batch) -> None:
-        """Asks for what a verb means, the way that a caller or the engine does."""
+    async def apply(self, verb: Verb, batch: Batch, *, stop_in_flight: bool = False) -> None:
+        """Asks for what a verb means, the way that a caller or the engine does.
+
+        Args:
+            stop_in_flight: Of a cancellation: items in flight are stopped as well.
+        """
         batch_id = batch.batch_id
         match verb:
             case Verb.SEAL:
@@ -108,7 +113,9 @@ class Rig:
             case Verb.RESUME:
                 await self.changes.resume_batch(batch_id, caller=CALLER, idempotency=AGAIN)
             case Verb.CANCEL:
-                await self.changes.cancel_batch(batch_id, caller=CALLER, idempotency=AGAIN)
+                await self.changes.cancel_batch(
+                    batch_id, caller=CALLER, idempotency=AGAIN, stop_in_flight=stop_in_flight
+                )
             case Verb.RETRY:
                 states = (ItemState.FAILED, ItemState.CANCELLED, ItemState.EXPIRED)
                 await self.changes.retry_batch(
@@ -154,22 +161,31 @@ def test_the_table_says_what_follows_wherever_a_verb_applies():
 
 @pytest.mark.arrow("batch D", "batch J", "batch M", "batch Q", "batch R", "batch X")
 @pytest.mark.parametrize("state", list(BatchState))
-@pytest.mark.parametrize("verb", list(Verb))
+@pytest.mark.parametrize(
+    ("verb", "stop_in_flight"),
+    [
+        *(pytest.param(verb, False, id=verb) for verb in Verb),
+        pytest.param(V.CANCEL, True, id="cancelled at once"),
+    ],
+)
 async def test_each_verb_does_in_each_state_what_the_table_says(
-    rig: Rig, state: BatchState, verb: Verb
+    rig: Rig, state: BatchState, verb: Verb, stop_in_flight: bool
 ):
     before = await rig.batch_in(state)
 
     refusal = None
     try:
-        await rig.apply(verb, before)
+        await rig.apply(verb, before, stop_in_flight=stop_in_flight)
     except WrongState as error:
         refusal = error
 
     if state in AFTERWARDS[verb]:
         assert refusal is None
-        await assert_became(rig, before, AFTERWARDS[verb][state])
+        after = await assert_became(rig, before, AFTERWARDS[verb][state])
+        assert after is None or after.stop_in_flight is stop_in_flight
         return
+    if state is S.CANCELLING and stop_in_flight:  # it is what was asked for, but for this
+        before = replace(before, stop_in_flight=True, sequence=before.sequence + 1)
     assert await current(rig.store, before) == before, "nothing changes"
     # The engine asks nobody, and is refused by nobody: it only expires what it can.
     is_refused = effect_of(verb, state) is Effect.REFUSED and verb is not V.EXPIRE
@@ -179,14 +195,27 @@ async def test_each_verb_does_in_each_state_what_the_table_says(
         assert f"'bat-1' is {state}; it cannot be {verb} now" in refusal.message
 
 
-async def assert_became(rig: Rig, before: Batch, state: BatchState | None) -> None:
+async def assert_became(rig: Rig, before: Batch, state: BatchState | None) -> Batch | None:
     if state is None:
         assert await rig.store.batches.get_by_key(before.key) is None
-        return
+        return None
     batch = await current(rig.store, before)
     assert batch.state is state
     assert batch.sequence == before.sequence + 1
     assert batch.counts.total == before.counts.total
+    return batch
+
+
+async def test_items_in_flight_that_are_stopped_already_are_not_stopped_again(rig: Rig):
+    batch = await rig.batch_in(S.CANCELLING)
+    await rig.apply(V.CANCEL, batch, stop_in_flight=True)
+    stopped = await current(rig.store, batch)
+
+    await rig.apply(V.CANCEL, batch, stop_in_flight=True)
+    await rig.apply(V.CANCEL, batch)
+
+    assert stopped.stop_in_flight
+    assert await current(rig.store, batch) == stopped
 
 
 @pytest.mark.arrow("batch T", "batch U", "item M", "item N")
