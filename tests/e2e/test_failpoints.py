@@ -195,12 +195,12 @@ async def _until_no_rows_are_left(sqlite_url: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_loops_go_on_when_a_point_raises(start_server: StartServer, sqlite_url: str):
+async def test_what_cannot_be_recorded_is_kept(start_server: StartServer, sqlite_url: str):
     server = await start_server(sqlite_url, TEST_FAILPOINT="record.begun=raise:1")
     async with connect(server.target) as client:
         await submit(client, "the-batch")
         # The point goes on raising: what is done is kept, and nothing of it is lost meanwhile.
-        await server.until_logged("loop.failed")
+        await server.until_logged("chunk.unrecorded")
         batch = await client.batches.get_batch("the-batch")
     await server.kill()
 
