@@ -64,6 +64,7 @@ def record_of(chunk: ClaimedChunk, outcomes: list[Outcome], **changes: Any) -> C
         chunk_key=chunk.chunk_key,
         epoch=chunk.epoch,
         batch_key=chunk.batch_key,
+        taken=changes.pop("taken", len(chunk.items)),
         outcomes=outcomes,
         **defaults | changes,
     )
@@ -259,6 +260,22 @@ async def test_a_retry_waits_in_the_ledger_and_only_it_comes_back(store):
     ]
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_outcomes_whose_record_was_not_answered_are_not_written_twice(store, is_new):
+    # A connection that dies after the commit leaves a worker that does not know of it. First
+    # attempts stood in their own way for ever; later ones were counted twice.
+    batch = await insert(store, 10)
+    [chunk] = await claim(store)
+    outcomes = [succeeded(0, is_new=is_new), succeeded(1, is_new=is_new)]
+    await store.chunks.record([record_of(chunk, outcomes, done=False)], now=START)
+
+    again = [*outcomes, succeeded(2)]
+    recorded = await store.chunks.record([record_of(chunk, again, done=False)], now=START)
+
+    assert recorded.lost == {chunk.chunk_key}
+    assert (await current(store, batch)).counts == Counts(total=10, running=8, succeeded=2)
+
+
 async def test_outcomes_can_be_recorded_before_the_chunk_is_done(store):
     batch = await insert(store, 10)
     [chunk] = await claim(store)
@@ -267,7 +284,8 @@ async def test_outcomes_can_be_recorded_before_the_chunk_is_done(store):
         [record_of(chunk, [succeeded(0), succeeded(1)], done=False)], now=START
     )
     halfway = await current(store, batch)
-    await store.chunks.record([record_of(chunk, [succeeded(n) for n in range(2, 10)])], now=START)
+    rest = [succeeded(n) for n in range(2, 10)]
+    await store.chunks.record([record_of(chunk, rest, taken=8)], now=START)
 
     assert halfway.counts == Counts(total=10, running=8, succeeded=2)
     assert (await current(store, batch)).state is BatchState.SUCCEEDED

@@ -76,6 +76,7 @@ async def record(store: SqlStore, chunk: ClaimedChunk, *failing: int, **changes:
         chunk_key=chunk.chunk_key,
         epoch=chunk.epoch,
         batch_key=chunk.batch_key,
+        taken=len(chunk.items),
         outcomes=outcomes,
         done=True,
     )

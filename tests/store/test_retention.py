@@ -77,6 +77,7 @@ async def work_off(store: SqlStore, *, now: datetime) -> None:
             chunk_key=chunk.chunk_key,
             epoch=chunk.epoch,
             batch_key=chunk.batch_key,
+            taken=len(chunk.items),
             outcomes=outcomes,
             done=True,
         )
@@ -290,6 +291,7 @@ async def test_the_attempts_of_a_deleted_batch_are_removed_too(store, database):
         chunk_key=key,
         epoch=chunk.epoch,
         batch_key=batch.key,
+        taken=len(chunk.items),
         outcomes=[waits],
         release=True,
         due_time=START,

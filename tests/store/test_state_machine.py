@@ -451,6 +451,7 @@ class Ledger(RuleBasedStateMachine):
             chunk_key=claim.chunk.key,
             epoch=claim.epoch,
             batch_key=claim.chunk.batch.key,
+            taken=len(claim.left),
             outcomes=outcomes,
             returned=returned,
         )
@@ -499,6 +500,7 @@ class Ledger(RuleBasedStateMachine):
             chunk_key=claim.chunk.key,
             epoch=claim.epoch,
             batch_key=claim.chunk.batch.key,
+            taken=len(claim.left),
             done=done,
             release=not done,
         )

@@ -264,6 +264,7 @@ class Committer:
                 run.is_recording = False
         reach("record.committed")
         for run, record in zip(runs, records, strict=True):
+            run.recorded += len(record.outcomes) + record.returned
             if run.chunk.chunk_key in recorded.lost:
                 self.lose(run)
             elif record.done or record.release:
@@ -308,6 +309,7 @@ def _record_of(
         chunk_key=run.chunk.chunk_key,
         epoch=run.chunk.epoch,
         batch_key=run.chunk.batch_key,
+        taken=len(run.chunk.items) - run.recorded,
         outcomes=outcomes,
         returned=returned,
     )

@@ -22,6 +22,7 @@ class ChunkRun:
         in_flight: Items that a worker has.
         outcomes: Of items that are done and not recorded.
         returned: Items that are given back, and not recorded as such.
+        recorded: How many items of the claim records have accounted for.
         gave_back: Items of it were given back: the chunk is not done.
         isolated: It crashed often: one item at a time, in a process of its own.
         retry_time: When the first of its retries is due.
@@ -37,6 +38,7 @@ class ChunkRun:
     in_flight: int = 0
     outcomes: list[Outcome] = field(default_factory=list)
     returned: int = 0
+    recorded: int = 0
     gave_back: bool = False
     isolated: bool = False
     retry_time: datetime | None = None

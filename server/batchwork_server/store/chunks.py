@@ -42,12 +42,14 @@ _RECORD_COLUMNS = (
     Column("chunk_key"),
     Column("epoch"),
     Column("state", "text"),
+    Column("taken"),
     Column("recorded"),
     Column("due_time"),
     Column("dispatch_time"),
 )
-# The epoch is the fence: a worker that lost its chunk gets no row back, and writes nothing. And
-# nobody lets go of a chunk without an account of every item that was taken.
+# The epoch is the fence: a worker that lost its chunk gets no row back, and writes nothing. Nobody
+# lets go of a chunk without an account of every item that was taken; and nobody goes on with one
+# whose last record was written although its answer was lost, or its outcomes would count twice.
 _RECORD_CHUNKS = """
 UPDATE chunks SET
   state = v.state,
@@ -58,7 +60,7 @@ UPDATE chunks SET
   dispatch_time = COALESCE(v.dispatch_time, chunks.dispatch_time)
 FROM {rows}
 WHERE chunks.chunk_key = v.chunk_key AND chunks.epoch = v.epoch AND chunks.state = 'CLAIMED'
-  AND (v.state = 'CLAIMED' OR chunks.taken = v.recorded)
+  AND chunks.taken = v.taken AND (v.state = 'CLAIMED' OR v.taken = v.recorded)
 RETURNING chunks.chunk_key
 """
 
@@ -464,6 +466,7 @@ def _record_row(record: ChunkRecord) -> Row:
         record.chunk_key,
         record.epoch,
         state,
+        record.taken,
         len(record.outcomes) + record.returned,
         to_micros(record.due_time),
         to_micros(record.dispatch_time),

@@ -59,6 +59,8 @@ class ChunkRecord:
     """What a worker has to say of a chunk that it holds.
 
     Attributes:
+        taken: How many items this claim took and no record has accounted for yet. Where the store
+            has another number, a record was written whose answer was lost: the chunk is lost.
         outcomes: Of items that this claim took and that were not recorded before. One that is
             PENDING waits for a retry, and its failed attempt is kept.
         done: Nothing is left of the chunk.
@@ -70,6 +72,7 @@ class ChunkRecord:
     chunk_key: int
     epoch: int
     batch_key: int
+    taken: int
     outcomes: list[Outcome] = field(default_factory=list)
     done: bool = False
     release: bool = False
@@ -83,7 +86,8 @@ class Recorded:
     """What became of a call of ``record``.
 
     Attributes:
-        lost: Chunks that somebody else has by now; nothing of theirs was written.
+        lost: Chunks that somebody else has by now, or of which a record was written before;
+            nothing of theirs was written.
         batches: Each batch that was written, by its key, as it is now.
     """
 
