@@ -71,7 +71,8 @@ async def _pages(
 def context_document(context: Context) -> dict[str, Any]:
     """Returns a context as the JSON object of the requirement documents.
 
-    It is ``{"results": {"metadata", "items", "progress", "validation"}}``. The metadata have
+    It is ``{"results": {"metadata", "items", "progress", "validation"}}``. The validation has
+    ``unknown`` where somebody could not be looked up. The metadata have
     ``user_references`` where things of categories list users. The items are
     ``valid_users`` and ``invalid_users``; of batches by categories they are ``valid_categories``
     and ``invalid_categories``, and users only where there are any. The context of a user has
@@ -116,7 +117,7 @@ def _object_of(message: Message) -> dict[str, Any]:
 
 def _counts_of(found: ContextValidation | ReferenceCounts) -> dict[str, int]:
     counts = {"total": found.total, "valid": found.valid, "invalid": found.invalid}
-    if isinstance(found, ReferenceCounts) and found.unknown:
+    if found.unknown:
         counts["unknown"] = found.unknown
     return counts
 

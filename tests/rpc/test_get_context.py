@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from batchwork.v1.batch_pb2 import BATCH_STATE_SUCCEEDED, BatchState
-from batchwork.v1.batch_service_pb2 import GetContextRequest
+from batchwork.v1.batch_service_pb2 import GetContextRequest, UploadItemsRequest
 from batchwork.v1.context_pb2 import Context
 from batchwork.v1.item_pb2 import ItemInput
 from batchwork.v1.job_service_pb2 import RunJobRequest
@@ -22,6 +22,7 @@ from batchwork_server.errors import ItemFailed
 
 from tests.fakes import START
 from tests.rpc.api import ADA, BOB, OLGA, Api, as_caller, make_job, refused
+from tests.rpc.sources import load_category
 
 USERS = {"data_source_type": "users", "processing_method": "individual"}
 CATEGORIES = {"data_source_type": "categories", "processing_method": "individual"}
@@ -61,6 +62,12 @@ async def finish(api: Api, *items: str | ItemInput, metadata=(), **fields) -> st
     batch = await api.create_batch(items=inputs, metadata=metadata, **fields)
     await api.finished(batch.batch_id, metadata=metadata)
     return batch.batch_id
+
+
+def counts_in(context: Context) -> tuple[int, int, int, int]:
+    """Returns what was validated: all, valid, invalid, unknown."""
+    found = context.validation
+    return found.total, found.valid, found.invalid, found.unknown
 
 
 async def test_a_batch_of_users_has_the_context_of_the_documents(api, server, processor):
@@ -131,16 +138,49 @@ async def test_references_of_categories_stand_in_the_metadata_as_in_the_document
     assert results["validation"] == {"total": 3, "valid": 2, "invalid": 1}
 
 
-async def test_a_category_that_is_invalid_for_two_reasons_counts_once(api):
+@pytest.mark.parametrize("method", ["individual", "batch"])
+async def test_a_category_that_is_invalid_for_two_reasons_counts_once(api, method):
+    """Of one item of all things its store knew no things, and each reason counted by itself."""
     items = [
         ItemInput(item_id="cat1", user_id="gone", data_json='{"user_ids": ["gone"]}'),
         ItemInput(item_id="cat2"),
     ]
+    metadata = CATEGORIES | {"processing_method": method}
 
-    batch_id = await finish(api, *items, batch_metadata=CATEGORIES)
-    found = await context_of(api, batch_id)
+    both = await finish(api, *items, batch_metadata=metadata)
+    alone = await finish(api, items[0], batch_metadata=metadata)
 
-    assert (found.validation.total, found.validation.valid, found.validation.invalid) == (2, 1, 1)
+    assert counts_in(await context_of(api, both)) == (2, 1, 1, 0)
+    assert counts_in(await context_of(api, alone)) == (1, 0, 1, 0)
+
+
+async def test_a_thing_of_combined_categories_counts_once(api, server):
+    await load_category(
+        server, "news", {"n1": {"@user_id": "gone", "user_ids": ["gone"]}, "n2": {}}
+    )
+    await load_category(server, "sports", {"s1": {"@user_id": "gone"}})
+    job = make_job("job-1", type="combined", categories=["news", "sports"])
+    del job["category"]
+    await api.import_jobs(job)
+
+    run = await api.jobs.RunJob(RunJobRequest(job_id="job-1"))
+    await api.finished(run.batch.batch_id)
+
+    assert counts_in(await context_of(api, run.batch.batch_id)) == (3, 1, 2, 0)
+
+
+async def test_a_category_in_an_upload_counts_once(api):
+    draft = await api.create_batch(items=[], draft=True, batch_metadata=CATEGORIES)
+    items = [
+        ItemInput(item_id="cat1", user_id="gone", data_json='{"user_ids": ["gone"]}'),
+        ItemInput(item_id="cat2", user_id="gone"),
+        ItemInput(item_id="cat3"),
+    ]
+    page = UploadItemsRequest(batch_id=draft.batch_id, items=items)
+
+    await api.batches.UploadItems(iter([page]))
+
+    assert counts_in(await context_of(api, draft.batch_id)) == (3, 1, 2, 0)
 
 
 async def test_a_context_grows_while_the_batch_runs(api, processor):

@@ -25,6 +25,7 @@ from batchwork.v1.validation_service_pb2 import (
     USER_VERDICT_VALID,
     ValidateUsersRequest,
 )
+from batchwork_client import context_document
 from batchwork_server.bootstrap import Serving, serving
 from batchwork_server.config import Settings
 from batchwork_server.domain.selection import LoadedItem
@@ -37,6 +38,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from tests.fakes import START
 from tests.http_service import API_KEY
 from tests.rpc.api import Api, make_job, refused
+from tests.rpc.test_get_context import USERS, context_of, counts_in
 from tests.user_service import UserService, user_service
 
 OF_USERS = [ItemInput(item_id=name, user_id=name) for name in ("ada", "bob", "nobody")]
@@ -183,6 +185,28 @@ async def test_users_are_assumed_to_be_valid_where_the_settings_say_so(asking, p
     assert (found.total, found.valid, found.invalid, found.unknown) == (3, 0, 0, 3)
     assert final.counts.succeeded == 3
     assert final.options.users_away == USERS_AWAY_ASSUME_VALID
+
+
+async def test_who_could_not_be_looked_up_is_unknown_in_contexts(asking, processors, people):
+    """They were in no count, or were counted as valid."""
+    await people.stop()
+    lenient = replace(asking, users_away="assume_valid")
+    by_categories = {"data_source_type": "categories", "processing_method": "batch"}
+
+    async with running(lenient, processors) as (_, api):
+        users = await api.create_batch(items=OF_USERS, batch_metadata=USERS)
+        things = await api.create_batch(items=OF_USERS, batch_metadata=by_categories)
+        waiting = await api.create_batch(
+            items=OF_USERS, options=BatchOptions(users_away=USERS_AWAY_DEFER)
+        )
+        of_batches = [await context_of(api, batch.batch_id) for batch in (users, things, waiting)]
+        of_user = await context_of(api, users.batch_id, user_id=OF_USERS[0].user_id)
+        document = context_document(of_batches[0])["results"]
+
+    assert [counts_in(context) for context in of_batches] == [(3, 0, 0, 3)] * 3
+    assert counts_in(of_user) == (1, 0, 0, 1)
+    assert list(of_user.items.valid_users) == [OF_USERS[0].user_id]
+    assert document["validation"] == {"total": 3, "valid": 0, "invalid": 0, "unknown": 3}
 
 
 async def test_a_request_may_be_deferred_until_the_service_is_back(asking, processors, people):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.distribution import Distribution
@@ -81,6 +83,7 @@ async def give_own(
     own: bool = True,
     tenant_id: str = TENANT,
     source: str = "test",
+    **found: Any,
 ) -> Batch:
     """Stores a run for preferences, each of whose users is given their own item."""
     shape = "INDIVIDUAL" if together is None else "BATCH"
@@ -95,6 +98,7 @@ async def give_own(
                 feature_type="posts",
                 batch_type=f"PREFERENCE_{shape}_USERS",
                 distribution=Distribution(named=len(named or ()), own=own),
+                **found,
             ),
             items=items,
             chunks=[],

@@ -204,6 +204,7 @@ async def test_references_are_taken_out_of_each_page_and_counted_together(store,
     assert request.reference_validation == ReferenceValidation(
         categories=CategoryCounts(total=3, valid=2, invalid=1),
         user_references=ReferenceCounts(total=3, valid=1, invalid=2),
+        things=CategoryCounts(total=3, valid=2, invalid=1),
     )
     assert request.user_validation == UserValidation()
     found, _ = await store.validation_reports.invalid_references(batch, page_size=9, after=None)

@@ -209,3 +209,22 @@ async def test_the_runs_of_a_job_come_with_what_they_had_for_a_user(store: SqlSt
     assert (await items_of(before=found[0][0].key, limit=1))[0] == names[1:2]
     assert (await items_of(created_until=START))[0] == []
     assert (await items_of(created_from=START + timedelta(seconds=1)))[0] == []
+
+
+async def test_users_who_could_not_be_looked_up_count_as_unknown(store: SqlStore):
+    found = UserValidation(total=2, invalid=1, unknown=1)
+    await give_own(
+        store,
+        "alone",
+        for_user("ann"),
+        for_user("x" * 200, skip_reason="USER_MALFORMED"),
+        user_validation=found,
+    )
+    together = [ItemUser(user_id="ann", item_index=0)]
+    await give_own(store, "all", make_item("a"), together=together, user_validation=found)
+
+    _, of_ann = await store.user_items.counts("ann", tenant_id=TENANT, batch=None)
+    _, of_nobody = await store.user_items.counts("x" * 200, tenant_id=TENANT, batch=None)
+
+    assert of_ann == UserValidation(total=2, unknown=2)
+    assert of_nobody == UserValidation(total=1, invalid=1)

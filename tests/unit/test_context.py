@@ -15,6 +15,7 @@ from batchwork_server.domain.context import (
     metadata_of,
     validation_of,
 )
+from batchwork_server.domain.reference_validation import CategoryCounts, ReferenceValidation
 from batchwork_server.domain.user_context import ContextPreference, preference_of
 from batchwork_server.planners.preference import overrides_in
 
@@ -81,8 +82,17 @@ def test_of_categories_the_validation_counts_all_items():
 
     assert validation_of(batch) == found
     assert validation_of(by_categories) == UserValidation(total=5, valid=3, invalid=2)
-    counted = validation_of(by_categories, invalid_items=1)
-    assert counted == UserValidation(total=5, valid=4, invalid=1)
+
+
+def test_what_an_older_server_stored_of_categories_is_never_negative():
+    request = make_request(
+        user_validation=UserValidation(total=2, invalid=1, unknown=1),
+        reference_validation=ReferenceValidation(categories=CategoryCounts(total=1, invalid=1)),
+    )
+
+    found = validation_of(make_batch(counts=Counts(total=1), request=request))
+
+    assert found == UserValidation(total=1, invalid=1)
 
 
 def test_metadata_holds_the_caller_s_and_cannot_be_deceived_by_it():

@@ -453,6 +453,7 @@ async def test_references_are_taken_out_of_what_users_get(world):
     assert run.references.found == ReferenceValidation(
         categories=CategoryCounts(total=3, valid=2, invalid=1),
         user_references=ReferenceCounts(total=3, valid=1, invalid=2),
+        things=CategoryCounts(total=3, valid=2, invalid=1),
     )
     assert [each.item_id for each in run.references.invalid] == ["mugs", "lamps"]
 

@@ -190,6 +190,7 @@ async def test_references_are_taken_out_before_things_are_put_together(world):
     assert several.request.reference_validation == ReferenceValidation(
         categories=CategoryCounts(total=4, valid=3, invalid=1),
         user_references=ReferenceCounts(total=6, valid=3, invalid=3),
+        things=CategoryCounts(total=4, valid=3, invalid=1),
     )
     assert [(each.category, each.item_id) for each in several.invalid_references] == [
         ("shops", "mugs"),

@@ -72,6 +72,29 @@ def test_a_thing_whose_users_are_all_invalid_is_not_to_be_worked_on():
     assert found.found.categories == CategoryCounts(total=2, valid=1, invalid=1)
 
 
+@pytest.mark.parametrize(
+    ("own", "lists", "counted"),
+    [
+        pytest.param(None, None, "valid", id="nobody"),
+        pytest.param("ann", ["nobody"], "invalid", id="none of the list"),
+        pytest.param("nobody", ["ann"], "invalid", id="not its own"),
+        pytest.param("nobody", ["nobody"], "invalid", id="neither, once"),
+        pytest.param("nobody", ["whoever"], "invalid", id="not its own, unknown list"),
+        pytest.param("whoever", ["nobody"], "invalid", id="unknown owner, none of the list"),
+        pytest.param("whoever", None, "unknown", id="unknown owner"),
+        pytest.param("whoever", ["ann"], "unknown", id="unknown owner, valid list"),
+        pytest.param("ann", ["whoever"], "unknown", id="unknown list"),
+        pytest.param("ann", ["ann", "nobody"], "valid", id="valid"),
+    ],
+)
+def test_a_thing_counts_once_by_everybody_whom_it_names(own, lists, counted):
+    thing = make_item("a", user_id=own, data={} if lists is None else {"user_ids": lists})
+
+    found = UserReferences({"": [thing]}).judged(VERDICTS).found
+
+    assert found.things == CategoryCounts(total=1, **{counted: 1})
+
+
 def test_a_reference_of_whom_nobody_knows_is_kept_and_counted_apart():
     found = judged({"user_ids": ["whoever", "nobody"]})
 

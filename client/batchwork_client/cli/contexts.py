@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 from batchwork.v1.batch_pb2 import BatchState
-from batchwork.v1.context_pb2 import Context, ContextPreference, ContextUserItem
+from batchwork.v1.context_pb2 import (
+    Context,
+    ContextPreference,
+    ContextUserItem,
+    ContextValidation,
+)
 from batchwork.v1.item_pb2 import ItemState
 from batchwork.v1.reference_pb2 import Reference, ReferenceState
 
@@ -53,7 +58,7 @@ async def show_context(
 
 
 def _facts_of(context: Context) -> list[tuple[str, str]]:
-    progress, validation, items = context.progress, context.validation, context.items
+    progress, items = context.progress, context.items
     return [
         *(
             ("batch", f"{each.batch_id} {short_name(BatchState.DESCRIPTOR, each.state)}")
@@ -62,7 +67,7 @@ def _facts_of(context: Context) -> list[tuple[str, str]]:
         ("processed", f"{progress.processed} of {progress.total}, {progress.percent:.0f}%"),
         ("succeeded", str(progress.succeeded)),
         ("failed", str(progress.failed)),
-        ("validated", f"{validation.valid} of {validation.total} valid"),
+        ("validated", _validation_in_words(context.validation)),
         ("valid users", _named(items.valid_users)),
         ("invalid users", _named(items.invalid_users)),
         ("valid categories", _named(items.valid_categories)),
@@ -73,6 +78,11 @@ def _facts_of(context: Context) -> list[tuple[str, str]]:
         ("created", time_in_words(context, "start_time")),
         ("ended", time_in_words(context, "end_time")),
     ]
+
+
+def _validation_in_words(found: ContextValidation) -> str:
+    unknown = f", {found.unknown} unknown" if found.unknown else ""
+    return f"{found.valid} of {found.total} valid{unknown}"
 
 
 def _preference_in_words(preference: ContextPreference) -> str:

@@ -277,7 +277,9 @@ class ContextItems(_message.Message):
     INVALID_CATEGORIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def valid_users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Lists the users whom the items are for."""
+        """Lists the users whom the items are for, also where nobody knew of them
+        whether they are valid.
+        """
 
     @_builtins.property
     def invalid_users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -363,6 +365,7 @@ Global___ContextProgress: _TypeAlias = ContextProgress  # noqa: Y015
 class ContextValidation(_message.Message):
     """Counts what the validation found: of users, or of categories where those are
     what is processed. Items that name no user are in no count of users.
+    valid + invalid + unknown equals total.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -370,22 +373,31 @@ class ContextValidation(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     VALID_FIELD_NUMBER: _builtins.int
     INVALID_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """Counts what was validated."""
     valid: _builtins.int
     """Counts what was valid."""
     invalid: _builtins.int
-    """Counts what was not."""
+    """Counts what was not; a category whose own user is not valid, or none of the
+    users whom it lists, once.
+    """
+    unknown: _builtins.int
+    """Counts what could not be looked up, because the source of users was away:
+    it is worked on, or waits for the source. In the context of a user it counts
+    the items of each batch of which somebody could not be looked up.
+    """
     def __init__(
         self,
         *,
         total: _builtins.int = ...,
         valid: _builtins.int = ...,
         invalid: _builtins.int = ...,
+        unknown: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid", b"invalid", "total", b"total", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalid", b"invalid", "total", b"total", "unknown", b"unknown", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchwork_server.application.batches import Batches
-from batchwork_server.domain.batch import Batch, UserValidation
+from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.context import (
     Context,
     ContextItems,
     is_by_categories,
-    may_count_twice,
     merged_validation,
     validation_of,
 )
@@ -47,16 +46,10 @@ class Contexts:
         items, following = await self._page(batches, page_size=page_size, after=after)
         return Context(
             batches=batches,
-            validation=merged_validation([await self._validation_of(batch) for batch in batches]),
+            validation=merged_validation(map(validation_of, batches)),
             items=items,
             following=following,
         )
-
-    async def _validation_of(self, batch: Batch) -> UserValidation:
-        if not may_count_twice(batch):
-            return validation_of(batch)
-        invalid_items = await self._store.contexts.invalid_items(batch)
-        return validation_of(batch, invalid_items=invalid_items)
 
     async def _page(
         self, batches: Sequence[Batch], *, page_size: int, after: tuple[int, int] | None

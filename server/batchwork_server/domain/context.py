@@ -181,33 +181,21 @@ def is_by_categories(batch: Batch) -> bool:
     return request.batch_type.endswith("_CATEGORIES") and not request.is_preference_based
 
 
-def validation_of(batch: Batch, *, invalid_items: int | None = None) -> UserValidation:
-    """Returns what was found of the things of a batch: of its users, or of its categories.
-
-    Args:
-        invalid_items: How many of its items are invalid, where somebody has counted. Without it a
-            thing that is invalid for its own user and for those whom it lists counts twice.
-    """
-    found, categories = batch.request.user_validation, batch.request.reference_validation.categories
+def validation_of(batch: Batch) -> UserValidation:
+    """Returns what was found of the things of a batch: of its users, or of its categories."""
+    found, references = batch.request.user_validation, batch.request.reference_validation
     if not is_by_categories(batch):
         return found
-    total = categories.total or batch.counts.total
-    invalid = found.invalid + categories.invalid if invalid_items is None else invalid_items
+    things, total = references.things, references.categories.total or batch.counts.total
+    if things.total == total:
+        return UserValidation(
+            total=total, valid=things.valid, invalid=things.invalid, unknown=things.unknown
+        )
+    # An older server stored it, and counted each reason by itself.
+    invalid = min(total, found.invalid + references.categories.invalid)
+    unknown = min(total - invalid, found.unknown)
     return UserValidation(
-        total=total,
-        valid=total - invalid - found.unknown,
-        invalid=invalid,
-        unknown=found.unknown,
-    )
-
-
-def may_count_twice(batch: Batch) -> bool:
-    """Tells whether items of a batch by categories may be invalid for two reasons at once."""
-    request = batch.request
-    return (
-        request.batch_type == "INDIVIDUAL_CATEGORIES"
-        and request.user_validation.invalid > 0
-        and request.reference_validation.categories.invalid > 0
+        total=total, valid=total - invalid - unknown, invalid=invalid, unknown=unknown
     )
 
 

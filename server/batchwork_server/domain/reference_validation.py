@@ -87,6 +87,28 @@ def count_categories(verdicts: Iterable[CategoryVerdict], *, others: int = 0) ->
     )
 
 
+def count_things(
+    judged: Iterable[tuple[UserVerdict | None, CategoryVerdict]],
+) -> CategoryCounts:
+    """Counts things by everybody whom they name; what is invalid for two reasons counts once.
+
+    Args:
+        judged: Of each thing the verdict on its own user, if it has one, and that on its lists.
+    """
+    counts: Counter[str] = Counter()
+    for (own, lists), count in Counter(judged).items():
+        counts["total"] += count
+        counts[_kind_of(own, lists)] += count
+    return CategoryCounts(**counts)
+
+
+def _kind_of(own: UserVerdict | None, lists: CategoryVerdict) -> str:
+    if lists is CategoryVerdict.NO_VALID_USERS or (own is not None and not own.is_served):
+        return "invalid"
+    is_unknown = UserVerdict.UNKNOWN is own or lists is CategoryVerdict.UNKNOWN
+    return "unknown" if is_unknown else "valid"
+
+
 def count_references(verdicts: Iterable[UserVerdict]) -> ReferenceCounts:
     """Counts references by the verdicts on their users."""
     found = Counter(verdicts)
@@ -98,10 +120,16 @@ def count_references(verdicts: Iterable[UserVerdict]) -> ReferenceCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceValidation:
-    """What was found in the things of a batch over categories; nothing for other batches."""
+    """What was found in the things of a batch over categories; nothing for other batches.
+
+    Attributes:
+        categories: The things by the users whom they list.
+        things: The same by their own users, too; nothing in what older servers stored.
+    """
 
     categories: CategoryCounts = CategoryCounts()
     user_references: ReferenceCounts = ReferenceCounts()
+    things: CategoryCounts = CategoryCounts()
 
     @property
     def names_users(self) -> bool:
@@ -112,6 +140,7 @@ class ReferenceValidation:
         return ReferenceValidation(
             categories=self.categories + other.categories,
             user_references=self.user_references + other.user_references,
+            things=self.things + other.things,
         )
 
 

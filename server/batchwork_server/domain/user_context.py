@@ -65,7 +65,8 @@ class UserContext:
         batch: None means all batches.
         entries: A page, the newest batch first.
         counts: Of all items for the user.
-        validation: How many of them found the user valid, and how many did not.
+        validation: How many of them found the user valid, how many did not, and how many had
+            nobody to ask.
         following: The key of a batch and the place in it after which the next page starts.
     """
 
@@ -93,7 +94,7 @@ class UserContext:
     def items(self) -> ContextItems:
         user = (self.user_id,)
         return ContextItems(
-            valid_users=user if self.validation.valid else (),
+            valid_users=user if self.validation.valid or self.validation.unknown else (),
             invalid_users=user if self.validation.invalid else (),
         )
 

@@ -21,6 +21,7 @@ from batchwork_server.domain.reference_validation import (
     ReferenceValidation,
     count_categories,
     count_references,
+    count_things,
     verdict_on,
 )
 from batchwork_server.domain.user import UserVerdict
@@ -94,16 +95,16 @@ class UserReferences:
         """Takes out what is not valid; what nobody knows is kept, and counted apart.
 
         Args:
-            verdicts: For each of ``user_ids``.
+            verdicts: For each of ``user_ids``, and for the own users of things.
         """
         changed: dict[str, list[NewItem]] = {}
         invalid: list[InvalidReference] = []
         found: list[UserVerdict] = []
-        categories: list[CategoryVerdict] = []
+        categories: dict[tuple[str, int], CategoryVerdict] = {}
         for (category, place), data in self._read.items():
             judge = _Judge(category, self._groups[category][place], data, verdicts)
             found += judge.found
-            categories.append(judge.verdict)
+            categories[category, place] = judge.verdict
             if judge.invalid:
                 if category not in changed:
                     changed[category] = list(self._groups[category])
@@ -114,8 +115,16 @@ class UserReferences:
             groups={**self._groups, **changed},
             invalid=invalid,
             found=ReferenceValidation(
-                categories=count_categories(categories, others=others),
+                categories=count_categories(categories.values(), others=others),
                 user_references=count_references(found),
+                things=count_things(
+                    (
+                        None if thing.user_id is None else verdicts.get(thing.user_id),
+                        categories.get((category, place), CategoryVerdict.VALID),
+                    )
+                    for category, things in self._groups.items()
+                    for place, thing in enumerate(things)
+                ),
             ),
         )
 

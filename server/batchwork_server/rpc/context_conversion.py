@@ -5,7 +5,7 @@ from __future__ import annotations
 from batchwork.v1 import context_pb2 as messages
 from batchwork.v1.batch_service_pb2 import GetContextRequest
 
-from batchwork_server.domain.batch import Batch
+from batchwork_server.domain.batch import Batch, UserValidation
 from batchwork_server.domain.context import MOST_BATCHES, Context, ContextItems, ContextProgress
 from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.json_object import quoted
@@ -42,16 +42,14 @@ def context_page_size_from(request: GetContextRequest, *, checks: Checks) -> int
 
 
 def context_to(context: Context) -> messages.Context:
-    validation, tenants = context.validation, context.tenant_ids
+    tenants = context.tenant_ids
     message = messages.Context(
         tenant_id=tenants[0] if len(tenants) == 1 else "",
         batches=[_batch_to(batch) for batch in context.batches],
         metadata=struct_to(context.metadata),
         items=_items_to(context.items),
         progress=_progress_to(context.progress),
-        validation=messages.ContextValidation(
-            total=validation.total, valid=validation.valid, invalid=validation.invalid
-        ),
+        validation=_validation_to(context.validation),
     )
     made_by = preference_of(context.batches[0]) if len(context.batches) == 1 else None
     if made_by is not None:
@@ -66,7 +64,6 @@ def context_to(context: Context) -> messages.Context:
 
 
 def user_context_to(context: UserContext) -> messages.Context:
-    validation = context.validation
     return messages.Context(
         tenant_id=context.tenant_id,
         user_id=context.user_id,
@@ -74,9 +71,7 @@ def user_context_to(context: UserContext) -> messages.Context:
         metadata=struct_to(context.metadata),
         items=_items_to(context.items),
         progress=_progress_to(context.progress),
-        validation=messages.ContextValidation(
-            total=validation.total, valid=validation.valid, invalid=validation.invalid
-        ),
+        validation=_validation_to(context.validation),
         user_items=[
             _user_item_to(entry, entry.item) for entry in context.entries if entry.item is not None
         ],
@@ -127,6 +122,12 @@ def _items_to(items: ContextItems) -> messages.ContextItems:
         invalid_users=items.invalid_users,
         valid_categories=items.valid_categories,
         invalid_categories=items.invalid_categories,
+    )
+
+
+def _validation_to(found: UserValidation) -> messages.ContextValidation:
+    return messages.ContextValidation(
+        total=found.total, valid=found.valid, invalid=found.invalid, unknown=found.unknown
     )
 
 

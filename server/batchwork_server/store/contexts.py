@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.context import (
-    INVALID_CATEGORY_REASONS,
     ContextEntry,
     ContextItems,
     is_by_categories,
@@ -44,11 +43,6 @@ ORDER BY i.item_index LIMIT ?
 _OF_USERS = """
 SELECT place, NULL, user_id, skip_reason, 0 FROM item_users
 WHERE batch_key = ? AND place > ? ORDER BY place LIMIT ?
-"""
-# The first condition is that of the partial index.
-_INVALID_ITEMS = f"""
-SELECT COUNT(*) FROM outcomes WHERE state <> 'SUCCEEDED' AND batch_key = ? AND state = 'SKIPPED'
-  AND skip_reason IN ({", ".join(f"'{reason}'" for reason in sorted(INVALID_CATEGORY_REASONS))})
 """
 # Each name is looked up in each batch. The order of the joins, and the sum in place of the key,
 # keep SQLite from reading whole batches instead.
@@ -103,10 +97,6 @@ class SqlContexts:
             rows = await run(connection, sql, (batch.key, after, limit + 1))
         page = [_entry_from(row) for row in rows[:limit]]
         return page, page[-1].place if len(rows) > limit else None
-
-    async def invalid_items(self, batch: Batch) -> int:
-        row = await self._database.fetch_row(_INVALID_ITEMS, (batch.key,))
-        return 0 if row is None else row[0]
 
     async def listed_in(self, batches: Sequence[Batch], items: ContextItems) -> ContextItems:
         users = [*items.valid_users, *items.invalid_users]

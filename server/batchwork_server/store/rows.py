@@ -135,6 +135,7 @@ def request_to(request: BatchRequest) -> str:
             request.user_validation.unknown,
         ],
         "reference_validation": _reference_validation_to(request.reference_validation),
+        "things_validation": _things_validation_to(request.reference_validation),
         "distribution": _distribution_to(request.distribution),
         "notices": [[n.reason, n.path, n.message] for n in request.notices],
         "categories": request.categories,
@@ -172,7 +173,9 @@ def request_from(text: str) -> BatchRequest:
         user_validation=UserValidation(
             total=total, valid=valid, invalid=invalid, unknown=sum(unknown)
         ),
-        reference_validation=_reference_validation_from(document.get("reference_validation")),
+        reference_validation=_reference_validation_from(
+            document.get("reference_validation"), document.get("things_validation")
+        ),
         distribution=_distribution_from(document.get("distribution")),
         notices=tuple(Notice(reason=r, path=p, message=m) for r, p, m in document["notices"]),
         categories=tuple(document["categories"]),
@@ -195,6 +198,12 @@ def _reference_validation_to(found: ReferenceValidation) -> list[list[int]] | No
     ]
 
 
+def _things_validation_to(found: ReferenceValidation) -> list[int] | None:
+    # By itself: servers of an older version, which may run beside this one, expect two lists there.
+    things = found.things
+    return [things.total, things.valid, things.invalid, things.unknown] if things.total else None
+
+
 def _distribution_to(distribution: Distribution) -> list[int] | None:
     if not distribution:
         return None
@@ -208,15 +217,19 @@ def _distribution_from(written: list[int] | None) -> Distribution:
     return Distribution(named=named, invalid=invalid, own=bool(own))
 
 
-def _reference_validation_from(counted: list[list[int]] | None) -> ReferenceValidation:
+def _reference_validation_from(
+    counted: list[list[int]] | None, things: list[int] | None
+) -> ReferenceValidation:
     if counted is None:
         return ReferenceValidation()
-    categories, references = (
+    categories, references, by_everybody = (
         dict(zip(("total", "valid", "invalid", "unknown"), counts, strict=True))
-        for counts in counted
+        for counts in (*counted, things or (0, 0, 0, 0))
     )
     return ReferenceValidation(
-        categories=CategoryCounts(**categories), user_references=ReferenceCounts(**references)
+        categories=CategoryCounts(**categories),
+        user_references=ReferenceCounts(**references),
+        things=CategoryCounts(**by_everybody),
     )
 
 

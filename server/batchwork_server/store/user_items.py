@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from batchwork_server.domain.batch import Batch, Counts, UserValidation
@@ -13,7 +13,7 @@ from batchwork_server.domain.reference import OwnItem, Recipient
 from batchwork_server.domain.user_context import UserEntry
 from batchwork_server.store.database import Database
 from batchwork_server.store.own_items import ALONE, TOGETHER, batches_of, own_item_from
-from batchwork_server.store.statements import Row, run
+from batchwork_server.store.statements import Dialect, Row, dialect_of, run
 
 _WHOLE_BATCHES = """
 SELECT r.batch_key, -1, r.user_id, r.problem FROM batch_references r
@@ -23,19 +23,28 @@ WHERE {conditions} ORDER BY r.batch_key DESC LIMIT ?
 _INVALID = ", ".join(f"'{reason}'" for reason in sorted(INVALID_USER_REASONS))
 _COUNT_ALONE = f"""
 SELECT COALESCE(o.state, 'PENDING'), CASE WHEN o.skip_reason IN ({_INVALID}) THEN 1 ELSE 0 END,
+  CASE WHEN {{unknown}} > 0 THEN 1 ELSE 0 END,
   COUNT(*), COALESCE(SUM(CASE WHEN o.attempt_count > 1 THEN o.attempt_count - 1 ELSE 0 END), 0)
 FROM items i JOIN batches b ON b.batch_key = i.batch_key
 LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_index
-WHERE {{conditions}} GROUP BY 1, 2
+WHERE {{conditions}} GROUP BY 1, 2, 3
 """
 _COUNT_TOGETHER = f"""
 SELECT CASE WHEN u.item_index IS NULL THEN 'SKIPPED' ELSE COALESCE(o.state, 'PENDING') END,
   CASE WHEN u.skip_reason IN ({_INVALID}) THEN 1 ELSE 0 END,
+  CASE WHEN {{unknown}} > 0 THEN 1 ELSE 0 END,
   COUNT(*), COALESCE(SUM(CASE WHEN o.attempt_count > 1 THEN o.attempt_count - 1 ELSE 0 END), 0)
 FROM item_users u JOIN batches b ON b.batch_key = u.batch_key
 LEFT JOIN outcomes o ON o.batch_key = u.batch_key AND o.item_index = u.item_index
-WHERE {{conditions}} GROUP BY 1, 2
+WHERE {{conditions}} GROUP BY 1, 2, 3
 """
+# Which users could not be looked up is written nowhere, but how many of a batch: nearly always it
+# is all or none, as all are looked up together.
+_UNKNOWN: Mapping[Dialect, str] = {
+    "sqlite": "COALESCE(json_extract(b.request_json, '$.user_validation[3]'), 0)",
+    "postgresql": "COALESCE(CAST(CAST(b.request_json AS json)"
+    " -> 'user_validation' ->> 3 AS bigint), 0)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +109,20 @@ class SqlUserItems:
         self, user_id: str, *, tenant_id: str, batch: Batch | None
     ) -> tuple[Counts, UserValidation]:
         counted: Counter[str] = Counter()
+        found: Counter[str] = Counter()
         async with self._database.reading() as connection:
             for sql, table in ((_COUNT_ALONE, "i"), (_COUNT_TOGETHER, "u")):
                 conditions, values = _conditions(table, user_id, tenant_id, batch)
-                rows = await run(connection, sql.format(conditions=conditions), values)
-                for state, is_invalid, count, retries in rows:
+                sql = sql.format(conditions=conditions, unknown=_UNKNOWN[dialect_of(connection)])
+                for state, is_invalid, is_unknown, count, retries in await run(
+                    connection, sql, values
+                ):
                     counted[ItemState(state).lower()] += count
                     counted["total"] += count
                     counted["retries"] += int(retries)
-                    counted["invalid"] += count if is_invalid else 0
-        total, invalid = counted["total"], counted.pop("invalid", 0)
-        return Counts(**counted), UserValidation(
-            total=total, valid=total - invalid, invalid=invalid
-        )
+                    kind = "invalid" if is_invalid else "unknown" if is_unknown else "valid"
+                    found[kind] += count
+        return Counts(**counted), UserValidation(total=counted["total"], **found)
 
 
 def _conditions(table: str, user_id: str, tenant_id: str, batch: Batch | None) -> tuple[str, Row]:

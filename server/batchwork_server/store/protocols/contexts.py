@@ -43,10 +43,6 @@ class ContextStore(Protocol):
         """
         ...
 
-    async def invalid_items(self, batch: Batch) -> int:
-        """Counts the items that were skipped because of their users."""
-        ...
-
     async def listed_in(self, batches: Sequence[Batch], items: ContextItems) -> ContextItems:
         """Returns what of the lists some batches list as well."""
         ...
