@@ -6,9 +6,10 @@ The server imports this module only to name its functions; the libraries are imp
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice
 from typing import Any
 
@@ -46,16 +47,20 @@ def problems_of(schema_json: str) -> list[tuple[str, str]]:
         return [("$", f"The dialect {schema['$schema']!r:.200} is not known.")]
     # A pattern that is none is found by the format "regex" of the meta-schema.
     meta = validator_for(dialect.META_SCHEMA)
-    validator = meta(dialect.META_SCHEMA, format_checker=dialect.FORMAT_CHECKER)
-    errors = islice(validator.iter_errors(schema), MOST_FINDINGS_OF_ITEM)
-    return [(_path(error.absolute_path), _shortened(error.message)) for error in errors]
+    validator = meta(dialect.META_SCHEMA, format_checker=_formats_of(dialect))
+    try:
+        errors = list(islice(validator.iter_errors(schema), MOST_FINDINGS_OF_ITEM))
+        return [(_path(error.absolute_path), _shortened(error.message)) for error in errors]
+    except _unexpected() as error:
+        return [("$", _unusable(error))]
 
 
 def check(schema_json: str, items: Sequence[tuple[str, str]]) -> list[CheckedItem]:
     """Checks items, each an id and JSON text, against a schema without problems.
 
     Raises:
-        UnusableSchema: it refers to what is not in it, or its addresses are none.
+        UnusableSchema: it refers to what is not in it, its addresses are none, or one of its rules
+            is none.
     """
     from referencing.exceptions import Unresolvable
 
@@ -67,9 +72,8 @@ def check(schema_json: str, items: Sequence[tuple[str, str]]) -> list[CheckedIte
         raise UnusableSchema(
             f"{reference} is not in the schema, and nothing is fetched; put it in `$defs`."
         ) from error
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        # What the library does not expect of a schema that its own rules allow.
-        raise UnusableSchema(f"The schema cannot be used: {_shortened(str(error))}") from error
+    except _unexpected() as error:
+        raise UnusableSchema(_unusable(error)) from error
 
 
 def _findings(validator: Any, text: str) -> tuple[Finding, ...]:
@@ -99,7 +103,7 @@ def _validator(schema_json: str) -> Any:
     schema = json.loads(schema_json)
     dialect: Any = _dialect_of(schema)
     # This registry knows the dialects and fetches nothing.
-    return dialect(schema, registry=REGISTRY)
+    return _guarded(dialect)(schema, registry=REGISTRY)
 
 
 def _dialect_of(schema: Any) -> Any:
@@ -111,7 +115,94 @@ def _dialect_of(schema: Any) -> Any:
     unknown: Any = None
     if not isinstance(schema["$schema"], str):
         return unknown
-    return validator_for(schema, default=unknown)
+    try:
+        return validator_for(schema, default=unknown)
+    except ValueError:  # it is no address
+        return unknown
+
+
+_OF_NUMBERS = ("multipleOf", "divisibleBy")
+"""The rules that calculate with an item's number, which may be too large for that."""
+
+_RULES = (
+    *_OF_NUMBERS,
+    *("type", "enum", "const", "uniqueItems", "required", "pattern", "patternProperties"),
+    *("additionalProperties", "unevaluatedProperties", "dependencies", "dependentRequired"),
+    *("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties", "minContains"),
+    *("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "maxContains"),
+)
+"""The rules that can be none in a place that no dialect looks at and a reference leads to."""
+
+
+@cache
+def _guarded(dialect: Any) -> Any:
+    """Returns a dialect that tells of what goes wrong in a rule by the name of the rule."""
+    from jsonschema.validators import extend
+
+    known = [keyword for keyword in _RULES if keyword in dialect.VALIDATORS]
+    rules = {keyword: _guard(keyword, dialect.VALIDATORS[keyword]) for keyword in known}
+    return extend(dialect, rules)  # type: ignore[no-untyped-call]  # jsonschema left it out
+
+
+def _guard(keyword: str, rule: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+    from jsonschema.exceptions import ValidationError
+
+    def apply(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        try:
+            yield from rule(validator, value, instance, schema) or ()
+        except RecursionError:
+            raise  # of the item as a whole
+        except _unexpected() as error:
+            if isinstance(error, OverflowError) and keyword in _OF_NUMBERS:
+                yield ValidationError("This number is too large for the rule.")
+                return
+            raise UnusableSchema(
+                f"The rule `{keyword}` cannot be applied as {_shortened(repr(value))}: "
+                f"{_shortened(_reason_of(error))}."
+            ) from error
+
+    return apply
+
+
+@cache
+def _unexpected() -> tuple[type[Exception], ...]:
+    """Returns what the library lets through of a schema that its own rules allow."""
+    from jsonschema.exceptions import UndefinedTypeCheck, UnknownType
+    from referencing.exceptions import CannotDetermineSpecification, NoInternalID
+
+    return (
+        *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+        *(re.error, UnknownType, UndefinedTypeCheck, CannotDetermineSpecification, NoInternalID),
+    )
+
+
+def _unusable(error: Exception) -> str:
+    return f"The schema cannot be used: {_shortened(_reason_of(error))}"
+
+
+def _reason_of(error: Exception) -> str:
+    from jsonschema.exceptions import UnknownType
+
+    if isinstance(error, UnknownType):  # whose text is a whole page
+        return f"{error.type!r} is no type"
+    return str(error) or type(error).__name__
+
+
+@cache
+def _formats_of(dialect: Any) -> Any:
+    """Returns the formats of a dialect, which refuse every pattern that cannot be used."""
+    from jsonschema import FormatChecker
+
+    formats = FormatChecker(formats=())
+    formats.checkers = {**dialect.FORMAT_CHECKER.checkers, "regex": (_is_pattern, ())}
+    return formats
+
+
+def _is_pattern(value: object) -> bool:
+    try:
+        return not isinstance(value, str) or bool(re.compile(value))
+    except (re.error, OverflowError, RecursionError):
+        return False
 
 
 def _path(parts: Iterable[str | int]) -> str:
