@@ -10,11 +10,20 @@ from typing import Any
 
 import pytest
 from batchwork_server.domain.batch import Batch, BatchState, Counts, StateReason, UserValidation
+from batchwork_server.domain.distribution import DeliveryCounts
+from batchwork_server.domain.filters import ReferenceFilter
 from batchwork_server.domain.job import JobShape
+from batchwork_server.domain.reference import deliveries_of
 from batchwork_server.domain.selection import SelectedItem
-from batchwork_server.domain.user import UsersAway
+from batchwork_server.domain.user import UsersAway, UserVerdict
+from batchwork_server.engine import deferred_validation
+from batchwork_server.engine.deferred_validation import DeferredValidation
 from batchwork_server.errors import SourceUnavailable
+from batchwork_server.logs import get_logger
+from batchwork_server.metrics import Metrics
 from batchwork_server.store import transitions
+from batchwork_server.wakeups import Wakeups
+from structlog.testing import capture_logs
 
 from tests.engine.conftest import RequestedOptions, StartWorker, Worker
 from tests.fakes import FakeClock, FakeProcessor
@@ -28,6 +37,9 @@ def of_users(*user_ids: str) -> tuple[SelectedItem, ...]:
         SelectedItem(item_id=f"item-{n}", user_id=user_id, data_json="{}")
         for n, user_id in enumerate(user_ids)
     )
+
+
+WITHOUT_USERS = (SelectedItem(item_id="a", user_id=None, data_json="{}"),)
 
 
 async def submit(worker: Worker, *user_ids: str, away: UsersAway, **changes: Any) -> Batch:
@@ -265,3 +277,169 @@ async def test_a_batch_that_names_no_user_waits_for_nobody(worker: Worker):
     done = await worker.finish(await worker.submit(["a"], options=options))
 
     assert done.counts == Counts(total=1, succeeded=1)
+
+
+async def references(worker: Worker, batch: Batch) -> dict[str, tuple[str, str]]:
+    matching = ReferenceFilter(tenant_id=batch.tenant_id, batch_id=batch.batch_id)
+    found, _ = await worker.store.references.list(matching, page_size=100, after=None)
+    return {each.recipient.user_id: (each.state, each.reason) for each in found}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"items": of_users("user-0")}, id="with users"),
+        pytest.param({"items": WITHOUT_USERS}, id="recipients only"),
+        pytest.param({"items": WITHOUT_USERS, "shape": JobShape.OBJECT}, id="one object"),
+    ],
+)
+async def test_recipients_of_a_deferred_batch_are_validated_when_it_begins(
+    worker: Worker, changes: dict[str, Any]
+):
+    """Nobody asked again, and a user who does not exist was told to have the results."""
+    recipients = ("user-0", "nobody", "user-1")
+    batch = await submit(worker, away=UsersAway.DEFER, recipient_ids=recipients, **changes)
+    waiting = await references(worker, batch)
+    worker.users.away = False
+
+    await worker.deferred.run_once()
+    done = await worker.finish(batch)
+
+    assert (batch.state, batch.state_reason) == (
+        BatchState.PAUSED,
+        StateReason.USERS_UNAVAILABLE,
+    )
+    assert {state for state, _ in waiting.values()} == {"PENDING"}
+    assert await references(worker, done) == {
+        "user-0": ("DELIVERED", ""),
+        "nobody": ("FAILED", "USER_NOT_FOUND"),
+        "user-1": ("FAILED", "USER_INACTIVE"),
+    }
+    assert (done.request.distribution.named, done.request.distribution.invalid) == (3, 2)
+    assert deliveries_of(done, served=0) == DeliveryCounts(delivered=1, failed=2)
+
+
+async def test_users_who_were_validated_already_are_counted_once(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+):
+    """The source was there for the users, and away for the recipients."""
+    known, asked = worker.users.verdicts, 0
+
+    async def away_then(user_ids: Any, *, tenant_id: str) -> Any:
+        nonlocal asked
+        worker.users.away = asked == 1
+        asked += 1
+        return await known(user_ids, tenant_id=tenant_id)
+
+    monkeypatch.setattr(worker.users, "verdicts", away_then)
+    batch = await submit(
+        worker, "user-0", "nobody", away=UsersAway.DEFER, recipient_ids=("nobody",)
+    )
+
+    await worker.deferred.run_once()
+    done = await worker.finish(batch)
+
+    assert done.request.user_validation == UserValidation(total=2, valid=1, invalid=1)
+    assert await references(worker, done) == {"nobody": ("FAILED", "USER_NOT_FOUND")}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"is_draft": True}, id="a draft"),
+        pytest.param({"items": ()}, id="nothing to do"),
+    ],
+)
+async def test_recipients_of_what_cannot_wait_are_not_deferred(
+    worker: Worker, changes: dict[str, Any]
+):
+    with pytest.raises(SourceUnavailable):
+        await submit(
+            worker,
+            away=UsersAway.DEFER,
+            recipient_ids=("nobody",),
+            **{"items": WITHOUT_USERS} | changes,
+        )
+
+
+async def test_what_was_found_is_warned_of_and_counted(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+):
+    """The final verdicts were in no metric, and the log named nobody."""
+    monkeypatch.setattr(deferred_validation, "log", get_logger(deferred_validation.__name__))
+    meter = Metrics()
+    deferred = DeferredValidation(
+        store=worker.store,
+        users=worker.users,
+        clock=FakeClock(),
+        wakeups=Wakeups(),
+        meter=meter,
+    )
+    strangers = [f"stranger-{n}" for n in range(7)]
+    batch = await submit(
+        worker, "user-0", *strangers, "user-0", away=UsersAway.DEFER, recipient_ids=("user-1",)
+    )
+    await submit(worker, "user-2", away=UsersAway.DEFER)
+    worker.users.away = False
+
+    with capture_logs() as logs:
+        await deferred.run_once()
+
+    lines = [line for line in logs if line["event"] == "batch.validated"]
+    assert [line["log_level"] for line in lines] == ["warning", "info"]
+    assert lines[0]["batch_id"] == batch.batch_id
+    assert (lines[0]["invalid_users"], lines[0]["sample"]) == (7, strangers[:5])
+    counted = {
+        verdict: meter.registry.get_sample_value(
+            "batchwork_users_validated_total", {"verdict": verdict}
+        )
+        for verdict in UserVerdict
+    }
+    assert {verdict: count for verdict, count in counted.items() if count} == {
+        "VALID": 2,
+        "NOT_FOUND": 7,
+        "INACTIVE": 1,
+    }
+
+
+async def test_a_batch_whose_users_nobody_answers_for_holds_up_no_other(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+):
+    batches = [await submit(worker, f"user-{n}", away=UsersAway.DEFER) for n in range(3)]
+    worker.users.away = False
+    hang_for(worker, monkeypatch, "user-0", "user-2")
+
+    await worker.deferred.run_once()
+
+    states = [(await current(worker, batch)).state for batch in batches]
+    assert states[0] == states[2] == BatchState.PAUSED
+    assert states[1] is not BatchState.PAUSED
+
+
+async def test_a_source_that_stays_away_is_not_asked_for_every_batch_and_all_have_their_turn(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+):
+    users = [f"user-{n}" for n in range(0, 20, 2)]
+    for user in users:
+        await submit(worker, user, away=UsersAway.DEFER)
+    worker.users.calls.clear()
+
+    asked = []
+    for _ in range(4):
+        await worker.deferred.run_once()
+        asked.append([user for call in worker.users.calls for user in call])
+        worker.users.calls.clear()
+
+    assert asked == [users[0:3], users[3:6], users[6:9], [users[9], *users[0:2]]]
+
+
+def hang_for(worker: Worker, monkeypatch: pytest.MonkeyPatch, *hanging: str) -> None:
+    """Has the source answer for everybody but these."""
+    known = worker.users.verdicts
+
+    async def verdicts(user_ids: Any, *, tenant_id: str) -> Any:
+        if not set(hanging).isdisjoint(user_ids):
+            raise SourceUnavailable("It takes too long.")
+        return await known(user_ids, tenant_id=tenant_id)
+
+    monkeypatch.setattr(worker.users, "verdicts", verdicts)

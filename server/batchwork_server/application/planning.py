@@ -13,6 +13,7 @@ from batchwork_server.application.no_users import no_users_notice
 from batchwork_server.application.notices import unmatched_filters
 from batchwork_server.application.notifying import Choice, as_notices, chosen_targets
 from batchwork_server.application.personal_items import PersonalItems
+from batchwork_server.application.recipients import needs_lookup, validated_recipients
 from batchwork_server.application.template_choice import choose_template, unknown_name
 from batchwork_server.application.validation import Validation
 from batchwork_server.clock import Clock
@@ -79,8 +80,9 @@ class Plan:
     def is_deferred(self) -> bool:
         """Tells whether the batch begins only when its users are validated."""
         request = self.request
-        is_to_wait = request.options.users_away is UsersAway.DEFER
-        return is_to_wait and request.user_validation.unknown > 0
+        if request.options.users_away is not UsersAway.DEFER:
+            return False
+        return request.user_validation.unknown > 0 or needs_lookup(self.recipients)
 
     @property
     def skips(self) -> Mapping[str, int]:
@@ -162,7 +164,9 @@ class Planning:
         else:
             found = await self._shared(submission, looked_up.selections, tenant_id=tenant_id)
         _check_sizes(found.items)
-        recipients = await self._recipients(submission, tenant_id=tenant_id)
+        recipients = await self._recipients(
+            submission, tenant_id=tenant_id, can_wait=_can_wait(submission, found.items)
+        )
         request = self._request(
             submission,
             looked_up,
@@ -190,16 +194,16 @@ class Planning:
         _, notices, more = await self._selections(submission, tenant_id=tenant_id)
         return violations + more, notices
 
-    async def _recipients(self, submission: Submission, *, tenant_id: str) -> list[Recipient]:
-        if not submission.recipient_ids:
-            return []
-        verdicts = await self._validation.verdicts(
-            submission.recipient_ids, tenant_id=tenant_id, away=self._away_of(submission)
+    async def _recipients(
+        self, submission: Submission, *, tenant_id: str, can_wait: bool
+    ) -> list[Recipient]:
+        away = self._away_of(submission)
+        return await validated_recipients(
+            self._validation,
+            submission.recipient_ids,
+            tenant_id=tenant_id,
+            away=away if can_wait else _without_deferring(away),
         )
-        return [
-            Recipient(user_id=user_id, problem="" if verdict.is_served else f"USER_{verdict}")
-            for user_id, verdict in verdicts.items()
-        ]
 
     async def plan_personal(self, submission: Submission, *, tenant_id: str) -> PersonalRun:
         """Returns a preference-based run without its users, who come page by page.
@@ -209,7 +213,7 @@ class Planning:
             Unavailable: a source is away.
         """
         looked_up = await self._looked_up(submission, tenant_id=tenant_id)
-        recipients = await self._recipients(submission, tenant_id=tenant_id)
+        recipients = await self._recipients(submission, tenant_id=tenant_id, can_wait=False)
         request = self._request(
             submission,
             looked_up,
@@ -376,6 +380,11 @@ def _can_be_deferred(submission: Submission) -> bool:
     begins.
     """
     return submission.shape is JobShape.INDIVIDUAL and not submission.is_draft
+
+
+def _can_wait(submission: Submission, items: Iterable[NewItem]) -> bool:
+    """Tells whether a batch can be begun later: it is no draft, and there is something to do."""
+    return not submission.is_draft and any(item.skip_reason is None for item in items)
 
 
 def _without_deferring(away: UsersAway) -> UsersAway:

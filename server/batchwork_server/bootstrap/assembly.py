@@ -203,7 +203,9 @@ def put_together(
     poller = _preference_poller(
         settings, source, store, clock, preference_changes.announce, override_notices
     )
-    deferred = DeferredValidation(store=store, users=users, clock=clock, wakeups=wakeups)
+    deferred = DeferredValidation(
+        store=store, users=users, clock=clock, wakeups=wakeups, meter=meter
+    )
     return Application(
         store=store,
         database=database,

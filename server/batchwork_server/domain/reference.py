@@ -30,10 +30,12 @@ class Recipient:
 
     Attributes:
         problem: Why nothing can be delivered to them; empty for most.
+        is_unknown: Whether they could not be looked up when the batch was made; not stored.
     """
 
     user_id: str
     problem: str = ""
+    is_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

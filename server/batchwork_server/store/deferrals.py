@@ -8,12 +8,12 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from batchwork_server.domain.batch import Batch, UserValidation
+from batchwork_server.domain.batch import Batch, BatchRequest
 from batchwork_server.store import events, transitions
 from batchwork_server.store.batches import insert_skips
 from batchwork_server.store.database import Database
 from batchwork_server.store.rows import BATCH_COLUMNS, batch_from, request_to
-from batchwork_server.store.statements import run
+from batchwork_server.store.statements import Column, run, update_rows
 from batchwork_server.store.store import Transaction
 from batchwork_server.store.times import to_micros
 
@@ -29,6 +29,16 @@ LEFT JOIN outcomes o ON o.batch_key = i.batch_key AND o.item_index = i.item_inde
 WHERE i.batch_key = ? AND i.item_index > ? AND i.user_id IS NOT NULL AND o.batch_key IS NULL
 ORDER BY i.item_index LIMIT ?
 """
+_RECIPIENTS = """
+SELECT user_id FROM batch_references WHERE batch_key = ? AND problem = '' AND user_id > ?
+ORDER BY user_id LIMIT ?
+"""
+_ADD_PROBLEMS = """
+UPDATE batch_references SET problem = v.problem FROM {rows}
+WHERE batch_references.batch_key = v.batch_key AND batch_references.user_id = v.user_id
+RETURNING batch_references.user_id
+"""
+_PROBLEM_COLUMNS = (Column("batch_key"), Column("user_id", "text"), Column("problem", "text"))
 _COUNT = f"""
 UPDATE batches SET skipped = skipped + ?, pending = pending - ?, request_json = ?,
   event_sequence = event_sequence + ?, update_time = ?
@@ -62,18 +72,23 @@ class SqlDeferrals:
             rows = await run(connection, _UNVALIDATED, (batch.key, after, limit))
         return [(index, user_id) for index, user_id in rows]
 
+    async def recipients(self, batch: Batch, *, after: str, limit: int) -> Sequence[str]:
+        async with self._database.reading() as connection:
+            rows = await run(connection, _RECIPIENTS, (batch.key, after, limit))
+        return [user_id for (user_id,) in rows]
+
     async def begin(
         self,
         tx: Transaction,
         batch: Batch,
         *,
-        found: UserValidation,
+        request: BatchRequest,
         skips: Mapping[int, str],
+        problems: Mapping[str, str],
         now: datetime,
     ) -> Batch | None:
         connection = tx.connection
-        request = replace(batch.request, user_validation=found)
-        facts = 2 if skips else 1
+        facts = request.has_validated + bool(skips)
         rows = await run(
             connection,
             _COUNT,
@@ -85,12 +100,14 @@ class SqlDeferrals:
         if not rows:
             return None
         counted = batch_from(rows[0])
-        told = [events.validated(counted, now=now)]
+        told = [events.validated(counted, now=now)] if request.has_validated else []
         if skips:
             before = replace(counted, sequence=counted.sequence - 1)
             told.insert(0, events.progress(before, skips, now=now))
             await insert_skips(connection, batch.key, skips, now=now)
         await events.insert(connection, told)
+        rows = [(batch.key, user_id, problem) for user_id, problem in problems.items()]
+        await update_rows(connection, _ADD_PROBLEMS, _PROBLEM_COLUMNS, rows)
         if await _leave_out(connection, counted):
             return await transitions.resume(connection, batch.key, now=now)
         return await transitions.end(connection, counted, now=now)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from batchwork_server.domain.batch import Batch, UserValidation
+from batchwork_server.domain.batch import Batch, BatchRequest
 from batchwork_server.store.protocols.transaction import Transaction
 
 
@@ -23,20 +23,26 @@ class DeferralStore(Protocol):
         """Returns the places of items behind ``after``, and their users, who are not validated."""
         ...
 
+    async def recipients(self, batch: Batch, *, after: str, limit: int) -> Sequence[str]:
+        """Returns users behind ``after`` who are given a reference and are not known as invalid."""
+        ...
+
     async def begin(
         self,
         tx: Transaction,
         batch: Batch,
         *,
-        found: UserValidation,
+        request: BatchRequest,
         skips: Mapping[int, str],
+        problems: Mapping[str, str],
         now: datetime,
     ) -> Batch | None:
         """Skips the items of users who are not valid, and begins with the others, if any.
 
         Args:
-            found: What is known of all users of the batch now.
+            request: The batch's, with what is known of its users and recipients now.
             skips: The reason of each item that is to be skipped, by its place.
+            problems: Why nothing can be delivered to recipients, by their ids.
 
         Returns:
             The batch; none when it does not wait for this any more.
