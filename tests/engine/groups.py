@@ -26,6 +26,7 @@ from batchwork_server.domain.item import Item
 from batchwork_server.domain.preference import DefaultPreference, parse_wish
 from batchwork_server.engine.batch_scheduler import BatchScheduler
 from batchwork_server.engine.dispatch.local import LocalDispatcher
+from batchwork_server.metrics import Metrics
 from batchwork_server.ports import CategoryRepository
 from batchwork_server.store.database import Database
 from batchwork_server.store.sql_store import SqlStore
@@ -96,6 +97,7 @@ class GroupServer:
             store=self.store, clock=clock, changed=lambda _tenant_id: None
         )
         self.wakeups = wakeups
+        self.meter = Metrics()
         self.firing = Firing(store=self.store, batches=self.batches, clock=clock, zone=zone)
         self.groups = GroupFiring(
             store=self.store,
@@ -109,6 +111,7 @@ class GroupServer:
                 dispatcher=dispatcher,
                 clock=clock,
                 wakeups=wakeups,
+                meter=self.meter,
             ),
             clock=clock,
         )

@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
-from batchwork_server.application import group_pages
+from batchwork_server.application import group_pages, validation_reports
 from batchwork_server.domain.reference_validation import CategoryCounts, ReferenceCounts
+from batchwork_server.logs import get_logger
 from batchwork_server.store.database import Database
+from structlog.testing import capture_logs
 
 from tests.engine.groups import GroupServer
 from tests.factories import make_loaded_item
@@ -58,3 +60,32 @@ async def test_references_of_each_page_are_counted_and_listed(server: GroupServe
     shops = [orjson.loads(item.data_json)["items"] for item in items]
     assert shops[:24] == [[{"user_ids": ["user_00"], "tags": ["old"]}]] * 24
     assert items[24].skip_reason == "NOTHING_SELECTED"
+
+
+@pytest.mark.parametrize("shape", ["individual", "object"])
+async def test_each_page_is_counted_and_warned_of(
+    server: GroupServer, monkeypatch: pytest.MonkeyPatch, shape: str
+):
+    """Only what was found of the first page was told."""
+    monkeypatch.setattr(validation_reports, "log", get_logger(validation_reports.__name__))
+    late = {"user_ids": ["stranger"], "tags": ["new"]}
+    server.categories.add("shops", make_loaded_item("mugs", data={"tags": ["old"]}))
+    server.categories.add("shops", make_loaded_item("lamps", data=late))
+    await server.add_users(*USERS[:-2])
+    await server.put_job(category="shops", type=shape, preference_based=True)
+    for user in USERS:
+        wish = {"tags": ["new" if user == USERS[22] else "old"]}
+        await server.wish(user, **AT_TEN, template_overrides=wish)
+    await server.scheduler.run_once()
+
+    with capture_logs() as logs:
+        await server.run_at(TEN + timedelta(minutes=1))
+
+    [line] = [line for line in logs if line["event"] == "batch.validated"]
+    assert (line["log_level"], line["invalid_users"], line["invalid_references"]) == (
+        *("warning", 2, 1),
+    )
+    assert line["sample"] == [*USERS[-2:], "stranger"]
+    name = "batchwork_user_references_total"
+    counted = server.meter.registry.get_sample_value(name, {"verdict": "NOT_FOUND"})
+    assert counted == 1

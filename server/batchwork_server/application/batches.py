@@ -325,6 +325,7 @@ class Batches:
             plan.invalid_references,
             users=plan.request.user_validation,
             found=plan.request.reference_validation,
+            item_users=plan.item_users,
             meter=self._meter,
         )
         if batch.state.is_final:

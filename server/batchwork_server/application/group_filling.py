@@ -10,6 +10,7 @@ from batchwork_server.application.batches import Batches, PreparedBatch, chunks_
 from batchwork_server.application.group_pages import GroupPages, GroupRun, Place, Stage, UserPage
 from batchwork_server.application.personal_items import PersonalItems
 from batchwork_server.application.planning import LARGEST_ITEM, PersonalRun, Plan, Planning
+from batchwork_server.application.validation_reports import tell_found
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch, BatchState, UserValidation
 from batchwork_server.domain.group_schedules import Filling, GroupSchedule, MemberSkip, UserRun
@@ -22,7 +23,7 @@ from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
 from batchwork_server.planners.preference import MembersItem, users_of
 from batchwork_server.planners.user_references import NOTHING_JUDGED, Judged
-from batchwork_server.ports import Dispatcher
+from batchwork_server.ports import Dispatcher, Meter
 from batchwork_server.store.store import DueGroup, Store, Transaction, UploadPage
 from batchwork_server.wakeups import Wakeups
 
@@ -101,6 +102,7 @@ class GroupFilling:
         dispatcher: Dispatcher,
         clock: Clock,
         wakeups: Wakeups,
+        meter: Meter | None = None,
     ) -> None:
         self._store = store
         self._planning = planning
@@ -109,6 +111,7 @@ class GroupFilling:
         self._dispatcher = dispatcher
         self._clock = clock
         self._wakeups = wakeups
+        self._meter = meter
         self._open: dict[tuple[str, str, int], _Open] = {}
 
     def lease_from(self, now: datetime) -> datetime:
@@ -271,6 +274,15 @@ class GroupFilling:
                 changed = await self._store.changes.seal(tx, changed, now=now) or changed
         reach("fill.committed")
         self._wakeups.batch_changed(changed)
+        tell_found(
+            changed,
+            page.items,
+            page.references.invalid,
+            users=page.users,
+            found=page.references.found,
+            item_users=page.item_users,
+            meter=self._meter,
+        )
         if going_on is None:
             self._dispatcher.enqueued()
             log.info("batch.sealed", batch_id=filling.batch_id, items=changed.counts.total)

@@ -9,7 +9,7 @@ from itertools import islice
 
 from batchwork_server.domain.batch import Batch, UserValidation
 from batchwork_server.domain.context import INVALID_USER_REASONS
-from batchwork_server.domain.item import NewItem
+from batchwork_server.domain.item import ItemUser, NewItem
 from batchwork_server.domain.reference_validation import (
     OWN,
     InvalidReference,
@@ -102,6 +102,7 @@ def tell_found(
     *,
     users: UserValidation,
     found: ReferenceValidation,
+    item_users: Sequence[ItemUser] = (),
     meter: Meter | None = None,
 ) -> None:
     """Counts references, and warns of users who are not valid, with the first of their ids.
@@ -112,6 +113,7 @@ def tell_found(
         references: Those that were taken out of them.
         users: What was found of the users of the items.
         found: What was found of the users whom they list.
+        item_users: The users of items that are for several together.
     """
     counts = found.user_references
     if meter is not None and counts.total:
@@ -125,7 +127,7 @@ def tell_found(
         invalid_users=users.invalid,
         invalid_references=counts.invalid,
         invalid_categories=found.categories.invalid,
-        sample=list(islice(_invalid_ids(items, references), SAMPLE_SIZE)),
+        sample=list(islice(_invalid_ids(items, references, item_users), SAMPLE_SIZE)),
     )
 
 
@@ -152,9 +154,16 @@ def invalid_users_of(
     yield from (each for each in references if each.field == OWN)
 
 
-def _invalid_ids(items: Iterable[NewItem], references: Sequence[InvalidReference]) -> Iterable[str]:
-    found = [
-        *islice(invalid_users_of(items, ()), SAMPLE_SIZE),
-        *islice(references, SAMPLE_SIZE),
-    ]
-    return dict.fromkeys(each.user_id for each in found)
+def _invalid_ids(
+    items: Iterable[NewItem],
+    references: Iterable[InvalidReference],
+    item_users: Iterable[ItemUser],
+) -> Iterable[str]:
+    together = (each.user_id for each in item_users if each.skip_reason in INVALID_USER_REASONS)
+    return dict.fromkeys(
+        [
+            *islice((each.user_id for each in invalid_users_of(items, ())), SAMPLE_SIZE),
+            *islice(together, SAMPLE_SIZE),
+            *islice((each.user_id for each in references), SAMPLE_SIZE),
+        ]
+    )

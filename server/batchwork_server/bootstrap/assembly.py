@@ -193,7 +193,14 @@ def put_together(
         store=store, templates=templates, clock=clock, zone=settings.time_zone
     )
     groups = _groups(
-        settings, store, planning, batches, dispatcher=dispatcher, clock=clock, wakeups=wakeups
+        settings,
+        store,
+        planning,
+        batches,
+        dispatcher=dispatcher,
+        clock=clock,
+        wakeups=wakeups,
+        meter=meter,
     )
     preference_changes = PreferenceChanges(
         store=store, clock=clock, max_watchers=settings.max_watchers
@@ -319,6 +326,7 @@ def _groups(
     dispatcher: LocalDispatcher,
     clock: Clock,
     wakeups: Wakeups,
+    meter: Meter | None,
 ) -> GroupFiring:
     """Returns what fires the groups of preferences."""
     return GroupFiring(
@@ -333,6 +341,7 @@ def _groups(
             dispatcher=dispatcher,
             clock=clock,
             wakeups=wakeups,
+            meter=meter,
         ),
         clock=clock,
     )
