@@ -258,3 +258,32 @@ async def test_an_answer_that_could_not_be_read_is_read_again(
     await refusal(templates)
 
     assert ids(await read(templates)) == ["tpl_a"]
+
+
+async def test_what_could_not_be_checked_is_asked_for_again(
+    server: TemplateServer, templates: HttpTemplates, monkeypatch: pytest.MonkeyPatch
+):
+    """Its tag was known already, so that the service had nothing new to say ever after."""
+    server.templates = [fields()]
+    server.tags = True
+
+    with monkeypatch.context() as failing:
+        failing.setattr(adapter, "TemplateReading", None)
+        with pytest.raises(TypeError):
+            await templates.read({})
+
+    assert ids(await read(templates)) == ["tpl_post"]
+    assert await templates.read({}) is None
+
+
+async def test_the_bytes_of_pages_are_counted_not_their_characters(
+    server: TemplateServer, templates: HttpTemplates, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(adapter, "MOST_BYTES", 1000)
+    server.always = Told(
+        body=json.dumps(
+            {"templates": [{"template_id": "ä" * 300}], "next_page_token": "2"}, ensure_ascii=False
+        )
+    )
+
+    assert "more than 1000 bytes" in (await refusal(templates)).message

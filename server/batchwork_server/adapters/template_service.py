@@ -31,11 +31,16 @@ _LONGEST_NAME = 128
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """Some templates as they came."""
+    """Some templates as they came.
+
+    Attributes:
+        size: In bytes.
+    """
 
     templates: Sequence[Any]
     next_page_token: str
     reply: Reply
+    size: int
 
 
 class HttpTemplates:
@@ -85,13 +90,13 @@ class HttpTemplates:
             return None
         pages = await self._pages(first)
         digest = hashlib.sha256("\0".join(page.reply.text for page in pages).encode()).digest()
-        # One tag speaks for one page.
-        self._etag = first.etag if len(pages) == 1 else ""
-        if digest == self._digest:
-            return None
-        found = [template for page in pages for template in page.templates]
-        read = await asyncio.to_thread(self._checked, found, before)
-        self._digest = digest
+        read = None
+        if digest != self._digest:
+            found = [template for page in pages for template in page.templates]
+            read = await asyncio.to_thread(self._checked, found, before)
+        # Not before it is checked, or the service would not say it again. One tag speaks for one
+        # page.
+        self._digest, self._etag = digest, first.etag if len(pages) == 1 else ""
         return read
 
     async def close(self) -> None:
@@ -109,7 +114,7 @@ class HttpTemplates:
             pages.append(await asyncio.to_thread(_page, reply))
             if sum(len(page.templates) for page in pages) > MOST_TEMPLATES:
                 raise _unreadable(reply, f"there are more than {MOST_TEMPLATES} templates")
-            if sum(len(page.reply.text) for page in pages) > MOST_BYTES:
+            if sum(page.size for page in pages) > MOST_BYTES:
                 raise _unreadable(reply, f"the pages have more than {MOST_BYTES} bytes together")
         return pages
 
@@ -158,10 +163,11 @@ def _page(reply: Reply) -> _Page:
             "Check TEMPLATE_SERVICE_URL."
         )
     value, violations = decode_json(reply.text)
+    size = len(reply.text.encode())
     if violations:
         raise _unreadable(reply, violations[0].message)
     if isinstance(value, list):
-        return _Page(value, "", reply)
+        return _Page(value, "", reply, size)
     fields = FieldReader(value, path="$", violations=violations)
     templates = fields.take("templates")
     token = fields.line("next_page_token", longest=_LONGEST_TOKEN)
@@ -169,7 +175,7 @@ def _page(reply: Reply) -> _Page:
         fields.refuse("templates", f"{quoted(templates)} is not a list.")
     if violations:
         raise _unreadable(reply, f"{violations[0].path}: {violations[0].message}")
-    return _Page(templates, token, reply)
+    return _Page(templates, token, reply, size)
 
 
 def _unreadable(reply: Reply, problem: str) -> SourceUnavailable:
