@@ -81,6 +81,17 @@ async def test_the_processor_sees_the_valid_references(api, processor):
     assert await skips(api, batch) == {"mugs": "", "lamps": "NO_VALID_USERS", "n": ""}
 
 
+async def test_numbers_and_depth_of_data_do_not_matter(api, processor):
+    deep = "[" * 300 + "]" * 300
+    data = f'{{"n": 123456789012345678901, "deep": {deep}, "user_ids": ["nobody", "ann"]}}'
+
+    created = await api.create_batch(items=[ItemInput(item_id="a", data_json=data)])
+    await api.finished(created.batch_id)
+
+    [item] = (await api.batches.ListItems(ListItemsRequest(batch_id=created.batch_id))).items
+    assert item.data_json == data.replace('["nobody", "ann"]', '["ann"]')
+
+
 async def test_what_was_found_is_told_to_watchers(api, processor):
     processor.gate = asyncio.Event()
     await api.create_batch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,6 +153,57 @@ def test_data_of_which_nothing_is_taken_out_stays_to_the_letter():
     assert found.groups[""][0].data_json == '{ "price": 1e2, "user_ids": [ "ann" ] }'
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        pytest.param(
+            '{"n": 123456789012345678901, "user_ids": ["nobody", "ann"]}',
+            '{"n": 123456789012345678901, "user_ids": ["ann"]}',
+            id="a whole number beyond 64 bits",
+        ),
+        pytest.param(
+            '{"user_ids":["nobody","ann"],"n":1.10, "m":1e2}',
+            '{"user_ids":["ann"],"n":1.10, "m":1e2}',
+            id="numbers as they were written",
+        ),
+        pytest.param(
+            '{"a": {"user_ids": ["nobody"]}, "b": "\\"}, \\"user_ids\\": [", "user_ids": "ann"}',
+            '{"a": {"user_ids": ["nobody"]}, "b": "\\"}, \\"user_ids\\": [", "user_ids": []}',
+            id="what only looks like a list",
+        ),
+        pytest.param(
+            '{"user\\u005fids": ["nobody", "ann"], "member_ids": []}',
+            '{"user\\u005fids": ["ann"], "member_ids": []}',
+            id="an escaped name",
+        ),
+        pytest.param(
+            '{"user_ids": ["bob"], "user_ids": ["nobody", "ann"]}',
+            '{"user_ids": ["ann"], "user_ids": ["ann"]}',
+            id="a list twice",
+        ),
+    ],
+)
+def test_around_what_is_taken_out_everything_stays_to_the_letter(text, left):
+    """Numbers beyond 64 bits became others, as all of the data was written anew."""
+    thing = replace(make_item("a"), data_json=text)
+
+    [found] = UserReferences({"": [thing]}).judged(VERDICTS).groups[""]
+
+    assert found.data_json == left
+
+
+@pytest.mark.parametrize("depth", [300, 1000])
+def test_data_that_is_nested_deep_loses_its_references_all_the_same(depth):
+    """It could be read, but not be written again."""
+    deep = "[" * depth + "]" * depth
+    thing = replace(make_item("a"), data_json=f'{{"n": {deep}, "user_ids": [{deep}, "ann"]}}')
+
+    judged = UserReferences({"": [thing]}).judged(VERDICTS)
+
+    assert judged.groups[""][0].data_json == f'{{"n": {deep}, "user_ids": ["ann"]}}'
+    assert [each.user_id for each in judged.invalid] == ["[" * 128]
+
+
 def test_each_user_is_asked_about_once():
     things = [make_item(data={"user_ids": ["ann", "eve"], "member_ids": ["ann", 7]})] * 2
 
@@ -173,3 +225,11 @@ def test_what_is_left_of_data_is_known_again(stored, is_left):
     given = json.dumps({"n": 1, "user_ids": ["ann", "eve"]})
 
     assert is_remnant(json.dumps(stored), given) is is_left
+
+
+def test_what_is_left_of_data_that_is_nested_deep_is_known_again():
+    deep = "[" * 1000 + "]" * 1000
+
+    assert is_remnant(
+        f'{{"n": {deep}, "user_ids": ["ann"]}}', f'{{"n": {deep}, "user_ids": ["ann", {deep}]}}'
+    )

@@ -25,6 +25,7 @@ from batchwork_server.domain.reference_validation import (
     verdict_on,
 )
 from batchwork_server.domain.user import UserVerdict
+from batchwork_server.planners.json_members import with_members
 
 FIELDS = ("user_ids", "member_ids")
 """The lists, by the names that the requirement documents give them."""
@@ -153,7 +154,10 @@ class _Judge:
             is_left_alone = self.verdict is CategoryVerdict.NO_VALID_USERS
             self.thing = replace(
                 thing,
-                data_json=orjson.dumps(data | kept).decode(),
+                data_json=with_members(
+                    thing.data_json,
+                    {field: left for field, left in kept.items() if left != data[field]},
+                ),
                 skip_reason=NO_VALID_USERS if is_left_alone else None,
             )
 
@@ -193,8 +197,13 @@ def is_remnant(stored: str, given: str) -> bool:
     left, whole = _read(stored), _read(given)
     if left is None or whole is None or left.keys() != whole.keys():
         return False
+    blank = dict.fromkeys(FIELDS)
+    # The texts first: values may be nested too deep to be compared.
+    are_alike = with_members(stored, blank) == with_members(given, blank)
     return all(
-        _is_part(left[name], whole[name]) if name in FIELDS else left[name] == whole[name]
+        _is_part(left[name], whole[name])
+        if name in FIELDS
+        else are_alike or left[name] == whole[name]
         for name in whole
     )
 
@@ -236,4 +245,14 @@ def _shown(reference: Any) -> str:
     if isinstance(reference, str):
         return reference[:LONGEST_SHOWN]
     value = reference.value if isinstance(reference, _NoList) else reference
-    return orjson.dumps(value).decode()[:LONGEST_SHOWN]
+    return orjson.dumps(_cut(value, levels=LONGEST_SHOWN)).decode()[:LONGEST_SHOWN]
+
+
+def _cut(value: Any, *, levels: int) -> Any:
+    """Returns a value without what is nested deeper; each level takes a character at least."""
+    if isinstance(value, list):
+        return [_cut(each, levels=levels - 1) for each in (value if levels else ())]
+    if isinstance(value, dict):
+        inner = value.items() if levels else ()
+        return {name: _cut(each, levels=levels - 1) for name, each in inner}
+    return value
