@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
 import pytest
+from batchwork_server.adapters import users_database
 from batchwork_server.adapters.users_database import UsersDatabase, UsersTable
 from batchwork_server.domain.user import UserVerdict
 from batchwork_server.errors import ConfigurationError, SourceUnavailable
@@ -232,6 +236,34 @@ async def test_a_database_that_comes_and_goes_is_found_again(new_postgresql_url,
     postgres.drop_connections(new_postgresql_url.split("/")[3].partition("?")[0])
 
     assert await users.verdicts(["ann"], tenant_id="default") == {"ann": VALID}
+    await users.close()
+
+
+async def test_who_waits_for_a_connection_is_not_told_that_the_database_is_away(
+    tmp_path, monkeypatch
+):
+    """Under load invalid users were processed, as the database counted as away."""
+    monkeypatch.setattr(users_database, "CONNECT_TIMEOUT", timedelta(0))
+    url = f"sqlite:///{tmp_path / 'people.db'}"
+    await execute(url, "CREATE TABLE members (user_id text)")
+    users = UsersDatabase(parse_url(url), UsersTable(name="members"))
+    begun, gate = threading.Semaphore(0), threading.Event()
+
+    def hold(_connection: object) -> None:
+        begun.release()
+        gate.wait()
+
+    holding = [asyncio.create_task(users._ask(hold)) for _ in range(3)]
+    for _ in holding:
+        await asyncio.to_thread(begun.acquire)
+    waiting = [asyncio.create_task(users.verdicts(["ann"], tenant_id="default")) for _ in range(20)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    gate.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.gather(*holding)
+
+    assert answers == [{"ann": NOT_FOUND}] * 20
     await users.close()
 
 

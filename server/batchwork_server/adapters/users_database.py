@@ -26,6 +26,8 @@ IDS_PER_STATEMENT = 10_000
 CONNECT_TIMEOUT = timedelta(seconds=10)
 STATEMENT_TIMEOUT = timedelta(seconds=30)
 _CONNECTIONS = 3
+"""So many at once; who finds none that is free waits until one is, however long that takes: it says
+nothing about the database, and each question takes its time at most."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _WHOLE = re.compile("0|-?[1-9][0-9]{0,18}")
@@ -77,6 +79,7 @@ class UsersDatabase:
         shown = url.set(query={}).render_as_string(hide_password=True)  # or a parameter shows it
         self._where = f"{shown}, table {table.name}"
         self._engine = _engine(url)
+        self._free = asyncio.Semaphore(_CONNECTIONS)
         self._lookup: _Lookup | None = None
 
     async def ping(self) -> None:
@@ -126,10 +129,11 @@ class UsersDatabase:
 
     async def _ask(self, ask: Callable[[sa.Connection], _Answer]) -> _Answer:
         try:
-            if isinstance(self._engine, AsyncEngine):
-                async with self._engine.connect() as connection:
-                    return await connection.run_sync(ask)
-            return await asyncio.to_thread(self._ask_here, self._engine, ask)
+            async with self._free:
+                if isinstance(self._engine, AsyncEngine):
+                    async with self._engine.connect() as connection:
+                        return await connection.run_sync(ask)
+                return await asyncio.to_thread(self._ask_here, self._engine, ask)
         except (sa.exc.SQLAlchemyError, OSError, TimeoutError) as error:
             # A table that was altered meanwhile is looked at anew.
             self._lookup = None
@@ -158,8 +162,8 @@ def _engine(url: sa.URL) -> AsyncEngine | sa.Engine:
         )
     pool: dict[str, Any] = {
         "pool_size": _CONNECTIONS,
-        "max_overflow": 0,
-        "pool_timeout": CONNECT_TIMEOUT.total_seconds(),
+        # They are counted before: the pool must have nobody wait, as it would call that a failure.
+        "max_overflow": -1,
         "pool_pre_ping": True,
         "hide_parameters": True,
     }
