@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batchwork_server.adapters import http_source
+from batchwork_server.adapters import user_service as user_service_adapter
 from batchwork_server.adapters.http_source import Breaker
 from batchwork_server.adapters.user_service import HttpUserService
 from batchwork_server.domain.user import UserVerdict
@@ -211,3 +214,21 @@ async def test_the_answer_of_the_page_is_read(people: UserService, users: HttpUs
         "eve": UserVerdict.WRONG_TENANT,
         "nobody": UserVerdict.NOT_FOUND,
     }
+
+
+async def test_answers_are_read_beside_the_event_loop(
+    people: UserService, users: HttpUserService, monkeypatch: pytest.MonkeyPatch
+):
+    people.add("ada")
+    read = user_service_adapter._verdicts
+    threads = []
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        threads.append(threading.current_thread())
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(user_service_adapter, "_verdicts", noted)
+
+    assert await users.verdicts(["ada"], tenant_id="default") == {"ada": UserVerdict.VALID}
+    assert threads
+    assert threading.main_thread() not in threads

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from batchwork_server.engine import user_source
 from batchwork_server.engine.user_source import UserSource
 from batchwork_server.errors import ConfigurationError, SourceUnavailable
 from structlog.testing import capture_logs
@@ -103,6 +106,19 @@ async def test_a_source_that_is_not_what_the_settings_say_stops_a_start_only(sou
         await source.check()
     with capture_logs() as logs:
         await source.run_once()
+
+    assert events(logs) == ["user_source.away"]
+    assert not source.is_well
+
+
+async def test_a_source_that_hangs_does_not_hold_up_the_start(
+    source, outside, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(user_source, "LONGEST_FIRST_LOOK", timedelta(0))
+    monkeypatch.setattr(outside, "ping", asyncio.Event().wait)
+
+    with capture_logs() as logs:
+        await source.look_first()
 
     assert events(logs) == ["user_source.away"]
     assert not source.is_well

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+
+import orjson
 
 from batchwork_server.adapters.http_source import HttpSource, Reply
 from batchwork_server.clock import Clock
@@ -82,7 +83,8 @@ class HttpUserService:
                 f"Error connecting to {NAME}: POST {reply.url} was answered with {reply.status}. "
                 f"Check {URL_SETTING}, and see {PAGE}."
             )
-        return _verdicts(reply, tenant_id=tenant_id)
+        # An answer may have megabytes, and others have work meanwhile.
+        return await asyncio.to_thread(_verdicts, reply, tenant_id=tenant_id)
 
 
 def _some(user_ids: list[str]) -> Iterator[list[str]]:
@@ -105,8 +107,8 @@ def _verdicts(reply: Reply, *, tenant_id: str) -> dict[str, UserVerdict]:
 
 def _users(reply: Reply) -> list[Any]:
     try:
-        answer = json.loads(reply.text)
-    except (ValueError, RecursionError) as error:
+        answer = orjson.loads(reply.text)
+    except orjson.JSONDecodeError as error:
         raise _unreadable(reply, f"it is no JSON: {error}") from error
     users = answer.get("users") if isinstance(answer, dict) else None
     if not isinstance(users, list):

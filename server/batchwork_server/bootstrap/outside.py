@@ -70,7 +70,7 @@ async def open_outside(
         if outside_users is not None:
             stack.push_async_callback(outside_users.close)
             users = UserSource(outside_users, clock=clock)
-            await users.check()
+            await users.look_first()
         config_database = _config_database(settings, clock)
         if config_database is not None:
             stack.push_async_callback(config_database.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import ClassVar
@@ -16,6 +17,9 @@ log = get_logger(__name__)
 
 USER_SOURCE = "user-source"
 """The name of its health."""
+
+LONGEST_FIRST_LOOK = timedelta(seconds=10)
+"""A server waits so long for its users before it starts without them."""
 
 
 class UserSource:
@@ -48,8 +52,21 @@ class UserSource:
         self._note_answer()
         return verdicts
 
+    async def look_first(self) -> None:
+        """Checks before anybody needs a user; a source that hangs only takes a while.
+
+        Raises:
+            ConfigurationError: it answers, and is not what the settings say.
+        """
+        try:
+            async with asyncio.timeout(LONGEST_FIRST_LOOK.total_seconds()):
+                await self.check()
+        except TimeoutError:
+            seconds = LONGEST_FIRST_LOOK.total_seconds()
+            self._note_away(SourceUnavailable(f"It has not answered within {seconds:g} s."))
+
     async def check(self) -> None:
-        """Looks at the source before anything else does; one that is away is only told.
+        """Looks at the source; one that is away is only told.
 
         Raises:
             ConfigurationError: it answers, and is not what the settings say.
