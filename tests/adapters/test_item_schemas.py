@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -159,3 +161,32 @@ async def test_the_next_schema_works_after_one_was_killed():
 
     async with schemas.open("true") as opened:
         assert [item.findings for item in await opened.check([("a", "1")])] == [()]
+
+
+async def test_calls_take_turns_page_by_page():
+    """Two categories of any size kept everybody else from checking anything."""
+    schemas = JsonSchemas()
+    found: list[CheckedItem] = []
+
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(schemas.open("true")) for _ in range(2)]
+        async with asyncio.timeout(60), schemas.open('{"type": "null"}') as third:
+            found += await third.check([("a", "1")])
+        for each in opened:
+            found += await each.check([("b", "1")])
+
+    assert [len(item.findings) for item in found] == [1, 0, 0]
+
+
+async def test_who_gives_up_leaves_the_others_a_process():
+    schemas = JsonSchemas()
+
+    async with schemas.open('{"pattern": "^(a+)+$"}') as slow, schemas.open("true") as quick:
+        waiting = asyncio.create_task(slow.check([("a", json.dumps("a" * 64 + "!"))]))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        [found] = await quick.check([("b", "1")])
+
+    assert waiting.cancelled()
+    assert found.findings == ()

@@ -31,7 +31,10 @@ _PATH = "schema_json"
 
 
 class JsonSchemas:
-    """Implements ``ItemSchemas`` with a process for each schema, two at once.
+    """Implements ``ItemSchemas`` with two processes for the pages of all calls.
+
+    Pages are checked in the order in which they come, so that a category of any size holds up
+    nobody else's.
 
     Args:
         limit: The time for one page of items; then the process is killed.
@@ -39,7 +42,7 @@ class JsonSchemas:
 
     def __init__(self, *, limit: timedelta = PAGE_LIMIT) -> None:
         self._limit = limit
-        self._free = asyncio.Semaphore(_AT_ONCE)
+        self._processes = _Processes()
 
     @asynccontextmanager
     async def open(self, schema_json: str) -> AsyncIterator[OpenSchema]:
@@ -49,27 +52,74 @@ class JsonSchemas:
             InvalidArgument: with everything that is wrong with the schema.
         """
         _check_text(schema_json)
+        async with self._processes.kept():
+            opened = _Schema(self._processes, schema_json, limit=self._limit)
+            await opened.check_itself()
+            yield opened
+
+
+class _Processes:
+    """Processes that run while somebody needs them, and begin when they are needed."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(_AT_ONCE)
+        self._idle: list[ProcessPool] = []
+        self._users = 0
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Keeps the processes for as long as the block runs."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                idle, self._idle = self._idle, []
+                for pool in idle:
+                    await _stop(pool)
+
+    async def run(self, work: Callable[..., Any], *arguments: Any, limit: timedelta) -> Any:
+        """Runs something in one of them, in the order in which it was asked for.
+
+        A process in which it came to a bad end runs nothing else.
+        """
         async with self._free:
-            pool = ProcessPool(
-                max_workers=1, context=Spawn(), initializer=schema_child.bound_memory
-            )
+            pool = self._idle.pop() if self._idle else _start()
+            is_well = False
             try:
-                child = _Child(pool, schema_json, limit=self._limit)
-                await child.check_schema()
-                yield child
+                seconds = limit.total_seconds()
+                future = pool.schedule(work, args=arguments, timeout=seconds)
+                result = await asyncio.wrap_future(future)
+                is_well = True
+                return result
+            except schema_child.UnusableSchema:
+                is_well = True
+                raise
             finally:
-                pool.stop()  # type: ignore[no-untyped-call]  # pebble left it out
-                # The process is dead already; who waits for that must not hold up the others.
-                await asyncio.shield(asyncio.to_thread(pool.join))
+                if is_well:
+                    self._idle.append(pool)
+                else:
+                    await _stop(pool)
 
 
-class _Child:
-    def __init__(self, pool: ProcessPool, schema_json: str, *, limit: timedelta) -> None:
-        self._pool = pool
+def _start() -> ProcessPool:
+    return ProcessPool(max_workers=1, context=Spawn(), initializer=schema_child.bound_memory)
+
+
+async def _stop(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]  # pebble left it out
+    # The process is dead already; who waits for that must not hold up the others.
+    await asyncio.shield(asyncio.to_thread(pool.join))
+
+
+class _Schema:
+    def __init__(self, processes: _Processes, schema_json: str, *, limit: timedelta) -> None:
+        self._processes = processes
         self._schema_json = schema_json
         self._limit = limit
 
-    async def check_schema(self) -> None:
+    async def check_itself(self) -> None:
         problems = await self._ask(schema_child.problems_of)
         if problems:
             raise InvalidArgument(
@@ -84,14 +134,12 @@ class _Child:
         return checked
 
     async def _ask(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        seconds = self._limit.total_seconds()
-        future = self._pool.schedule(work, args=(self._schema_json, *arguments), timeout=seconds)
         try:
-            return await asyncio.wrap_future(future)
+            return await self._processes.run(work, self._schema_json, *arguments, limit=self._limit)
         except (TimeoutError, MemoryError, ProcessExpired) as error:
             message = (
-                f"The schema takes more than {seconds:g} s, or too much memory, for a page of "
-                "items; write simpler patterns, or fewer of them."
+                f"The schema takes more than {self._limit.total_seconds():g} s, or too much "
+                "memory, for a page of items; write simpler patterns, or fewer of them."
             )
             raise InvalidArgument([Violation(_PATH, message, SCHEMA_TOO_COSTLY)]) from error
 

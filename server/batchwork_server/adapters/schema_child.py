@@ -96,7 +96,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON.")
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)  # pages of several calls come by turns
 def _validator(schema_json: str) -> Any:
     from jsonschema_specifications import REGISTRY
 
