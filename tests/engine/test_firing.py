@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,12 +25,14 @@ from batchwork_server.domain.filters import BatchFilter, OccurrenceFilter
 from batchwork_server.domain.firing import Occurrence
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.engine.batch_scheduler import BatchScheduler
+from batchwork_server.engine.deferred_validation import DeferredValidation
 from batchwork_server.engine.dispatch.local import LocalDispatcher
 from batchwork_server.errors import StoreUnavailable, Unavailable
 from batchwork_server.logs import get_logger
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.wakeups import Wakeups
+from structlog.testing import capture_logs
 
 from tests.factories import TENANT, make_loaded_item, make_template
 from tests.fakes import START, FakeCategories, FakeClock, FakeTemplates, FakeUsers
@@ -50,7 +52,8 @@ class Server:
         self.clock = clock
         self.categories = FakeCategories()
         self.categories.add("posts", make_loaded_item("post_1"), make_loaded_item("post_2"))
-        users = FakeUsers()
+        self.categories.add("accounts", make_loaded_item("account_1", user_id="ann"))
+        self.users = users = FakeUsers("ann")
         templates = FakeTemplates(make_template(template_id="tpl_posts"))
         self.wakeups = wakeups = Wakeups()
         self.batches = Batches(
@@ -455,6 +458,55 @@ async def test_a_database_that_is_away_loses_nothing(
 
     assert await server.fates_of() == ["FIRED"]
     assert len(await server.batches_of()) == 1
+
+
+async def test_a_run_that_is_due_while_the_source_of_users_is_away_waits_for_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "log", get_logger(module.__name__))
+    await server.put(category="accounts")
+    server.users.away = True
+
+    with capture_logs() as logs:
+        for seconds in (0, 5):
+            with suppress(Unavailable):
+                await server.run_at(FIRST + timedelta(seconds=seconds))
+        waiting = await server.batches_of()
+        server.users.away = False
+        await server.run_at(FIRST + timedelta(seconds=10))
+    [batch] = await server.batches_of()
+
+    lines = [line for line in logs if line["event"] == "job.waiting"]
+    assert {(line["log_level"], line["reason"]) for line in lines} == {
+        ("warning", "DEPENDENCY_UNAVAILABLE")
+    }
+    assert waiting == []
+    assert await server.fates_of() == ["FIRED"]
+    assert (batch.request.due_time, batch.request.user_validation.valid) == (FIRST, 1)
+
+
+async def test_a_run_that_may_be_deferred_fires_and_begins_when_the_source_is_back(
+    server: Server,
+):
+    await server.put(category="accounts", users_away="defer")
+    deferred = DeferredValidation(
+        store=server.store, users=server.users, clock=server.clock, wakeups=server.wakeups
+    )
+    server.users.away = True
+
+    await server.run_at(FIRST)
+    await deferred.run_once()
+    [waiting] = await server.batches_of()
+    server.users.away = False
+    await deferred.run_once()
+    [begun] = await server.batches_of()
+
+    assert (waiting.state, waiting.state_reason) == (
+        BatchState.PAUSED,
+        StateReason.USERS_UNAVAILABLE,
+    )
+    assert (begun.state, begun.request.user_validation.valid) == (BatchState.PENDING, 1)
+    assert await server.fates_of() == ["FIRED"]
 
 
 async def test_a_death_after_the_commit_fires_nothing_twice(

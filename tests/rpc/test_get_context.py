@@ -26,6 +26,10 @@ from tests.rpc.sources import load_category
 
 USERS = {"data_source_type": "users", "processing_method": "individual"}
 CATEGORIES = {"data_source_type": "categories", "processing_method": "individual"}
+OF_CATEGORIES = (
+    ItemInput(item_id="cat1", user_id="ada", data_json='{"user_ids": ["ada", "gone"]}'),
+    ItemInput(item_id="cat2", user_id="nobody"),
+)
 
 
 async def add_users(server, *user_ids: str, tenant_id: str = "default") -> None:
@@ -338,6 +342,59 @@ async def test_a_context_survives_a_restart(settings, processors):
 
     assert after == before
     assert list(after.items.valid_users) == ["ada"]
+
+
+@pytest.mark.parametrize("kind", ["categories", "preferences", "preferences together"])
+async def test_contexts_of_all_kinds_survive_a_restart(settings, processors, kind):
+    async with serving(settings, processors=processors) as first:
+        await add_users(first, "ada")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{first.port}") as channel:
+            api = Api(channel)
+            if kind == "categories":
+                batch_id = await finish(api, *OF_CATEGORIES, batch_metadata=CATEGORIES)
+            else:
+                shape = "object" if kind.endswith("together") else "individual"
+                batch_id = await run_for_preferences(api, "ada", "nobody", type=shape)
+            before = await context_of(api, batch_id)
+            of_ada = await context_of(api, batch_id, user_id="ada")
+    async with (
+        serving(settings, processors=processors) as second,
+        grpc.aio.insecure_channel(f"127.0.0.1:{second.port}") as channel,
+    ):
+        after = await context_of(Api(channel), batch_id)
+        of_ada_after = await context_of(Api(channel), batch_id, user_id="ada")
+
+    assert (after, of_ada_after) == (before, of_ada)
+    assert counts_in(after) == (2, 1, 1, 0)
+    assert counts_in(of_ada_after) == (1, 1, 0, 0)
+    assert after.user_references.total == (2 if kind == "categories" else 0)
+    assert [each.feature_type for each in after.preferences] == (
+        [] if kind == "categories" else ["posts"]
+    )
+
+
+async def test_contexts_with_references_are_merged(api, server):
+    await add_users(server, "ada", "bob")
+    first = await finish(api, *OF_CATEGORIES, batch_metadata=CATEGORIES)
+    second = await finish(
+        api,
+        ItemInput(item_id="cat1", data_json='{"member_ids": ["bob"]}'),
+        ItemInput(item_id="cat3", data_json='{"user_ids": ["gone"]}'),
+        batch_metadata=CATEGORIES,
+    )
+    users = await finish(api, "ada", "nobody", batch_metadata=USERS)
+
+    merged = await context_of(api, first, second, users)
+    results = context_document(merged)["results"]
+
+    assert results["metadata"]["user_references"] == {"total": 4, "valid": 2, "invalid": 2}
+    assert results["validation"] == {"total": 6, "valid": 3, "invalid": 3}
+    assert results["items"] == {
+        "valid_categories": ["cat1"],
+        "invalid_categories": ["cat2", "cat3"],
+        "valid_users": ["ada"],
+        "invalid_users": ["nobody"],
+    }
 
 
 async def test_the_client_puts_the_pages_together(api, server, monkeypatch):

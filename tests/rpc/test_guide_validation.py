@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,15 @@ from batchwork.v1.batch_pb2 import (
     ReferenceValidation,
     UserValidation,
 )
-from batchwork_client import Batchwork, batch_from_document, connect
+from batchwork_client import Batchwork, batch_from_document, connect, context_document
+from batchwork_server.application import validation_reports
 from batchwork_server.config import Settings
+from batchwork_server.logs import get_logger
+from structlog.testing import capture_logs
 
 from tests.rpc.api import settings_in
 from tests.rpc.sources import load_category, load_users
+from tests.rpc.test_metrics import counted
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -31,7 +36,7 @@ DATA = Path(__file__).parents[1] / "data"
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """A server that has the templates and operations which the documents name."""
-    settings = settings_in(tmp_path)
+    settings = replace(settings_in(tmp_path), metrics_listen="127.0.0.1:0")
     assert settings.templates_dir is not None
     for template_id, operations in (("user_report", []), ("category_report", ["annotate"])):
         template = {"template_id": template_id, "processor": "fake", "operations": operations}
@@ -93,6 +98,44 @@ async def test_the_category_batch_keeps_the_valid_reference_and_names_the_other(
     report = await batchwork.validation.get_validation_report(batch.batch_id)
     [reference] = report.invalid_references
     assert (reference.user_id, reference.item_id) == ("invalid_user", "category_123")
+
+
+@pytest.mark.parametrize(
+    ("name", "validation", "items", "references"),
+    [
+        pytest.param(
+            "guide_user_batch.json",
+            {"total": 2, "valid": 1, "invalid": 1},
+            {"valid_users": ["user_123"], "invalid_users": ["invalid_user"]},
+            None,
+            id="users",
+        ),
+        pytest.param(
+            "guide_category_batch.json",
+            {"total": 1, "valid": 1, "invalid": 0},
+            {"valid_categories": ["category_123"], "invalid_categories": []},
+            {"total": 2, "valid": 1, "invalid": 1},
+            id="categories",
+        ),
+    ],
+)
+async def test_validation_statistics_are_in_the_context_the_log_and_the_metrics(
+    batchwork, server, monkeypatch, name, validation, items, references
+):
+    monkeypatch.setattr(validation_reports, "log", get_logger(validation_reports.__name__))
+
+    with capture_logs() as logs:
+        batch = await submit(batchwork, name)
+    found = context_document(await batchwork.batches.get_context(batch.batch_id))["results"]
+
+    assert (found["validation"], found["items"]) == (validation, items)
+    assert found["metadata"].get("user_references") == references
+    [line] = [line for line in logs if line["event"] == "batch.validated"]
+    assert (line["log_level"], line["sample"]) == ("warning", ["invalid_user"])
+    assert line["invalid_users"] + line["invalid_references"] == 1
+    assert await counted(server, "users_validated") == {"VALID": 1, "NOT_FOUND": 1}
+    if references is not None:
+        assert await counted(server, "user_references") == {"VALID": 1, "NOT_FOUND": 1}
 
 
 async def test_the_operation_of_the_module_selects_what_its_filters_say(

@@ -35,10 +35,11 @@ from batchwork_server.setting_kinds import Secret
 from grpc_health.v1.health_pb2 import HealthCheckResponse, HealthListRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from tests.adapters.test_user_sources import execute_in_postgresql
 from tests.fakes import START
 from tests.http_service import API_KEY
 from tests.rpc.api import Api, make_job, refused
-from tests.rpc.test_get_context import USERS, context_of, counts_in
+from tests.rpc.test_get_context import CATEGORIES, USERS, context_of, counts_in
 from tests.user_service import UserService, user_service
 
 OF_USERS = [ItemInput(item_id=name, user_id=name) for name in ("ada", "bob", "nobody")]
@@ -226,6 +227,74 @@ async def test_a_request_may_be_deferred_until_the_service_is_back(asking, proce
     found = final.user_validation
     assert (found.total, found.valid, found.invalid, found.unknown) == (3, 1, 2, 0)
     assert (final.counts.succeeded, final.counts.skipped) == (1, 2)
+
+
+async def test_batches_are_deferred_where_the_settings_say_so(asking, processors, people):
+    await people.stop()
+    patient = replace(asking, users_away="defer")
+
+    async with running(patient, processors) as (server, api):
+        deferred = await api.create_batch(items=OF_USERS)
+        waiting = await context_of(api, deferred.batch_id)
+        await people.start()
+        await server.application.deferred.run_once()
+        final = await api.finished(deferred.batch_id)
+        context = await context_of(api, deferred.batch_id)
+
+    assert (deferred.state, deferred.state_reason) == (BATCH_STATE_PAUSED, "USERS_UNAVAILABLE")
+    assert counts_in(waiting) == (3, 0, 0, 3)
+    assert counts_in(context) == (3, 1, 2, 0)
+    assert (final.counts.succeeded, final.counts.skipped) == (1, 2)
+
+
+async def test_things_of_a_deferred_batch_by_categories_are_counted_when_it_begins(
+    asking, processors, people
+):
+    await people.stop()
+    patient = replace(asking, users_away="defer")
+
+    async with running(patient, processors) as (server, api):
+        deferred = await api.create_batch(
+            items=[*OF_USERS, ItemInput(item_id="of nobody")], batch_metadata=CATEGORIES
+        )
+        waiting = await context_of(api, deferred.batch_id)
+        await people.start()
+        await server.application.deferred.run_once()
+        await api.finished(deferred.batch_id)
+        context = await context_of(api, deferred.batch_id)
+
+    assert counts_in(waiting) == (4, 1, 0, 3)
+    assert counts_in(context) == (4, 2, 2, 0)
+
+
+async def test_a_server_asks_a_second_postgresql(settings, processors, new_postgresql_url):
+    for statement in (
+        "CREATE TABLE members (login text PRIMARY KEY, company text, enabled boolean)",
+        "INSERT INTO members VALUES ('ada', 'default', true), ('bob', 'default', false),"
+        " ('eve', 'other', true)",
+    ):
+        await execute_in_postgresql(new_postgresql_url, statement)
+    elsewhere = replace(
+        settings,
+        users_database_url=Secret(new_postgresql_url),
+        users_table="members",
+        users_id_column="login",
+        users_tenant_column="company",
+        users_active_column="enabled",
+    )
+    items = [*OF_USERS, ItemInput(item_id="eve", user_id="eve")]
+
+    async with running(elsewhere, processors) as (_, api):
+        batch = await api.create_batch(items=items, batch_metadata=USERS)
+        final = await api.finished(batch.batch_id)
+        context = await context_of(api, batch.batch_id)
+        shown = await health(api)
+
+    assert (final.counts.succeeded, final.counts.skipped) == (1, 3)
+    assert counts_in(context) == (4, 1, 3, 0)
+    assert list(context.items.valid_users) == ["ada"]
+    assert list(context.items.invalid_users) == ["bob", "nobody", "eve"]
+    assert shown == HealthCheckResponse.SERVING
 
 
 async def test_a_job_says_what_becomes_of_its_runs(asking, processors, people):
