@@ -138,3 +138,26 @@ async def test_a_category_of_another_tenant_is_for_operators(guarded, guarded_se
 
     assert adas.totals.total == olgas.totals.total == 1
     assert refusal.reasons == {"category": "UNKNOWN_CATEGORY"}
+
+
+async def test_a_number_that_is_too_large_keeps_no_other_item_from_being_checked(api):
+    items = [
+        ItemInput(item_id="large", data_json="1e999"),
+        ItemInput(item_id="long", data_json="9" * 400),
+        ItemInput(item_id="good", data_json="0.5"),
+    ]
+
+    answer = await validate(api, items=items, schema_json='{"multipleOf": 0.1}')
+
+    assert [
+        (result.item_id, [found.rule for found in result.findings]) for result in answer.results
+    ] == [("large", ["multipleOf"]), ("long", ["multipleOf"])]
+
+
+async def test_a_rule_that_cannot_be_applied_is_refused_by_its_name(api):
+    schema = '{"$ref": "#/x", "x": {"pattern": "("}}'
+
+    refusal = await refused(validate(api, items=[ItemInput(data_json='"a"')], schema_json=schema))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "`pattern`" in refusal.violations["schema_json"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -88,15 +88,16 @@ def count_categories(verdicts: Iterable[CategoryVerdict], *, others: int = 0) ->
 
 
 def count_things(
-    judged: Iterable[tuple[UserVerdict | None, CategoryVerdict]],
+    judged: Mapping[tuple[UserVerdict | None, CategoryVerdict], int],
 ) -> CategoryCounts:
     """Counts things by everybody whom they name; what is invalid for two reasons counts once.
 
     Args:
-        judged: Of each thing the verdict on its own user, if it has one, and that on its lists.
+        judged: How many things there are by the verdict on their own user, if they have one, and
+            that on their lists.
     """
     counts: Counter[str] = Counter()
-    for (own, lists), count in Counter(judged).items():
+    for (own, lists), count in judged.items():
         counts["total"] += count
         counts[_kind_of(own, lists)] += count
     return CategoryCounts(**counts)

@@ -6,6 +6,7 @@ works on the thing, and a thing that names users of whom none is there is not wo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from batchwork_server.domain.item import NewItem
 from batchwork_server.domain.reference_validation import (
     NO_VALID_USERS,
     NOTHING_FOUND,
+    CategoryCounts,
     CategoryVerdict,
     InvalidReference,
     ReferenceValidation,
@@ -118,16 +120,29 @@ class UserReferences:
             found=ReferenceValidation(
                 categories=count_categories(categories.values(), others=others),
                 user_references=count_references(found),
-                things=count_things(
-                    (
-                        None if thing.user_id is None else verdicts.get(thing.user_id),
-                        categories.get((category, place), CategoryVerdict.VALID),
-                    )
-                    for category, things in self._groups.items()
-                    for place, thing in enumerate(things)
-                ),
+                things=self._things(categories, verdicts),
             ),
         )
+
+    def _things(
+        self,
+        categories: Mapping[tuple[str, int], CategoryVerdict],
+        verdicts: Mapping[Any, UserVerdict],
+    ) -> CategoryCounts:
+        """Counts all things by their own users, and those that list users by these, too."""
+        # There may be a million, of which few list anybody.
+        owners = (thing.user_id for things in self._groups.values() for thing in things)
+        judged = Counter(
+            {
+                (own, CategoryVerdict.VALID): count
+                for own, count in Counter(map(verdicts.get, owners)).items()
+            }
+        )
+        for (category, place), verdict in categories.items():
+            own = verdicts.get(self._groups[category][place].user_id)
+            judged[own, CategoryVerdict.VALID] -= 1
+            judged[own, verdict] += 1
+        return count_things(judged)
 
 
 class _Judge:
