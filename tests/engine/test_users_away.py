@@ -26,7 +26,7 @@ from batchwork_server.wakeups import Wakeups
 from structlog.testing import capture_logs
 
 from tests.engine.conftest import RequestedOptions, StartWorker, Worker
-from tests.fakes import FakeClock, FakeProcessor
+from tests.fakes import FakeClock, FakeProcessor, FakeUsers
 
 HALF = [f"user-{n}" for n in range(20)]
 """The users of a batch; those with an even number are valid."""
@@ -367,20 +367,14 @@ async def test_what_was_found_is_warned_of_and_counted(
 ):
     """The final verdicts were in no metric, and the log named nobody."""
     monkeypatch.setattr(deferred_validation, "log", get_logger(deferred_validation.__name__))
-    meter = Metrics()
-    deferred = DeferredValidation(
-        store=worker.store,
-        users=worker.users,
-        clock=FakeClock(),
-        wakeups=Wakeups(),
-        meter=meter,
-    )
+    meter, users = Metrics(), FakeUsers("user-0", "user-2")
+    users.add("user-1", active=False)
+    deferred = deferred_beside(worker, users, meter=meter)
     strangers = [f"stranger-{n}" for n in range(7)]
     batch = await submit(
         worker, "user-0", *strangers, "user-0", away=UsersAway.DEFER, recipient_ids=("user-1",)
     )
     await submit(worker, "user-2", away=UsersAway.DEFER)
-    worker.users.away = False
 
     with capture_logs() as logs:
         await deferred.run_once()
@@ -417,20 +411,31 @@ async def test_a_batch_whose_users_nobody_answers_for_holds_up_no_other(
 
 
 async def test_a_source_that_stays_away_is_not_asked_for_every_batch_and_all_have_their_turn(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: Worker,
 ):
     users = [f"user-{n}" for n in range(0, 20, 2)]
     for user in users:
         await submit(worker, user, away=UsersAway.DEFER)
-    worker.users.calls.clear()
+    source = FakeUsers()
+    source.away = True
+    deferred = deferred_beside(worker, source)
 
     asked = []
     for _ in range(4):
-        await worker.deferred.run_once()
-        asked.append([user for call in worker.users.calls for user in call])
-        worker.users.calls.clear()
+        await deferred.run_once()
+        asked.append([user for call in source.calls for user in call])
+        source.calls.clear()
 
     assert asked == [users[0:3], users[3:6], users[6:9], [users[9], *users[0:2]]]
+
+
+def deferred_beside(
+    worker: Worker, users: FakeUsers, *, meter: Metrics | None = None
+) -> DeferredValidation:
+    """Returns one with a source of its own; that of the worker, which looks by itself, is away."""
+    return DeferredValidation(
+        store=worker.store, users=users, clock=FakeClock(), wakeups=Wakeups(), meter=meter
+    )
 
 
 def hang_for(worker: Worker, monkeypatch: pytest.MonkeyPatch, *hanging: str) -> None:
