@@ -355,3 +355,12 @@ async def test_a_failing_item_is_data_and_no_error(api, processor):
     assert (done.counts.failed, done.counts.retries) == (1, 1)
     found = await api.batches.GetItem(GetItemRequest(batch_id=batch.batch_id, item_id="a"))
     assert found.item.error.retryable
+
+
+async def test_data_that_is_nested_deep_may_not_hold_a_null_character_either(api):
+    deep = "[" * 1000 + '"\\u0000"' + "]" * 1000
+    request = CreateBatchRequest(operation="echo", items=[ItemInput(data_json=deep)])
+
+    refusal = await refused(api.batches.CreateBatch(request))
+
+    assert set(refusal.violations) == {"items[0].data_json"}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import orjson
 from batchwork.v1 import item_pb2 as messages
@@ -134,17 +133,18 @@ def _check_data(path: str, text: str, *, index: int, checks: Checks) -> None:
         checks.refuse(path, "A text in this JSON holds a null character.")
 
 
-def _texts_of(value: Any) -> Iterable[str]:
-    """Yields every text and every key; orjson bounds how deep a value can be."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, element in value.items():
-            yield name
-            yield from _texts_of(element)
-    elif isinstance(value, list):
-        for element in value:
-            yield from _texts_of(element)
+def _texts_of(value: object) -> Iterator[str]:
+    """Yields every text in a JSON value, the names in its objects included, however deep."""
+    left = [value]
+    while left:
+        match left.pop():
+            case str() as text:
+                yield text
+            case dict() as members:
+                yield from members
+                left += members.values()
+            case list() as elements:
+                left += elements
 
 
 def _refuse_duplicates(items: Sequence[SelectedItem], *, checks: Checks) -> None:
