@@ -146,7 +146,9 @@ async def test_a_batch_that_is_to_fail_ends_and_keeps_what_it_has(start_worker: 
     assert [item.state for item in items[:2]] == [ItemState.SUCCEEDED, ItemState.FAILED]
 
 
-async def test_a_batch_that_is_to_go_on_says_once_that_too_many_failed(worker: Worker):
+async def test_a_batch_that_is_to_go_on_says_that_too_many_failed_once_and_at_its_end(
+    worker: Worker,
+):
     for n in range(6):
         worker.work.on(f"i{n}", ItemFailed("BAD_ADDRESS"))
     going_on = FailurePolicy(max_failed=1, action=FailureAction.CONTINUE)
@@ -157,8 +159,10 @@ async def test_a_batch_that_is_to_go_on_says_once_that_too_many_failed(worker: W
     events = await worker.store.batches.events(batch.key, after=0, limit=100)
     said = [event for event in events if event.state_reason and event.kind == "STATE_CHANGED"]
     assert [(event.state, event.state_reason) for event in said] == [
-        (BatchState.RUNNING, "FAILURE_POLICY")
+        (BatchState.RUNNING, "FAILURE_POLICY"),
+        (BatchState.PARTIALLY_SUCCEEDED, "FAILURE_POLICY"),
     ]
+    assert batch.state_message == "6 of 8 items failed."
     assert batch.state is BatchState.PARTIALLY_SUCCEEDED
     assert batch.counts == Counts(total=8, failed=6, succeeded=2)
 

@@ -155,11 +155,15 @@ class ModelBatch:
         chunk.holder = None
         chunk.crashes += 1
 
-    def settle(self, *, closed_chunks: int, failed: int) -> None:
-        """Ends the batch, or does what its failure policy says."""
+    def settle(self, *, closed_chunks: int, tried: int) -> None:
+        """Ends the batch, or does what its failure policy says.
+
+        Args:
+            tried: Items that failed or succeeded with it.
+        """
         if closed_chunks and all(chunk.is_done for chunk in self.chunks):
             self.end()
-        elif failed and self.state is BatchState.RUNNING and self._breaks_failure_policy():
+        elif tried and self.state is BatchState.RUNNING and self._breaks_failure_policy():
             self._stop_failing()
 
     def _breaks_failure_policy(self) -> bool:
@@ -181,7 +185,12 @@ class ModelBatch:
 
     def end(self, state: BatchState | None = None) -> None:
         state = state or final_state(self.counts, closing=self.closing)
-        self.reason = self.reason if state is self.closing else ""
+        if state is not self.closing:
+            policy, broken = self.options.failure_policy, self._breaks_failure_policy()
+            told = broken and policy is not None and policy.action is not FailureAction.PAUSE
+            self.reason = StateReason.FAILURE_POLICY if told else ""
+            if told and policy is not None and policy.action is FailureAction.FAIL:
+                state = BatchState.FAILED
         self.state, self.closing, self.has_started = state, None, True  # its end is its start, then
         self.resume_time = self.expire_time = None
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from batchwork_server.application.batches import chunks_of
 from batchwork_server.domain.batch import Batch, BatchState, Counts, Priority
+from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.filters import ItemFilter
 from batchwork_server.domain.item import ItemError, ItemState, Outcome
 from batchwork_server.store.sql_store import SqlStore
@@ -119,6 +120,69 @@ async def test_the_last_chunk_ends_the_batch_in_the_same_transaction(store):
     batch = await current(store, batch)
     assert batch.counts == Counts(total=20, succeeded=10, failed=10)
     assert batch.end_time == START + SECOND
+
+
+async def test_a_success_that_fills_the_smallest_sample_has_the_failures_counted(store):
+    """The policy was looked at with failures only: nineteen of twenty failed, and it went on."""
+    policy = FailurePolicy(max_failed_ratio=0.5, min_sample=20)
+    batch = await insert(store, 40, failure_policy=policy)
+    first, second, *_ = await claim(store)
+    nearly = [failed(n) for n in range(19)]
+    records = [
+        record_of(first, nearly[:10]),
+        record_of(second, nearly[10:], done=False),
+    ]
+    await store.chunks.record(records, now=START)
+    sample_is_too_small = await current(store, batch)
+
+    await store.chunks.record([record_of(second, [succeeded(19)])], now=START)
+
+    stopped = await current(store, batch)
+    assert sample_is_too_small.state is BatchState.RUNNING
+    assert (stopped.state, stopped.state_reason) == (BatchState.PAUSED, "FAILURE_POLICY")
+    assert stopped.state_message == "19 of 20 items failed."
+
+
+async def test_a_batch_that_went_on_says_at_its_end_that_too_many_failed(store):
+    policy = FailurePolicy(max_failed=1, action=FailureAction.CONTINUE)
+    batch = await insert(store, 20, failure_policy=policy)
+    first, second = await claim(store)
+    outcomes = [failed(n) for n in range(2)] + [succeeded(n) for n in range(2, 10)]
+    await store.chunks.record([record_of(first, outcomes)], now=START)
+    noted = await current(store, batch)
+
+    await store.chunks.record([record_of(second, [failed(n) for n in range(10, 20)])], now=START)
+
+    ended = await current(store, batch)
+    assert (noted.state, noted.state_message) == (BatchState.RUNNING, "2 of 10 items failed.")
+    assert ended.state is BatchState.PARTIALLY_SUCCEEDED
+    assert (ended.state_reason, ended.state_message) == ("FAILURE_POLICY", "12 of 20 items failed.")
+
+
+async def test_a_batch_that_is_to_fail_fails_also_when_its_last_items_were_too_many(store):
+    """What a batch came to depended on whether anything was left when too many had failed."""
+    policy = FailurePolicy(max_failed=1, action=FailureAction.FAIL)
+    batch = await insert(store, 10, failure_policy=policy)
+    [only] = await claim(store)
+    outcomes = [failed(n) for n in range(2)] + [succeeded(n) for n in range(2, 10)]
+
+    await store.chunks.record([record_of(only, outcomes)], now=START)
+
+    ended = await current(store, batch)
+    assert (ended.state, ended.state_reason) == (BatchState.FAILED, "FAILURE_POLICY")
+    assert ended.counts == Counts(total=10, succeeded=8, failed=2)
+
+
+async def test_a_batch_that_was_to_pause_ends_as_it_is_when_nothing_is_left(store):
+    policy = FailurePolicy(max_failed=1)
+    batch = await insert(store, 10, failure_policy=policy)
+    [only] = await claim(store)
+    outcomes = [failed(n) for n in range(2)] + [succeeded(n) for n in range(2, 10)]
+
+    await store.chunks.record([record_of(only, outcomes)], now=START)
+
+    ended = await current(store, batch)
+    assert (ended.state, ended.state_reason) == (BatchState.PARTIALLY_SUCCEEDED, "")
 
 
 async def test_events_are_numbered_without_gaps_and_name_what_finished(store):

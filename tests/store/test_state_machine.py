@@ -70,7 +70,9 @@ T = TypeVar("T")
 
 policies = st.none() | st.builds(
     FailurePolicy,
-    max_failed=st.integers(0, 2),
+    max_failed=st.none() | st.integers(0, 2),
+    max_failed_ratio=st.none() | st.sampled_from([0.0, 0.3, 0.6]),
+    min_sample=st.integers(1, 4),
     action=st.sampled_from(FailureAction),
 )
 timeouts = st.none() | st.just(timedelta(minutes=2))
@@ -485,7 +487,9 @@ class Ledger(RuleBasedStateMachine):
             outcomes = [outcome for _, record in records for outcome in record.outcomes]
             model.settle(
                 closed_chunks=sum(record.done for _, record in records),
-                failed=sum(outcome.state is ItemState.FAILED for outcome in outcomes),
+                tried=sum(
+                    outcome.state in (ItemState.FAILED, ItemState.SUCCEEDED) for outcome in outcomes
+                ),
             )
             if records:
                 assert recorded.batches[model.key].state is model.state
@@ -596,7 +600,7 @@ class Ledger(RuleBasedStateMachine):
         assert closed
         for chunk in closed:
             model.close_chunk(chunk)
-        model.settle(closed_chunks=len(closed), failed=0)
+        model.settle(closed_chunks=len(closed), tried=0)
         return True
 
     @precondition(lambda self: self.batches)

@@ -618,10 +618,11 @@ class Batch(_message.Message):
     preference source, such as `INDIVIDUAL_USERS`.
     """
     state_reason: _builtins.str
-    """Says why the batch is PAUSED or CANCELLING, or why it ended early, as a
-    stable UPPER_SNAKE code: PAUSED_BY_CALLER, CANCELLED_BY_CALLER,
-    FAILURE_POLICY, PROVIDER_RATE_LIMITED, PROVIDER_DOWN, USERS_UNAVAILABLE,
-    BATCH_TIMEOUT, DRAFT_TIMEOUT, NEWER_RUN. Empty otherwise.
+    """Says why the batch is PAUSED or CANCELLING, why it ended early, or that more
+    items failed than its failure policy allows, as a stable UPPER_SNAKE code:
+    PAUSED_BY_CALLER, CANCELLED_BY_CALLER, FAILURE_POLICY,
+    PROVIDER_RATE_LIMITED, PROVIDER_DOWN, USERS_UNAVAILABLE, BATCH_TIMEOUT,
+    DRAFT_TIMEOUT, NEWER_RUN. Empty otherwise.
     """
     state_message: _builtins.str
     """Tells a person more about `state_reason`, such as the caller's note or the

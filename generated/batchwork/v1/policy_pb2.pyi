@@ -33,9 +33,13 @@ class _FailureActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     cancels or it expires.
     """
     FAILURE_ACTION_FAIL: _FailureAction.ValueType  # 2
-    """The batch ends FAILED; what was not attempted is CANCELLED."""
+    """The batch ends FAILED; what was not attempted is CANCELLED. It ends so as
+    well when its last items were the ones too many.
+    """
     FAILURE_ACTION_CONTINUE: _FailureAction.ValueType  # 3
-    """The batch goes on; its `state_reason` says FAILURE_POLICY."""
+    """The batch goes on; its `state_reason` says FAILURE_POLICY, also when it is
+    over.
+    """
 
 class FailureAction(_FailureAction, metaclass=_FailureActionEnumTypeWrapper):
     """Names what happens to a batch in which too many items fail."""
@@ -47,9 +51,13 @@ FAILURE_ACTION_PAUSE: FailureAction.ValueType  # 1
 cancels or it expires.
 """
 FAILURE_ACTION_FAIL: FailureAction.ValueType  # 2
-"""The batch ends FAILED; what was not attempted is CANCELLED."""
+"""The batch ends FAILED; what was not attempted is CANCELLED. It ends so as
+well when its last items were the ones too many.
+"""
 FAILURE_ACTION_CONTINUE: FailureAction.ValueType  # 3
-"""The batch goes on; its `state_reason` says FAILURE_POLICY."""
+"""The batch goes on; its `state_reason` says FAILURE_POLICY, also when it is
+over.
+"""
 Global___FailureAction: _TypeAlias = FailureAction  # noqa: Y015
 
 class _CatchUp:

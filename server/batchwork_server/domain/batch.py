@@ -48,7 +48,7 @@ FINAL_STATES = frozenset(
 
 
 class StateReason(StrEnum):
-    """Why a batch is PAUSED or CANCELLING, or why it ended early."""
+    """Why a batch is PAUSED or CANCELLING, why it ended early, or that too many items failed."""
 
     PAUSED_BY_CALLER = "PAUSED_BY_CALLER"
     CANCELLED_BY_CALLER = "CANCELLED_BY_CALLER"
@@ -271,7 +271,8 @@ class Batch:
     Attributes:
         key: The store's number for it; never leaves the server.
         sequence: The number of its newest event.
-        state_reason: Why it is PAUSED or CANCELLING or ended early; empty otherwise.
+        state_reason: Why it is PAUSED or CANCELLING or ended early, or that too many items failed;
+            empty otherwise.
         state_message: More about that, for people.
         closing: Of a batch that is CANCELLING: the state in which it is to end.
         stop_in_flight: Of a batch that is CANCELLING: items in flight are stopped.
@@ -307,11 +308,27 @@ class Batch:
     failed_before: int = 0
     tried_before: int = 0
 
-    @property
-    def breaks_failure_policy(self) -> bool:
-        """Tells whether more items failed than may, since the batch began or was resumed."""
-        policy, counts = self.request.options.failure_policy, self.counts
+    def breaks_failure_policy(self, *, more_failed: int = 0, more_tried: int = 0) -> bool:
+        """Tells whether more items failed than may, since the batch began or was resumed.
+
+        Args:
+            more_failed: Items that failed for good and are not among the counts yet.
+            more_tried: The same of items that failed or succeeded.
+        """
+        policy = self.request.options.failure_policy
         if policy is None:
             return False
-        tried = counts.failed + counts.succeeded - self.tried_before
-        return policy.is_broken(failed=counts.failed - self.failed_before, tried=tried)
+        failed, tried = self._failed_and_tried
+        return policy.is_broken(failed=failed + more_failed, tried=tried + more_tried)
+
+    @property
+    def failure_message(self) -> str:
+        """Says, for people, how many items failed of those that the failure policy counts."""
+        failed, tried = self._failed_and_tried
+        return f"{failed} of {tried} items failed."
+
+    @property
+    def _failed_and_tried(self) -> tuple[int, int]:
+        counts = self.counts
+        failed = counts.failed - self.failed_before
+        return failed, counts.failed + counts.succeeded - self.tried_before

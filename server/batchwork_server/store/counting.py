@@ -67,7 +67,8 @@ async def update_batches(
             await events.insert(connection, [fact])
         if open_chunks == 0 and change.closed_chunks:
             batch = await transitions.end(connection, batch, now=now)
-        elif c["failed"] and batch.breaks_failure_policy:
+        elif (c["failed"] or c["succeeded"]) and batch.breaks_failure_policy():
+            # A success can be what makes the smallest sample full.
             batch = await _stop_failing(connection, batch, now=now) or batch
         written[key] = batch
     return written
@@ -80,12 +81,10 @@ async def _stop_failing(
     policy = batch.request.options.failure_policy
     if policy is None or batch.state is not BatchState.RUNNING:
         return None
-    reason = StateReason.FAILURE_POLICY
-    message = (
-        f"{batch.counts.failed - batch.failed_before} of"
-        f" {batch.counts.failed + batch.counts.succeeded - batch.tried_before} items failed."
-    )
+    reason, message = StateReason.FAILURE_POLICY, batch.failure_message
     if policy.action is FailureAction.CONTINUE:
+        if batch.state_reason:
+            return None
         return await transitions.note(
             connection, batch.key, reason=reason, message=message, now=now
         )

@@ -26,6 +26,7 @@ from batchwork_server.domain.batch import (
     dispatch_time,
     final_state,
 )
+from batchwork_server.domain.failure import FailureAction
 from batchwork_server.domain.reference import deliveries_of
 from batchwork_server.domain.transition import APPLIES, Verb
 from batchwork_server.store import events
@@ -232,17 +233,13 @@ async def end(
 
     What it delivers is delivered with it, and told before its end.
     """
-    state = state or final_state(batch.counts, closing=batch.closing)
-    kept = batch.closing is state
+    state, reason, message = _end_of(batch, state)
     moment = to_micros(now)
     distributes = bool(batch.request.distribution)
     rows = await run(
         connection,
         _END,
-        (
-            *(state, moment, moment, batch.state_reason if kept else ""),
-            *(batch.state_message if kept else "", 1 + distributes, moment, batch.key),
-        ),
+        (state, moment, moment, reason, message, 1 + distributes, moment, batch.key),
     )
     if not rows:
         return batch
@@ -253,6 +250,23 @@ async def end(
         facts.insert(0, events.delivered(ended, deliveries_of(ended, served=served), now=now))
     await events.insert(connection, facts)
     return ended
+
+
+def _end_of(batch: Batch, state: BatchState | None) -> tuple[BatchState, str, str]:
+    """Returns the state in which a batch ends, the reason for it, and more about that.
+
+    When too many items failed, that counts however late it turned out: with the last items there
+    is nothing left to be stopped, and no other word of it.
+    """
+    state = state or final_state(batch.counts, closing=batch.closing)
+    if batch.closing is state:
+        return state, batch.state_reason, batch.state_message
+    policy = batch.request.options.failure_policy
+    if policy is None or policy.action is FailureAction.PAUSE or not batch.breaks_failure_policy():
+        return state, "", ""
+    if policy.action is FailureAction.FAIL:
+        state = BatchState.FAILED
+    return state, StateReason.FAILURE_POLICY, batch.failure_message
 
 
 async def conform(connection: AsyncConnection, batch: Batch, chunk_keys: Sequence[int]) -> None:
