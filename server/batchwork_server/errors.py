@@ -361,7 +361,8 @@ class ItemSkipped(ProcessorError):
 class ProviderUnavailable(ProcessorError):
     """What the processor calls does not answer: the next items would fail like this one.
 
-    The batch is paused and resumes by itself; the attempt does not count.
+    The batch is paused and resumes by itself, and so are all others of its tenant and template on
+    this server; the attempt does not count.
 
     Args:
         reason: A stable UPPER_SNAKE code.

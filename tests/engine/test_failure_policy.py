@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from batchwork_server.domain.batch import BatchState, Counts
+from batchwork_server.domain.batch import Batch, BatchState, Counts
 from batchwork_server.domain.failure import FailureAction, FailurePolicy
 from batchwork_server.domain.item import ItemState
 from batchwork_server.errors import ItemFailed
@@ -39,6 +39,35 @@ class Failing(FakeProcessor):
         raise ItemFailed("BAD_ADDRESS", "It has no @.")
 
 
+class Rejecting(FakeProcessor):
+    """Fails every item, or every other one: at once, or after it has let all others begin."""
+
+    def __init__(self, *, waits: bool = False, every_other: bool = False) -> None:
+        super().__init__()
+        self._waits = waits
+        self._every_other = every_other
+
+    async def process(self, call: ItemCall) -> ItemResult:
+        self.calls.append(call)
+        fails = not (self._every_other and len(self.calls) % 2)
+        if self._waits:
+            await asyncio.sleep(0)
+        if fails:
+            raise ItemFailed("BAD_ADDRESS")
+        return ItemResult(value={})
+
+
+async def stopped(worker: Worker, policy: FailurePolicy, *, state: BatchState) -> Batch:
+    """Returns what a large batch of fast items came to with the options of a server."""
+    batch = await worker.submit(
+        [f"i{n}" for n in range(3000)],
+        options=RequestedOptions(chunk_size=100, failure_policy=policy),
+    )
+    return await worker.until(
+        batch, lambda batch: batch.state is state and not batch.counts.running
+    )
+
+
 def options(policy: FailurePolicy) -> RequestedOptions:
     return RequestedOptions(chunk_size=1, max_concurrent_items=1, failure_policy=policy)
 
@@ -62,6 +91,57 @@ async def test_one_failure_too_many_pauses_the_batch(start_worker: StartWorker):
     assert paused.resume_time is None
     assert idle.state is BatchState.PAUSED, "the item in flight finished, no other started"
     assert len(work.calls) <= 4
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["items fail at once", "items wait first"])
+@pytest.mark.parametrize(
+    ("action", "state"),
+    [(FailureAction.PAUSE, BatchState.PAUSED), (FailureAction.FAIL, BatchState.FAILED)],
+)
+async def test_no_more_items_fail_than_may_and_are_in_flight(
+    start_worker: StartWorker, waits: bool, action: FailureAction, state: BatchState
+):
+    """Only a commit looked: of fast items thousands had failed by then."""
+    slots = 25
+    worker = await start_worker(Rejecting(waits=waits), slots=slots)
+
+    batch = await stopped(worker, FailurePolicy(max_failed=10, action=action), state=state)
+
+    in_flight = slots if waits else 1
+    assert 10 < batch.counts.failed <= 10 + in_flight
+    assert batch.state_reason == "FAILURE_POLICY"
+
+
+async def test_a_ratio_is_exceeded_by_what_is_in_flight_at_most(start_worker: StartWorker):
+    slots = 25
+    worker = await start_worker(Rejecting(waits=True, every_other=True), slots=slots)
+    policy = FailurePolicy(max_failed_ratio=0.4, min_sample=40)
+
+    batch = await stopped(worker, policy, state=BatchState.PAUSED)
+
+    assert 40 <= batch.counts.failed + batch.counts.succeeded <= 40 + slots
+
+
+async def test_a_batch_that_is_resumed_goes_on_after_it_was_stopped_before_a_commit(
+    start_worker: StartWorker,
+):
+    worker = await start_worker(Rejecting(), slots=25)
+    batch = await stopped(worker, FailurePolicy(max_failed=10), state=BatchState.PAUSED)
+    failed = []
+
+    for _ in range(5):
+        failed.append(batch.counts.failed)
+        resumed = await worker.resume(batch)
+        batch = await worker.until(
+            batch,
+            lambda batch: (
+                batch.state is BatchState.PAUSED
+                and batch.sequence > resumed.sequence  # noqa: B023
+                and not batch.counts.running
+            ),
+        )
+
+    assert failed == [11, 22, 33, 44, 55]
 
 
 async def test_as_many_failures_as_are_allowed_stop_nothing(worker: Worker):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from batchwork_server.domain.batch import Batch, BatchState, Counts
 from batchwork_server.errors import ProviderUnavailable, RateLimited
 from batchwork_server.ports import ItemCall, ItemResult
+from batchwork_server.store.store import ChunkRecord, Recorded
 
 from tests.engine.conftest import RequestedOptions, StartWorker, Worker, calls_of
 from tests.fakes import FakeClock, FakeProcessor
@@ -256,3 +257,126 @@ async def next_pause(worker: Worker, batch: Batch, clock: FakeClock) -> float:
     clock.advance(pause)
     await worker.deadlines.run_once()
     return pause.total_seconds()
+
+
+async def test_batches_of_one_template_share_what_one_of_them_learns(
+    start_worker: StartWorker, clock: FakeClock
+):
+    """Each batch found out by itself, with all slots, and each of them probed."""
+    limited = RateLimited("RATE_LIMIT", "Slow down.", retry_after=60 * SECOND)
+    work = FakeProcessor({f"{name}0": [limited] * 3 for name in "abc"})
+    worker = await start_worker(work, slots=1, clock=clock)
+    batches = [await worker.submit([f"{name}0", f"{name}1"]) for name in "abc"]
+
+    refused = []
+    for _ in range(3):
+        waiting = [await paused(worker, batch) for batch in batches]
+        refused.append(len(work.calls))
+        assert {batch.resume_time for batch in waiting} == {clock.now() + 60 * SECOND}
+        assert {batch.state_reason for batch in waiting} == {"PROVIDER_RATE_LIMITED"}
+        clock.advance(60 * SECOND)
+        await worker.deadlines.run_once()
+
+    assert refused == [1, 2, 3], "one call a window, and not one for each batch"
+
+
+async def test_while_one_batch_probes_the_others_of_its_template_wait(
+    start_worker: StartWorker, clock: FakeClock
+):
+    work = FakeProcessor({"a0": [ProviderUnavailable("NO_ANSWER", retry_after=SECOND)]})
+    worker = await start_worker(work, slots=6, clock=clock)
+    batches = [await worker.submit([f"{name}0", f"{name}1"], options=ONE_BY_ONE) for name in "abc"]
+    for batch in batches:
+        await paused(worker, batch)
+    work.calls.clear()
+    work.gate = gate = asyncio.Event()
+
+    clock.advance(SECOND)
+    await worker.deadlines.run_once()
+    for batch in batches:
+        await worker.until(batch, lambda batch: batch.counts.running > 0)
+    await calls_of(work, 1)
+    await settled()
+    probes = len(work.calls)
+    gate.set()
+    done = [await worker.end_of(batch) for batch in batches]
+
+    assert probes == 1
+    assert {batch.state for batch in done} == {BatchState.SUCCEEDED}
+
+
+async def test_a_batch_that_comes_during_the_delay_waits_for_its_end_too(
+    start_worker: StartWorker, clock: FakeClock
+):
+    limited = RateLimited("RATE_LIMIT", retry_after=60 * SECOND)
+    work = FakeProcessor({"a0": [limited]})
+    worker = await start_worker(work, slots=4, clock=clock)
+    first = await paused(worker, await worker.submit(["a0"]))
+    clock.advance(20 * SECOND)
+
+    late = await paused(worker, await worker.submit(["b0"]))
+    calls_meanwhile = len(work.calls)
+    clock.advance(40 * SECOND)
+    await worker.deadlines.run_once()
+    done = [await worker.end_of(batch) for batch in (first, late)]
+
+    assert (late.state_reason, late.resume_time) == ("PROVIDER_RATE_LIMITED", first.resume_time)
+    assert calls_meanwhile == 1
+    assert {batch.state for batch in done} == {BatchState.SUCCEEDED}
+
+
+async def test_a_batch_that_is_resumed_before_the_time_finds_the_provider_back_for_all(
+    start_worker: StartWorker, clock: FakeClock
+):
+    work = FakeProcessor({"a0": [RateLimited("RATE_LIMIT", retry_after=timedelta(hours=1))]})
+    worker = await start_worker(work, slots=1, clock=clock)
+    first = await paused(worker, await worker.submit(["a0"]))
+
+    await worker.resume(first)
+    done = await worker.end_of(first)
+    later = await worker.end_of(await worker.submit(["b0"]))
+
+    assert (done.state, later.state) == (BatchState.SUCCEEDED, BatchState.SUCCEEDED)
+
+
+async def test_other_tenants_and_templates_do_not_wait(start_worker: StartWorker, clock: FakeClock):
+    work = FakeProcessor({"a0": [RateLimited("RATE_LIMIT", retry_after=timedelta(hours=1))]})
+    worker = await start_worker(work, slots=1, clock=clock, retry_limit=0)
+    await paused(worker, await worker.submit(["a0"]))
+
+    done = await worker.end_of(await worker.submit(["b0"], template_id="uninstalled"))
+
+    assert done.state is BatchState.FAILED, "it was tried"
+
+
+async def test_nothing_is_given_back_before_the_pause_is_recorded(
+    start_worker: StartWorker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    """A pause that came during a commit waited for its end, and what the batch had given back was
+    recorded meanwhile: it could be claimed by somebody who knew nothing of the pause."""
+    work = FakeProcessor({"b0": [RateLimited("RATE_LIMIT", retry_after=60 * SECOND)]})
+    worker = await start_worker(work, slots=1, clock=clock)
+    record, recording, go_on = worker.store.chunks.record, asyncio.Event(), asyncio.Event()
+    states_at_release: list[BatchState] = []
+
+    async def record_slowly(records: Sequence[ChunkRecord], *, now: datetime) -> Recorded:
+        for each in records:
+            if each.release:
+                found = await worker.store.batches.get_by_key(each.batch_key)
+                assert found is not None
+                states_at_release.append(found.state)
+        recorded = await record(records, now=now)
+        recording.set()
+        await go_on.wait()
+        return recorded
+
+    monkeypatch.setattr(worker.store.chunks, "record", record_slowly)
+    await worker.submit(["a0"])
+    await recording.wait()
+    limited = await worker.submit(["b0", "b1"])
+    await calls_of(work, 2)
+    go_on.set()
+    await paused(worker, limited)
+
+    assert states_at_release == [BatchState.PAUSED]
+    assert len(work.calls) == 2

@@ -235,7 +235,9 @@ Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
 class FailurePolicy(_message.Message):
     """Says how many items may fail before a batch is stopped. Only items that
     failed for good count; those SKIPPED do not. When a batch that was PAUSED for
-    it is resumed, the counting begins anew.
+    it is resumed, the counting begins anew. Items in flight finish, so that some
+    more can fail: on each server that works on the batch at most as many as it
+    processes at once.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

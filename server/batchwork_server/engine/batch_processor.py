@@ -8,12 +8,20 @@ from datetime import timedelta
 
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch
-from batchwork_server.domain.item import Outcome, PendingItem
+from batchwork_server.domain.item import ItemState, Outcome, PendingItem
 from batchwork_server.engine.cancellation import forget_cancellation
+from batchwork_server.engine.classification import Pause
 from batchwork_server.engine.committer import Committer
-from batchwork_server.engine.executor import Executor, NotDone, poisoned, timed_out
+from batchwork_server.engine.executor import (
+    Executor,
+    NotDone,
+    RunningBatch,
+    poisoned,
+    timed_out,
+)
 from batchwork_server.engine.feed import ChunkRun, Feed
 from batchwork_server.engine.hands import Hand, Hands
+from batchwork_server.engine.providers import Away, Providers
 from batchwork_server.engine.runs import Runs
 from batchwork_server.errors import Unavailable
 from batchwork_server.failpoints import reach
@@ -59,6 +67,7 @@ class BatchProcessor:
         self._hands = Hands()
         self._rate = _Rate(clock)
         self._turns = _Turns(clock)
+        self._providers = Providers(clock)
         self._low_water = slots
         self._draining = False
         self._claiming = asyncio.Lock()
@@ -106,7 +115,9 @@ class BatchProcessor:
             else:
                 self._feed.put(run)
             if not run.running.wanted:
-                self._stop(run)
+                self._stop(run.running)
+            elif away := self._providers.find(run.running.batch):
+                self._pause(run.running, away)
         for batch in claimed.batches.values():
             self._wakeups.batch_changed(batch)
         return [run.finished for run in runs]
@@ -123,7 +134,10 @@ class BatchProcessor:
         for item in [item for item in run.queue if item.index == suspect]:
             log.error("item.poison", batch_id=run.running.batch.batch_id, item_id=item.item_id)
             run.queue.remove(item)
-            run.outcomes.append(poisoned(item, now=self._clock.micros()))
+            outcome = poisoned(item, now=self._clock.micros())
+            run.outcomes.append(outcome)
+            run.running.attempts += 1
+            run.running.tally.add(outcome)
 
     def _on_batch(self, batch: Batch) -> None:
         stopped = self._runs.hear(batch)
@@ -197,19 +211,51 @@ class BatchProcessor:
         if isinstance(outcome, NotDone):
             run.give_back(1)
             if outcome.pause is not None:
-                self.committer.pause(run.running, outcome.pause)
-                self._stop(run)
+                self._provider_is_away(run.running, outcome.pause)
         else:
+            running = run.running
             run.outcomes.append(outcome)
-            run.running.progressed = True
-            if run.running.probing:
-                run.running.probing = False
-                self._feed.wake(self._slots)
+            running.progressed = True
+            running.attempts += 1
+            if outcome.state is not ItemState.SUCCEEDED:
+                self._tally(running, outcome)
+            if running.probing and running.wanted:
+                self._provider_is_back(running)
         if run.is_done:
             self.committer.finish(run)
 
-    def _stop(self, run: ChunkRun) -> None:
-        for stopped in self._runs.stop(run.running):
+    def _tally(self, running: RunningBatch, outcome: Outcome) -> None:
+        """Starts nothing more when too many items failed; the next commit decides about that.
+
+        Until then more would fail than what is in flight.
+        """
+        running.tally.add(outcome)
+        if outcome.state is ItemState.FAILED and running.wanted and running.breaks_failure_policy:
+            self._stop(running)
+
+    def _provider_is_away(self, running: RunningBatch, pause: Pause) -> None:
+        """Pauses the batch and all others that call the same provider."""
+        if not running.wanted:
+            return  # it was stopped before; what was in flight then says nothing new
+        away = self._providers.report(running, pause)
+        for sibling in list(running.siblings):
+            if sibling.wanted:
+                self._pause(sibling, away)
+
+    def _pause(self, running: RunningBatch, away: Away) -> None:
+        away.told.add(running.batch.key)
+        self.committer.pause(running, away)
+        self._stop(running)
+
+    def _provider_is_back(self, running: RunningBatch) -> None:
+        """Has the batches go on that waited for what one item would find."""
+        self._providers.is_back(running.batch)
+        for sibling in running.siblings:
+            sibling.probing = False
+        self._feed.wake(self._slots)
+
+    def _stop(self, running: RunningBatch) -> None:
+        for stopped in self._runs.stop(running):
             if stopped.is_done:
                 self.committer.finish(stopped)
 

@@ -9,11 +9,10 @@ from datetime import datetime, timedelta
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import dispatch_time
 from batchwork_server.domain.item import ItemError, ItemState, Outcome
-from batchwork_server.domain.retry import provider_pause
-from batchwork_server.engine.classification import Pause
 from batchwork_server.engine.executor import RunningBatch
 from batchwork_server.engine.feed import ChunkRun, Feed
 from batchwork_server.engine.loop import RESTART_PAUSE
+from batchwork_server.engine.providers import Away
 from batchwork_server.engine.runs import Runs
 from batchwork_server.errors import Unavailable
 from batchwork_server.failpoints import reach
@@ -49,7 +48,7 @@ class Committer:
         self._runs = runs
         self._feed = feed
         self._done: dict[int, ChunkRun] = {}
-        self._pauses: dict[int, tuple[RunningBatch, Pause]] = {}
+        self._pauses: dict[int, tuple[RunningBatch, Away]] = {}
         self._something_done = asyncio.Event()
         self._recording = asyncio.Lock()
         self._flushed = clock.monotonic()
@@ -61,10 +60,10 @@ class Committer:
             self._done[run.chunk.chunk_key] = run
             self._something_done.set()
 
-    def pause(self, running: RunningBatch, pause: Pause) -> None:
+    def pause(self, running: RunningBatch, away: Away) -> None:
         """Has a batch paused whose provider is away, before anything of it is given back."""
         running.pausing = True
-        self._pauses.setdefault(running.batch.key, (running, pause))
+        self._pauses.setdefault(running.batch.key, (running, away))
         self._something_done.set()
 
     async def commit(self, stop: asyncio.Event) -> None:
@@ -92,10 +91,16 @@ class Committer:
             StoreUnavailable: nothing of the last transaction was written, and all of it is kept.
         """
         self._something_done.clear()
-        is_complete = await self._record_pauses()
+        is_complete = True
         kept: list[ChunkRun] = []
         try:
-            while runs := self._next_runs():
+            while True:
+                # Pauses come first, also those that were asked for meanwhile: what a paused batch
+                # gave back could be claimed again by somebody who knows nothing of it.
+                is_complete = await self._record_pauses() and is_complete
+                runs = self._next_runs()
+                if not runs:
+                    break
                 kept += runs
                 if await asyncio.shield(self._record(runs)):
                     del kept[-len(runs) :]
@@ -108,9 +113,9 @@ class Committer:
     async def _record_pauses(self) -> bool:
         """Records what batches wait for; one that cannot be recorded holds up only its batch."""
         is_complete = True
-        for key, (running, pause) in list(self._pauses.items()):
+        for key, (running, away) in list(self._pauses.items()):
             try:
-                await self._record_pause(running, pause)
+                await self._record_pause(running, away)
             except Unavailable:
                 raise
             except Exception:
@@ -121,18 +126,15 @@ class Committer:
                 running.pausing = running.progressed = False
         return is_complete
 
-    async def _record_pause(self, running: RunningBatch, pause: Pause) -> None:
+    async def _record_pause(self, running: RunningBatch, away: Away) -> None:
         now = self._clock.now()
-        # What was done in the meantime may not be recorded yet.
-        pauses = 0 if running.progressed else running.batch.provider_pauses
-        delay = provider_pause(pauses) if pause.delay is None else pause.delay
         async with self._store.transaction() as tx:
             paused = await self._store.changes.pause(
                 tx,
                 running.batch.key,
-                reason=pause.reason,
-                message=pause.message,
-                resume_time=now + delay,
+                reason=away.pause.reason,
+                message=away.pause.message,
+                resume_time=away.until,
                 now=now,
             )
         reach("pause.committed")
@@ -142,7 +144,7 @@ class Committer:
                 batch_id=paused.batch_id,
                 tenant_id=paused.tenant_id,
                 reason=paused.state_reason,
-                seconds=delay.total_seconds(),
+                seconds=(away.until - now).total_seconds(),
             )
             self._wakeups.batch_changed(paused)
 
@@ -226,11 +228,13 @@ class Committer:
     async def _write_failure(self, run: ChunkRun) -> None:
         """Writes of the first outcome of a chunk that it cannot be written."""
         outcome = run.outcomes[0]
-        run.outcomes[0] = _unrecordable(outcome)
+        run.outcomes[0] = failure = _unrecordable(outcome)
+        run.running.tally.exchange(outcome, failure)
         try:
             await self._write_together([run], most=1)
         except BaseException:
             run.outcomes[0] = outcome  # nothing can be written; that is not the fault of this one
+            run.running.tally.exchange(failure, outcome)
             raise
         log.error(
             "outcome.unrecordable", batch_id=run.running.batch.batch_id, item_index=outcome.index
@@ -265,6 +269,7 @@ class Committer:
         reach("record.committed")
         for run, record in zip(runs, records, strict=True):
             run.recorded += len(record.outcomes) + record.returned
+            run.running.tally.take_off(record.outcomes)
             if run.chunk.chunk_key in recorded.lost:
                 self.lose(run)
             elif record.done or record.release:
@@ -278,6 +283,7 @@ class Committer:
         """Stops the work on a chunk that somebody else has by now."""
         log.warning("chunk.lost", chunk=run.chunk.chunk_key, batch_id=run.running.batch.batch_id)
         run.lost = True
+        run.running.tally.take_off(run.take_outcomes())
         self._feed.drop(run)
         self._forget(run)
 

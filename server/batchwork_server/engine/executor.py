@@ -26,6 +26,7 @@ from batchwork_server.engine.classification import (
 )
 from batchwork_server.engine.isolation import ChildDied, ChildProcesses
 from batchwork_server.engine.opting_out import OptOuts, of_those_who_want
+from batchwork_server.engine.tally import Tally
 from batchwork_server.errors import ItemFailed, StoreUnavailable
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
@@ -40,15 +41,18 @@ class Processors(Protocol):
     def get(self, name: str) -> Processor: ...
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class RunningBatch:
     """What the worker knows of a batch while it has chunks of it.
 
     Attributes:
         wanted: Cleared when the batch is stopped; no new attempt starts while it is.
         pausing: The provider is away, and the batch is about to be paused.
-        probing: The provider was away: one item at a time, until one is done.
+        siblings: This one and the others whose processor calls the same provider.
+        probing: The provider was away: one item at a time of all siblings, until one is done.
         progressed: An item was done since the provider was away.
+        attempts: How many came to an outcome, so far.
+        tally: Of those that are not recorded yet.
         chunks: Chunks of it that the worker has.
         in_flight: Attempts that are going on.
         processes: How many can go on at once, as its processor is CPU-bound and each attempt takes
@@ -60,8 +64,11 @@ class RunningBatch:
     batch: Batch
     wanted: bool = True
     pausing: bool = False
+    siblings: list[RunningBatch] = field(default_factory=list)
     probing: bool = False
     progressed: bool = False
+    attempts: int = 0
+    tally: Tally = field(default_factory=Tally)
     chunks: int = 0
     in_flight: int = 0
     processes: int = 0
@@ -70,10 +77,17 @@ class RunningBatch:
 
     @property
     def has_room(self) -> bool:
+        if self.probing and any(each.in_flight for each in self.siblings if each.probing):
+            return False
         bound = 1 if self.probing else self.batch.request.options.max_concurrent_items
         if self.processes and not 0 < bound < self.processes:
             bound = self.processes  # more would only wait, in the way of other batches
         return not bound or self.in_flight < bound
+
+    @property
+    def breaks_failure_policy(self) -> bool:
+        """Tells whether too many items failed, those that are not recorded included."""
+        return self.tally.breaks_failure_policy(self.batch, attempts=self.attempts)
 
     def stop_attempts(self) -> None:
         """Ends the attempts that are going on; they do not count."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from batchwork_server.domain.batch import Batch, BatchState
 from batchwork_server.engine.executor import RunningBatch
 from batchwork_server.engine.feed import ChunkRun, Feed
+from batchwork_server.engine.providers import provider_of
 from batchwork_server.store.store import ClaimedChunk
 
 CRASHES_TO_ISOLATE = 3
@@ -27,6 +28,7 @@ class Runs:
         self._feed = feed
         self._runs: dict[int, ChunkRun] = {}
         self._batches: dict[int, RunningBatch] = {}
+        self._siblings: dict[tuple[str, str], list[RunningBatch]] = {}
         self._stopped: dict[int, Batch] = {}
 
     def __iter__(self) -> Iterator[ChunkRun]:
@@ -39,12 +41,15 @@ class Runs:
     def chunk_keys(self) -> list[int]:
         return list(self._runs)
 
+    @property
+    def batches(self) -> Iterable[RunningBatch]:
+        return self._batches.values()
+
     def add(self, chunk: ClaimedChunk, batch: Batch) -> ChunkRun:
         """Takes a chunk in hand, whether its items are wanted any more or not."""
         running = self._batches.get(batch.key)
         if running is None:
-            running = RunningBatch(batch=batch, probing=batch.provider_pauses > 0)
-            self._batches[batch.key] = running
+            running = self._begin(batch)
         for heard in (batch, self._stopped.get(batch.key)):
             if heard is not None and heard.sequence > running.batch.sequence:
                 running.batch = heard
@@ -58,6 +63,18 @@ class Runs:
         )
         self._runs[chunk.chunk_key] = run
         return run
+
+    def _begin(self, batch: Batch) -> RunningBatch:
+        """Takes a batch in hand; while another one probes its provider, it waits for that."""
+        siblings = self._siblings.setdefault(provider_of(batch), [])
+        running = RunningBatch(
+            batch=batch,
+            siblings=siblings,
+            probing=batch.provider_pauses > 0 or any(each.probing for each in siblings),
+        )
+        siblings.append(running)
+        self._batches[batch.key] = running
+        return running
 
     def hear(self, batch: Batch) -> list[ChunkRun]:
         """Takes note of a batch that was written.
@@ -103,8 +120,16 @@ class Runs:
         run.finished.set()
         run.running.chunks -= 1
         if not run.running.chunks:
-            self._batches.pop(run.chunk.batch_key, None)
+            self._end(run.running)
+
+    def _end(self, running: RunningBatch) -> None:
+        del self._batches[running.batch.key]
+        running.siblings.remove(running)
+        if not running.siblings:
+            del self._siblings[provider_of(running.batch)]
 
 
 def _goes_on(running: RunningBatch) -> bool:
-    return running.batch.state not in _STOPPED and not running.pausing
+    if running.batch.state in _STOPPED or running.pausing:
+        return False
+    return not running.breaks_failure_policy
