@@ -215,7 +215,7 @@ class _Removing:
         self._clock = clock
         self._calls = calls
 
-    async def forget(self, *, before: datetime) -> int:
+    async def forget(self, *, before: datetime, limit: int) -> int:
         return 0
 
     async def remove_some(self, *, limit: int) -> RemovedRows:

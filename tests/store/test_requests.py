@@ -12,11 +12,13 @@ from batchwork_server.store.sql_store import SqlStore
 from tests.fakes import START
 
 
-async def submit(store: SqlStore, *, request_hash: str = "h", answer: int = 1, tenant="t"):
+async def submit(
+    store: SqlStore, *, request_hash: str = "h", answer: int = 1, tenant="t", now=START
+):
     """Does what a use case does: replays, or works and remembers."""
     key = {"tenant_id": tenant, "method": "M", "request_id": "r"}
     async with store.transaction() as tx:
-        known = await store.requests.replay(tx, **key, request_hash=request_hash, now=START)
+        known = await store.requests.replay(tx, **key, request_hash=request_hash, now=now)
         if known is not None:
             return known
         await store.requests.remember(tx, **key, answer={"answer": answer})
@@ -68,6 +70,21 @@ async def test_a_request_that_failed_was_not_made(store):
 async def test_old_answers_are_forgotten(store):
     await submit(store)
 
-    assert await store.requests.forget(before=START) == 0
-    assert await store.requests.forget(before=START + timedelta(seconds=1)) == 1
+    assert await store.requests.forget(before=START, limit=10) == 0
+    assert await store.requests.forget(before=START + timedelta(seconds=1), limit=10) == 1
     assert await submit(store, answer=2) == {"answer": 2}
+
+
+async def test_so_many_old_answers_are_forgotten_at_once_the_oldest_first(store):
+    for n in range(5):
+        await submit(store, answer=n, tenant=f"t{n}", now=START + timedelta(seconds=5 - n))
+
+    removed = [await store.requests.forget(before=START + timedelta(days=1), limit=2)]
+    is_kept = [await submit(store, answer=9, tenant=f"t{n}") == {"answer": n} for n in range(5)]
+    removed += [
+        await store.requests.forget(before=START + timedelta(days=1), limit=limit)
+        for limit in (2, 100)
+    ]
+
+    assert is_kept == [True, True, True, False, False]
+    assert removed == [2, 2, 3]

@@ -118,7 +118,6 @@ class Retention:
 
     async def _run(self, done: _Done, *, most_rows: int) -> None:
         now = self._clock.now()
-        done.requests += await self._store.requests.forget(before=now - REQUESTS_ARE_KEPT)
         await self._delete_old_batches(done, now=now)
         for _ in range(_SLICES_A_RUN):
             started = self._clock.monotonic()
@@ -149,11 +148,20 @@ class Retention:
         """Removes a slice of what is left of deleted batches, else of what else is old."""
         removed = await self._store.retention.remove_some(limit=self._slice_rows)
         done.rows += removed.row_count
-        if removed.row_count or await self._forget_occurrences(done, now=now):
+        if removed.row_count or await self._forget_requests(done, now=now):
+            return True
+        if await self._forget_occurrences(done, now=now):
             return True
         if await self._forget_preference_changes(done, now=now):
             return True
         return await self._forget_events(done, now=now)
+
+    async def _forget_requests(self, done: _Done, *, now: datetime) -> bool:
+        forgotten = await self._store.requests.forget(
+            before=now - REQUESTS_ARE_KEPT, limit=self._slice_rows
+        )
+        done.requests += forgotten
+        return forgotten > 0
 
     async def _forget_occurrences(self, done: _Done, *, now: datetime) -> bool:
         if self._batches_are_kept is None:

@@ -74,10 +74,17 @@ class SqlRequests:
             (orjson.dumps(answer).decode(), tenant_id, method, request_id),
         )
 
-    async def forget(self, *, before: datetime) -> int:
+    async def forget(self, *, before: datetime, limit: int) -> int:
+        key = (requests.c.tenant_id, requests.c.method, requests.c.request_id)
+        oldest = (
+            sa.select(*key)
+            .where(requests.c.create_time < to_micros(before))
+            .order_by(requests.c.create_time)
+            .limit(limit)
+        )
         async with self._database.transaction() as tx:
             result = await tx.connection.execute(
-                sa.delete(requests).where(requests.c.create_time < to_micros(before))
+                sa.delete(requests).where(sa.tuple_(*key).in_(oldest))
             )
             return int(result.rowcount)
 

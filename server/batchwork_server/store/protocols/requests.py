@@ -53,6 +53,6 @@ class RequestStore(Protocol):
         """Keeps the answer to the request that ``replay`` let through."""
         ...
 
-    async def forget(self, *, before: datetime) -> int:
-        """Removes answers that are older, and returns how many there were."""
+    async def forget(self, *, before: datetime, limit: int) -> int:
+        """Removes up to ``limit`` answers that are older, the oldest first; returns how many."""
         ...
