@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from batchwork_server.domain.batch import Batch, BatchState, Counts
 from batchwork_server.domain.item import ItemState
-from batchwork_server.errors import ItemFailed, NothingMatches
+from batchwork_server.errors import ItemFailed, NothingMatches, ProviderUnavailable
+from batchwork_server.store import events
 from batchwork_server.store.tables import outcomes
 from sqlalchemy import select
 
@@ -197,3 +198,49 @@ async def test_an_expired_batch_that_is_tried_again_has_its_whole_time_again(
     assert count == 2
     assert reopened.expire_time == clock.now() + MINUTE
     assert done.counts == Counts(total=3, succeeded=3)
+
+
+async def test_many_scattered_items_are_told_of_in_events_of_bounded_size(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(events, "MOST_RANGES", 3)
+    scattered = range(0, 16, 2)
+    for n in scattered:
+        worker.work.on(f"i{n}", bad())
+    batch = await worker.finish(await worker.submit([f"i{n}" for n in range(16)]))
+
+    reopened, count = await worker.retry(batch)
+    done = await worker.finish(batch)
+
+    told = await worker.store.batches.events(batch.key, after=batch.sequence, limit=3)
+    assert count == 8
+    assert [(event.kind, event.event_type) for event in told] == [
+        ("STATE_CHANGED", "batch:retried"),
+        ("PROGRESS", "batch:retried"),
+        ("PROGRESS", "batch:retried"),
+    ]
+    assert reopened.sequence == told[-1].sequence == batch.sequence + 3
+    assert [first for event in told for first, _ in event.reopened] == list(scattered)
+    assert [len(event.reopened) for event in told] == [3, 3, 2]
+    assert done.state is BatchState.SUCCEEDED
+
+
+async def test_pauses_of_an_earlier_attempt_do_not_make_later_ones_longer(
+    start_worker: StartWorker, clock: FakeClock
+):
+    """A batch that was tried again went on to double the pauses that it had had before."""
+    away = ProviderUnavailable("NO_ANSWER")
+    work = FakeProcessor({"i0": [away, away, bad(), away]})
+    worker = await start_worker(work, slots=1, clock=clock)
+    batch = await worker.submit(["i0"])
+    for pause in (30, 60):
+        await worker.until(batch, lambda batch: batch.resume_time is not None)
+        clock.advance(timedelta(seconds=pause))
+        await worker.deadlines.run_once()
+    failed = await worker.end_of(batch)
+
+    reopened, _ = await worker.retry(failed)
+    paused = await worker.until(batch, lambda batch: batch.resume_time is not None)
+
+    assert reopened.provider_pauses == 0
+    assert paused.resume_time == clock.now() + timedelta(seconds=30)

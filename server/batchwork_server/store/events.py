@@ -29,6 +29,9 @@ SEALED_TYPE = "batch:sealed"
 RESUMED_TYPE = "batch:resumed"
 RETRIED_TYPE = "batch:retried"
 
+MOST_RANGES = 5000
+"""How many ranges of items that are open again one event tells of."""
+
 # The requirement documents' names of events.
 _STATE_TYPES = {
     BatchState.DRAFT: CREATED_TYPE,
@@ -65,9 +68,30 @@ def state_changed(
     return _row(batch, STATE_CHANGED, event_type, ranges_of(finished), now=now)
 
 
-def retried(batch: Batch, indexes: Iterable[int], *, now: datetime) -> Row:
-    """Returns the row that tells of items that are open again."""
-    return _row(batch, STATE_CHANGED, RETRIED_TYPE, (), now=now, reopened=ranges_of(indexes))
+def retried(batch: Batch, ranges: Sequence[tuple[int, int]], *, now: datetime) -> list[Row]:
+    """Returns the rows that tell of items that are open again: ``retried_events`` of them.
+
+    ``batch`` has the sequence of the last one. The first tells of the state, and the others only
+    of the items that did not fit: whoever reads one has to hold it.
+    """
+    parts = [ranges[place : place + MOST_RANGES] for place in range(0, len(ranges), MOST_RANGES)]
+    first = batch.sequence - len(parts) + 1
+    return [
+        _row(
+            replace(batch, sequence=first + place),
+            PROGRESS if place else STATE_CHANGED,
+            RETRIED_TYPE,
+            (),
+            now=now,
+            reopened=part,
+        )
+        for place, part in enumerate(parts)
+    ]
+
+
+def retried_events(ranges: Sequence[tuple[int, int]]) -> int:
+    """Returns in how many events so many ranges are told."""
+    return -(-len(ranges) // MOST_RANGES)
 
 
 def validated(batch: Batch, *, now: datetime) -> Row:

@@ -49,8 +49,8 @@ UPDATE batches SET state = 'PENDING', pending = pending + ?, failed = failed - ?
   cancelled = cancelled - ?, expired = expired - ?, retries = retries + ?, open_chunks = ?,
   failed_before = failed - ?, tried_before = failed - ? + succeeded,
   attempt_number = attempt_number + 1, state_reason = '', state_message = '', closing = '',
-  stop_in_flight = ?, end_time = NULL, expire_time = ?, event_sequence = event_sequence + 1,
-  update_time = ?
+  stop_in_flight = ?, end_time = NULL, expire_time = ?, event_sequence = event_sequence + ?,
+  update_time = ?, provider_pauses = 0, paused_at_done = 0
 WHERE batch_key = ?
 RETURNING {BATCH_COLUMNS}
 """
@@ -72,6 +72,7 @@ async def reopen(
     if not chosen:
         return batch_from(locked[0]), 0
     indexes = [index for index, _ in chosen]
+    ranges = events.ranges_of(indexes)
     by_state = Counter(state for _, state in chosen)
     kept = await run(connection, _KEEP_ATTEMPTS.format(condition=condition), parameters)
     await run(connection, _REOPEN.format(condition=condition), parameters)
@@ -84,11 +85,12 @@ async def reopen(
         (
             *(len(indexes), failed, by_state["CANCELLED"], by_state["EXPIRED"], len(kept)),
             *(open_chunks, failed, failed, False),
-            *(None if timeout is None else to_micros(now + timeout), to_micros(now), batch.key),
+            *(None if timeout is None else to_micros(now + timeout), events.retried_events(ranges)),
+            *(to_micros(now), batch.key),
         ),
     )
     reopened = batch_from(rows[0])
-    await events.insert(connection, [events.retried(reopened, indexes, now=now)])
+    await events.insert(connection, events.retried(reopened, ranges, now=now))
     return reopened, len(indexes)
 
 
