@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import timedelta
@@ -114,7 +115,7 @@ async def follow_many(events: AsyncGenerator[BatchEvent, None], *, as_json: bool
 
 
 def _line(event: BatchEvent, counts: BatchCounts) -> str:
-    what = event.event_type.removeprefix("batch:")
+    what = re.split("[:.]", event.event_type)[-1]  # `batch:started`, `posts.batch_job.started`
     when = time_in_words(event, "event_time")
     if event.HasField("delivery"):
         return f"{when} {event.batch_id} {_delivery_in_words(event)}".strip()

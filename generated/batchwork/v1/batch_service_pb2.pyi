@@ -1164,7 +1164,11 @@ class BatchEvent(_message.Message):
     resume_token: _builtins.str
     """Continues after this message."""
     event_type: _builtins.str
-    """Names the fact in words for consumers of events, such as `batch:progress`."""
+    """Names the fact in words for consumers of events, such as `batch:progress`.
+    Of a batch for a feature, start and end are `<feature>.batch_job.started`,
+    `.completed` and `.failed`, an item that SUCCEEDED is `<feature>.generated`,
+    and DELIVERY is `<feature>.cache.invalidated`.
+    """
     batch_id: _builtins.str
     """Identifies the batch; empty with HEARTBEAT and GOING_AWAY of
     `WatchBatches`.

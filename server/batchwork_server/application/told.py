@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self
 
-from batchwork_server.domain.batch import Batch, BatchRequest, BatchState, Counts, UserValidation
+from batchwork_server.domain.batch import Batch, BatchRequest, Counts, UserValidation
 from batchwork_server.domain.distribution import DeliveryCounts
 from batchwork_server.domain.feed_place import FeedPlace
 from batchwork_server.domain.item import Item
@@ -83,16 +83,6 @@ class FeedMessage(Told):
     resume: FeedPoint
 
 
-END_TYPES = {
-    BatchState.SUCCEEDED: "batch:completed",
-    BatchState.PARTIALLY_SUCCEEDED: "batch:completed",
-    BatchState.FAILED: "batch:failed",
-    BatchState.CANCELLED: "batch:cancelled",
-    BatchState.EXPIRED: "batch:expired",
-}
-"""The requirement documents' names of the end of a batch."""
-
-ITEM_FINISHED_TYPE = "batch:item_finished"
 SNAPSHOT_TYPE = "batch:snapshot"
 HEARTBEAT_TYPE = "watch:heartbeat"
 GOING_AWAY_TYPE = "server:going_away"

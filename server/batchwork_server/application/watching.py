@@ -18,11 +18,9 @@ from itertools import islice
 
 from batchwork_server.application.event_feed import EventFeed, FedEvent
 from batchwork_server.application.told import (
-    END_TYPES,
     GOING_AWAY_TYPE,
     HEARTBEAT,
     HEARTBEAT_TYPE,
-    ITEM_FINISHED_TYPE,
     SNAPSHOT_TYPE,
     FeedMessage,
     FeedPoint,
@@ -31,6 +29,7 @@ from batchwork_server.application.told import (
 )
 from batchwork_server.application.watching_many import ManyWatcher
 from batchwork_server.clock import Clock
+from batchwork_server.domain import event_types
 from batchwork_server.domain.batch import Batch, Counts
 from batchwork_server.domain.filters import BatchFilter
 from batchwork_server.domain.item import Item
@@ -281,6 +280,7 @@ class _Watcher:
         min_interval: timedelta,
     ) -> None:
         self._batch = batch
+        self._feature = batch.request.feature_type
         self._store = store
         self._clock = clock
         self._topic = topic
@@ -307,7 +307,7 @@ class _Watcher:
             "END",
             sequence=self.at.sequence,
             event_time=self._batch.update_time,
-            event_type=END_TYPES[self._batch.state],
+            event_type=event_types.of_state(self._batch.state, feature_type=self._feature),
             batch=self._batch,
         )
 
@@ -387,7 +387,7 @@ class _Watcher:
                     "ITEM_FINISHED",
                     sequence=event.sequence,
                     event_time=event.event_time,
-                    event_type=ITEM_FINISHED_TYPE,
+                    event_type=event_types.of_item(item.state, feature_type=self._feature),
                     item=item,
                 )
             )

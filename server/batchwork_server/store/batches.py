@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from batchwork_server.domain import event_types
 from batchwork_server.domain.batch import (
     Batch,
     BatchRequest,
@@ -327,7 +328,7 @@ def _first_events(batch: Batch, skipped: Iterable[int], *, now: datetime) -> lis
     state = batch.state if batch.state in _WAITING else BatchState.PENDING
     created = replace(batch, state=state, sequence=1)
     first = [
-        events.state_changed(created, now=now, event_type=events.CREATED_TYPE, finished=skipped)
+        events.state_changed(created, now=now, event_type=event_types.CREATED, finished=skipped)
     ]
     if batch.request.has_validated:
         first.append(events.validated(replace(created, sequence=2), now=now))

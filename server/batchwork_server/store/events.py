@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from batchwork_server.domain import event_types
 from batchwork_server.domain.batch import Batch, BatchState
 from batchwork_server.domain.distribution import DeliveryCounts
 from batchwork_server.store.rows import counts_from, counts_to
@@ -21,30 +22,9 @@ STATE_CHANGED = "STATE_CHANGED"
 PROGRESS = "PROGRESS"
 VALIDATION = "VALIDATION"
 DELIVERY = "DELIVERY"
-PROGRESS_TYPE = "batch:progress"
-VALIDATED_TYPE = "batch:validated"
-DELIVERED_TYPE = "batch:delivered"
-CREATED_TYPE = "batch:created"
-SEALED_TYPE = "batch:sealed"
-RESUMED_TYPE = "batch:resumed"
-RETRIED_TYPE = "batch:retried"
 
 MOST_RANGES = 5000
 """How many ranges of items that are open again one event tells of."""
-
-# The requirement documents' names of events.
-_STATE_TYPES = {
-    BatchState.DRAFT: CREATED_TYPE,
-    BatchState.PENDING: CREATED_TYPE,
-    BatchState.RUNNING: "batch:started",
-    BatchState.PAUSED: "batch:paused",
-    BatchState.SUCCEEDED: "batch:completed",
-    BatchState.PARTIALLY_SUCCEEDED: "batch:completed",
-    BatchState.FAILED: "batch:failed",
-    BatchState.CANCELLING: "batch:cancelling",
-    BatchState.CANCELLED: "batch:cancelled",
-    BatchState.EXPIRED: "batch:expired",
-}
 
 _COLUMNS = (
     Column("batch_key"),
@@ -64,7 +44,8 @@ def state_changed(
     Args:
         finished: Items that are final with it, such as those that were skipped from the start.
     """
-    event_type = event_type or _STATE_TYPES[batch.state]
+    feature_type = batch.request.feature_type
+    event_type = event_type or event_types.of_state(batch.state, feature_type=feature_type)
     return _row(batch, STATE_CHANGED, event_type, ranges_of(finished), now=now)
 
 
@@ -80,7 +61,7 @@ def retried(batch: Batch, ranges: Sequence[tuple[int, int]], *, now: datetime) -
         _row(
             replace(batch, sequence=first + place),
             PROGRESS if place else STATE_CHANGED,
-            RETRIED_TYPE,
+            event_types.RETRIED,
             (),
             now=now,
             reopened=part,
@@ -96,7 +77,7 @@ def retried_events(ranges: Sequence[tuple[int, int]]) -> int:
 
 def validated(batch: Batch, *, now: datetime) -> Row:
     """Returns the row that tells of what the validation of users found."""
-    return _row(batch, VALIDATION, VALIDATED_TYPE, (), now=now)
+    return _row(batch, VALIDATION, event_types.VALIDATED, (), now=now)
 
 
 def delivered(batch: Batch, counts: DeliveryCounts, *, now: datetime) -> Row:
@@ -105,13 +86,14 @@ def delivered(batch: Batch, counts: DeliveryCounts, *, now: datetime) -> Row:
     It stands before the one of the end, so that whoever watches hears of it.
     """
     before = replace(batch, sequence=batch.sequence - 1)
+    event_type = event_types.of_delivery(feature_type=batch.request.feature_type)
     told = (counts.delivered, counts.failed)
-    return _row(before, DELIVERY, DELIVERED_TYPE, (), now=now, delivery=told)
+    return _row(before, DELIVERY, event_type, (), now=now, delivery=told)
 
 
 def progress(batch: Batch, indexes: Iterable[int], *, now: datetime) -> Row:
     """Returns the row that tells of the counts of ``batch`` and the items that became final."""
-    return _row(batch, PROGRESS, PROGRESS_TYPE, ranges_of(indexes), now=now)
+    return _row(batch, PROGRESS, event_types.PROGRESS, ranges_of(indexes), now=now)
 
 
 def _row(

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from batchwork_server.domain import event_types
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.item import Item, ItemState
 from batchwork_server.store import events
@@ -56,7 +57,7 @@ class SqlResults:
                 connection,
                 "SELECT sequence, kind, event_type, event_time, payload_json FROM events"
                 " WHERE batch_key = ? AND event_type = ? ORDER BY sequence",
-                (batch_key, events.RETRIED_TYPE),
+                (batch_key, event_types.RETRIED),
             )
         return [events.event_from(row) for row in rows]
 

@@ -18,6 +18,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from batchwork_server.domain import event_types
 from batchwork_server.domain.batch import (
     EXPECTED_CHUNK_DURATION,
     Batch,
@@ -135,7 +136,7 @@ async def resume(
         connection,
         _RESUME.format(condition=condition),
         (to_micros(now), batch_key, *more),
-        event_type=events.RESUMED_TYPE,
+        event_type=event_types.RESUMED,
         now=now,
     )
     if batch is not None:
@@ -197,7 +198,7 @@ async def seal(connection: AsyncConnection, batch: Batch, *, now: datetime) -> B
     if not rows:
         return None
     sealed, open_chunks = batch_from(rows[0]), rows[0][-1]
-    fact = events.state_changed(sealed, now=now, event_type=events.SEALED_TYPE)
+    fact = events.state_changed(sealed, now=now, event_type=event_types.SEALED)
     await events.insert(connection, [fact])
     if not open_chunks:
         return await end(connection, sealed, now=now)
@@ -223,7 +224,8 @@ async def note(
     now: datetime,
 ) -> Batch | None:
     """Says something of a batch that goes on; once."""
-    return await _step(connection, _NOTE, (reason, message, to_micros(now), batch_key), now=now)
+    parameters = (reason, message, to_micros(now), batch_key)
+    return await _step(connection, _NOTE, parameters, event_type=event_types.FAILING, now=now)
 
 
 async def end(
