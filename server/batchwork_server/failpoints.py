@@ -1,4 +1,4 @@
-"""Named points in the work at which a test can make the process die, or fail.
+"""Named points in the work at which a test can make the process die, fail, or stand still.
 
 Nothing is armed unless a test arms it; then a point costs one look at an empty dict. A test finds
 points that no test uses.
@@ -11,7 +11,8 @@ import signal
 from collections.abc import Callable
 from typing import Literal
 
-Fault = Literal["kill", "exit", "raise"]
+Fault = Literal["kill", "exit", "raise", "sleep"]
+"""What a process meets; one that sleeps stands still, once, until it gets SIGCONT."""
 
 POINTS = frozenset(
     {
@@ -51,7 +52,7 @@ def arm(name: str, fault: Fault, *, after: int = 0) -> None:
     def meet() -> None:
         nonlocal left
         left -= 1
-        if left < 0:
+        if left == -1 or (left < 0 and fault != "sleep"):
             _meet(name, fault)
 
     _armed[name] = meet
@@ -73,4 +74,7 @@ def _meet(name: str, fault: Fault) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "exit":
         os._exit(70)
+    if fault == "sleep":
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
     raise Failpoint(name)

@@ -11,6 +11,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +75,12 @@ class ServerProcess:
 
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
+
+    async def until_frozen(self) -> None:
+        """Waits until the process stands still."""
+        async with asyncio.timeout(60):
+            while psutil.Process(self._process.pid).status() != psutil.STATUS_STOPPED:
+                await asyncio.sleep(0.02)
 
     def limit_file_size(self, most_bytes: int) -> None:
         """Makes every write beyond such a size fail, as on a disk that is full."""

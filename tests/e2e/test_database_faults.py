@@ -208,6 +208,31 @@ async def test_slow_line_to_the_database_only_takes_longer(
     await assert_counts_are_true(postgresql_url, batch.batch_id)
 
 
+async def test_server_that_falls_asleep_before_its_commit_writes_nothing_late(
+    start_server: StartServer, postgresql_url: str
+):
+    first = await start_server(
+        postgresql_url, BATCHWORK_LEASE=LEASE, TEST_FAILPOINT="record.begun=sleep:1"
+    )
+    async with connect(first.target) as client:
+        batch = await submit(client, count=100)
+    await first.until_frozen()
+
+    second = await start_server(postgresql_url, BATCHWORK_LEASE=LEASE)
+    async with connect(second.target) as client:
+        await assert_succeeds_with_each_item_once(client, batch)
+        outcomes = await outcomes_of(client, batch)
+        first.thaw()
+        await first.until_logged("chunk.lost")
+
+        later = await submit(client, count=5)
+        await assert_succeeds_with_each_item_once(client, later)
+        assert await outcomes_of(client, batch) == outcomes
+    assert await first.terminate() == 0
+    assert await second.terminate() == 0
+    await assert_counts_are_true(postgresql_url, batch.batch_id)
+
+
 @pytest.mark.parametrize(
     ("cut_off", "restore"),
     [
