@@ -20,6 +20,7 @@ from batchwork_server.errors import QuotaExceeded, ResumeTokenExpired, ShuttingD
 from batchwork_server.store import tables
 
 from tests.engine.conftest import Worker, gated
+from tests.engine.counting import ReadsCounted
 from tests.fakes import FakeClock, FakeProcessor
 
 _Key = tuple[str, int, str]
@@ -239,6 +240,33 @@ async def test_a_slow_reader_goes_back_to_the_table_and_misses_nothing(worker: W
         assert of_batch(told, batch.batch_id)[-1] == "batch:completed"
     facts = [key_of(m) for m in told if m.kind != "SNAPSHOT"]
     assert len(facts) == len(set(facts))
+
+
+async def test_a_thousand_watchers_of_many_batches_share_every_look(start_worker, monkeypatch):
+    worker = await start_worker(max_watchers=1000)
+    counted = ReadsCounted(worker.store, monkeypatch)
+    reads = {}
+    for number in (1, 1000):
+        async with gated(worker.work) as gate:
+            batches = [await worker.submit(["i0"]) for _ in range(5)]
+            watches = [watch_many(worker) for _ in range(number)]
+            for watch in watches:
+                await until(watch, lambda message: message.batch_id == batches[0].batch_id)  # noqa: B023
+            counted.reset()
+            gate.set()
+
+            rests = await asyncio.gather(*[until(watch, ends(5)) for watch in watches])
+
+        for watch in watches:
+            await watch.aclose()
+        ended = [{m.batch_id for m in told if m.kind == "END"} for told in rests]
+        assert all(ids == {batch.batch_id for batch in batches} for ids in ended)
+        reads[number] = counted.by_watchers.copy()
+
+    # How often the feed looks depends on the pace of the machine, but not on who watches.
+    assert reads[1000]["events.of_batch"] == reads[1000]["batches.list"] == 0
+    assert reads[1000]["batches.get_by_key"] <= reads[1]["batches.get_by_key"] + 10
+    assert reads[1000]["events.after"] < 100
 
 
 async def test_a_retried_batch_comes_back_and_ends_again(worker: Worker):
