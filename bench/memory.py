@@ -1,4 +1,4 @@
-"""P8: the memory of the server, by the number of items that it has been given."""
+"""P8: the memory of the server, by the number of items that it has been given and gives out."""
 
 from __future__ import annotations
 
@@ -38,18 +38,32 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """The memory of one server: empty, after the first items, and at most until the last."""
+    """The memory of one server: empty, after the first items, and at most until the last.
+
+    Attributes:
+        first_out: After the results of the first items have gone out, too.
+        last_out: The same of the others.
+    """
 
     empty: Memory
     first: Memory
     last: Memory
     peak: float
+    first_out: Memory
+    last_out: Memory
 
 
 async def stored_items(place: Workplace, scale: Scale, kind: DatabaseKind) -> list[Verdict]:
-    """P8: the peak for 20,000 items in one batch, and how far it rises with the number of items."""
+    """P8: the peak for 20,000 items in one batch, and how far it rises with the number of items.
+
+    With those that come in, and with their results that go out again.
+    """
     courses = [await _course(place, scale, kind) for _ in range(scale.memory_runs)]
-    return [_for_the_first(courses, kind), _growth(courses, kind, scale.stored_items)]
+    return [
+        _for_the_first(courses, kind),
+        _growth(courses, kind, scale.stored_items),
+        _export(courses, kind, scale.stored_items - _FIRST),
+    ]
 
 
 def _for_the_first(courses: list[Course], kind: DatabaseKind) -> Verdict:
@@ -83,12 +97,29 @@ def _growth(courses: list[Course], kind: DatabaseKind, items: int) -> Verdict:
     )
 
 
+def _export(courses: list[Course], kind: DatabaseKind, items: int) -> Verdict:
+    return Verdict(
+        name=f"P8 {kind}-export",
+        target=1 / _ALLOWED_GROWTH,
+        unit="MiB",
+        pairs=[Pair(ours=course.last_out.peak, limit=course.first_out.peak) for course in courses],
+        lower_is_better=True,
+        details={
+            "items": float(items),
+            "pss": median(course.last_out.pss for course in courses),
+            "uss": median(course.last_out.uss for course in courses),
+        },
+    )
+
+
 async def _course(place: Workplace, scale: Scale, kind: DatabaseKind) -> Course:
     async with _watched_service(place, kind) as (service, sampler):
         looks = [await look(sampler)]
+        outs: list[Memory] = []
+        batches: list[Batch] = []
         stored = 0
         for count in (_FIRST, scale.stored_items - _FIRST):
-            await _process(service, count)
+            batches.append(await _process(service, count))
             stored += count
             looks.append(await look(sampler))
             tell(
@@ -98,11 +129,23 @@ async def _course(place: Workplace, scale: Scale, kind: DatabaseKind) -> Course:
                 uss=looks[-1].uss,
                 unit="MiB",
             )
+        for batch in batches:
+            await _read_results(service, batch)
+            outs.append(await look(sampler))
+            tell(
+                f"P8 {kind}",
+                results=f"{batch.counts.total:>8,}",
+                peak=outs[-1].peak,
+                uss=outs[-1].uss,
+                unit="MiB",
+            )
     return Course(
         empty=looks[0],
         first=looks[1],
         last=looks[-1],
         peak=max(look.peak for look in looks[1:]),
+        first_out=outs[0],
+        last_out=outs[-1],
     )
 
 
@@ -126,9 +169,22 @@ async def _watched_service(
         yield service, sampler
 
 
-async def _process(service: Service, count: int) -> None:
+async def _process(service: Service, count: int) -> Batch:
     create = _create_inline if count <= _LARGEST_REQUEST else _upload
-    await service.finish(await create(service, count))
+    return await service.finish(await create(service, count))
+
+
+async def _read_results(service: Service, batch: Batch) -> None:
+    """Reads the result of every item, as a user does.
+
+    Raises:
+        RuntimeError: they were not as many as the batch has items.
+    """
+    read = 0
+    async for _ in service.client.batches.stream_results(batch.batch_id):
+        read += 1
+    if read != batch.counts.total:
+        raise RuntimeError(f"{read} results came of {batch.counts.total} items")
 
 
 async def _create_inline(service: Service, count: int) -> Batch:
