@@ -50,12 +50,15 @@ class Providers:
         by itself.
         """
         away = self._away.get(provider_of(batch))
-        if away is None or away.until <= self._clock.now() or batch.key in away.told:
+        if away is None:
             return None
-        return away
+        if away.until <= self._clock.now():
+            self.is_back(batch)
+            return None
+        return None if batch.key in away.told else away
 
     def is_back(self, batch: Batch) -> None:
-        """Takes note that the provider of a batch has answered."""
+        """Takes note that the provider of a batch has answered, or may do so by now."""
         self._away.pop(provider_of(batch), None)
 
 

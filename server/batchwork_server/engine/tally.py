@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batchwork_server.domain.batch import Batch
@@ -37,11 +37,12 @@ class Tally:
         self._count(outcome, -1)
         self._count(other, 1)
 
-    def take_off(self, outcomes: Iterable[Outcome]) -> None:
+    def take_off(self, outcomes: Sequence[Outcome]) -> None:
         """Counts outcomes no more: the database knows them, or nobody ever will."""
-        for outcome in outcomes:
-            self.recorded += 1
-            self._count(outcome, -1)
+        self.recorded += len(outcomes)
+        if self.failed or self.untried:
+            for outcome in outcomes:
+                self._count(outcome, -1)
 
     def _count(self, outcome: Outcome, number: int) -> None:
         if outcome.state is ItemState.FAILED:

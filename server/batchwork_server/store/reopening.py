@@ -30,7 +30,6 @@ INSERT INTO attempts (batch_key, item_index, number, start_time, duration, error
 SELECT batch_key, item_index, attempt_count, COALESCE(start_time, end_time),
   COALESCE(duration, 0), error_reason, error_message, error_retryable
 FROM outcomes o WHERE {condition} AND state = 'FAILED'
-RETURNING item_index
 """
 _CHOSEN = "SELECT item_index, state FROM outcomes o WHERE {condition}"
 _REOPEN = """
@@ -74,7 +73,7 @@ async def reopen(
     indexes = [index for index, _ in chosen]
     ranges = events.ranges_of(indexes)
     by_state = Counter(state for _, state in chosen)
-    kept = await run(connection, _KEEP_ATTEMPTS.format(condition=condition), parameters)
+    await run(connection, _KEEP_ATTEMPTS.format(condition=condition), parameters)
     await run(connection, _REOPEN.format(condition=condition), parameters)
     open_chunks = await _reopen_chunks(connection, batch, indexes, now=now)
     timeout = batch.request.options.batch_timeout
@@ -83,7 +82,7 @@ async def reopen(
         connection,
         _REOPEN_BATCH,
         (
-            *(len(indexes), failed, by_state["CANCELLED"], by_state["EXPIRED"], len(kept)),
+            *(len(indexes), failed, by_state["CANCELLED"], by_state["EXPIRED"], failed),
             *(open_chunks, failed, failed, False),
             *(None if timeout is None else to_micros(now + timeout), events.retried_events(ranges)),
             *(to_micros(now), batch.key),
