@@ -189,6 +189,7 @@ def put_together(
         validation=Validation(users),
         templates=FakeTemplates(
             make_template(template_id="scripted", processor="scripted", operations=("annotate",)),
+            make_template(template_id="elsewhere", processor="scripted"),
             make_template(template_id="uninstalled", processor="uninstalled"),
         ),
         defaults=BatchOptions(

@@ -189,7 +189,7 @@ async def test_whatever_delay_is_named_the_batch_waits_and_others_go_on(
     batch = await worker.submit(["i0"], options=ONE_BY_ONE)
 
     waiting = await paused(worker, batch)
-    other = await worker.end_of(await worker.submit(["j0"]))
+    other = await worker.end_of(await worker.submit(["j0"], template_id="elsewhere"))
 
     assert waiting.resume_time == clock.now() + timedelta(seconds=seconds)
     assert other.counts == Counts(total=1, succeeded=1)
@@ -237,7 +237,7 @@ async def test_a_pause_that_cannot_be_recorded_holds_up_only_its_batch(
     monkeypatch.setattr("batchwork_server.engine.committer.RESTART_PAUSE", timedelta(0))
     batch = await worker.submit(["i0"], options=ONE_BY_ONE)
     await calls_of(work, 1)
-    other = await worker.end_of(await worker.submit(["j0"]))
+    other = await worker.end_of(await worker.submit(["j0"], template_id="elsewhere"))
     still = await worker.until(batch, lambda _: True)
     broken = False
     clock.advance(SECOND)
