@@ -30,6 +30,26 @@ Take = Callable[[Sequence[int]], Awaitable[Sequence[asyncio.Event]]]
 """Claims chunks by their keys and returns, for each that was claimed, what is set at its end."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a worker could use right now.
+
+    Attributes:
+        items: How many more items.
+        by_batch: How many more of each batch that it has in hand; 0 or less means that the batch
+            has enough in hand for what it may use, and is left out.
+        of_another: How many at first of any other batch: what it may use is not known yet.
+    """
+
+    items: int
+    by_batch: Mapping[int, int] = field(default_factory=dict)
+    of_another: int = 0
+
+    def of(self, batch_key: int) -> int:
+        """Returns how many more items of a batch the worker could use."""
+        return self.by_batch.get(batch_key, self.of_another)
+
+
 class Dispatcher(Protocol):
     """Decides which worker gets which chunk when. The ledger in the store stays the truth.
 
@@ -44,11 +64,11 @@ class Dispatcher(Protocol):
         """Tells that the transaction of ``enqueue`` has committed."""
         ...
 
-    async def run(self, take: Take, *, room: Callable[[], int], stop: asyncio.Event) -> None:
-        """Hands out chunks until ``stop`` is set.
+    async def run(self, take: Take, *, room: Callable[[], Room], stop: asyncio.Event) -> None:
+        """Hands out chunks until ``stop`` is set, in their order, as far as there is room.
 
         Args:
-            room: How many more items the worker could use right now.
+            room: What the worker could use right now.
         """
         ...
 

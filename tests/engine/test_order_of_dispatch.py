@@ -26,7 +26,7 @@ async def test_an_endless_flow_of_what_is_more_urgent_does_not_starve_a_batch(
     waited, overtaken = clock.now() - START, 0
     while waited < timedelta(hours=1):
         await worker.submit(["u"], options=RequestedOptions(priority=Priority.HIGH))
-        [(key, _), *_] = await chunks.next_chunks(now=clock.now(), limit=1)
+        [(key, *_), *_] = await chunks.next_chunks(now=clock.now(), limit=1)
         claimed = await chunks.claim([key], owner="test", now=clock.now(), lease=STEP)
         if patient.key in claimed.batches:
             break
@@ -50,7 +50,7 @@ async def test_of_what_is_due_together_the_most_urgent_goes_first(
     }
 
     found = await worker.store.chunks.next_chunks(now=clock.now(), limit=10)
-    keys = [key for key, _ in found]
+    keys = [chunk.chunk_key for chunk in found]
     claimed = await worker.store.chunks.claim(keys, owner="test", now=clock.now(), lease=STEP)
 
     urgency = (Priority.CRITICAL, Priority.HIGH, Priority.MEDIUM, Priority.LOW)
@@ -69,7 +69,7 @@ async def test_a_large_batch_does_not_hold_up_a_small_one(
 
     [first, second, *_] = await worker.store.chunks.next_chunks(now=clock.now(), limit=10)
     claimed = await worker.store.chunks.claim(
-        [first[0], second[0]], owner="test", now=clock.now(), lease=STEP
+        [first.chunk_key, second.chunk_key], owner="test", now=clock.now(), lease=STEP
     )
 
     assert [chunk.batch_key for chunk in claimed.chunks] == [large.key, small.key]

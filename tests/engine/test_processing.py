@@ -350,7 +350,7 @@ async def test_a_chunk_that_was_taken_away_is_left_alone(start_worker):
         batch = await worker.submit([f"i{n}" for n in range(10)])
         await work.started.wait()
         await worker.store.chunks.reopen_all(now=batch.create_time)
-        [(key, _)] = await worker.store.chunks.next_chunks(now=batch.create_time, limit=1)
+        [(key, *_)] = await worker.store.chunks.next_chunks(now=batch.create_time, limit=1)
         claimed = await worker.store.chunks.claim(
             [key], owner="heir", now=batch.create_time, lease=timedelta(0)
         )

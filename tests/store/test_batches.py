@@ -172,7 +172,7 @@ async def test_items_are_listed_in_order_and_by_state(store):
 @pytest.mark.arrow("item C")
 async def test_an_item_is_running_while_a_worker_holds_it(store):
     batch = await insert(store, make_items(4), batch_id="bat-1", options=make_options(chunk_size=2))
-    [(first, _), _] = await store.chunks.next_chunks(now=START, limit=10)
+    [(first, *_), _] = await store.chunks.next_chunks(now=START, limit=10)
     await store.chunks.claim([first], owner="w", now=START, lease=timedelta(seconds=30))
 
     running = await store.batches.get("bat-1", tenant_id=TENANT)

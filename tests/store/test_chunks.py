@@ -42,7 +42,7 @@ async def insert(store: SqlStore, count: int, *, chunk_size: int = 10, batch_id=
 async def claim(
     store: SqlStore, *, now=START, owner="worker", limit=100, lease=LEASE
 ) -> list[ClaimedChunk]:
-    keys = [key for key, _ in await store.chunks.next_chunks(now=now, limit=limit)]
+    keys = [key for key, *_ in await store.chunks.next_chunks(now=now, limit=limit)]
     if not keys:
         return []
     claimed = await store.chunks.claim(keys, owner=owner, now=now, lease=lease)
@@ -79,9 +79,25 @@ async def current(store: SqlStore, batch: Batch) -> Batch:
     return found
 
 
+async def test_the_chunks_of_some_batches_can_be_left_out(store):
+    first = await insert(store, 25)
+    second = await insert(store, 25, batch_id="bat-2")
+    third = await insert(store, 25, batch_id="bat-3", priority=Priority.CRITICAL)
+
+    found = await store.chunks.next_chunks(now=START, limit=4, without=[first.key])
+    none = await store.chunks.next_chunks(
+        now=START, limit=4, without=[first.key, second.key, third.key]
+    )
+
+    batches = [chunk.batch_key for chunk in found]
+    assert batches == [third.key, third.key, third.key, second.key]
+    assert [chunk.item_count for chunk in found] == [10, 10, 5, 10]
+    assert none == []
+
+
 async def test_a_chunk_is_claimed_once(store):
     await insert(store, 25)
-    keys = [key for key, _ in await store.chunks.next_chunks(now=START, limit=100)]
+    keys = [key for key, *_ in await store.chunks.next_chunks(now=START, limit=100)]
 
     mine = await store.chunks.claim(keys[:2], owner="a", now=START, lease=LEASE)
     theirs = await store.chunks.claim(keys, owner="b", now=START, lease=LEASE)

@@ -11,6 +11,7 @@ from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.context import ContextItems
 from batchwork_server.domain.filters import BatchFilter, ItemFilter, ReferenceFilter
 from batchwork_server.domain.firing import NextRun
+from batchwork_server.store.chunks import next_chunks_sql
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.group_schedules import GROUPED_JOBS
 from batchwork_server.store.group_schedules import NEXT_START as NEXT_GROUP
@@ -83,6 +84,37 @@ async def test_a_claim_reads_no_more_of_a_batch_than_its_chunks(new_postgresql_u
 
     assert sum(len(chunk.items) for chunk in claimed) == ITEMS // 2
     assert await rows_read(new_postgresql_url) - before <= 2 * ITEMS
+
+
+@pytest.mark.parametrize("left_out", [0, 3])
+async def test_sqlite_finds_the_next_chunks_in_their_order_without_sorting(sqlite_url, left_out):
+    database = await open_database(sqlite_url)
+
+    sql = next_chunks_sql(left_out).replace("?", "0")
+    plan = await run(database, f"EXPLAIN QUERY PLAN {sql}")
+    await database.close()
+
+    assert [row[-1] for row in plan] == ["SCAN chunks USING INDEX ix_chunks_dispatch_time"]
+
+
+@pytest.mark.parametrize("left_out", [0, 3])
+async def test_postgresql_reads_no_more_chunks_than_are_wanted(new_postgresql_url, left_out):
+    database = await open_database(new_postgresql_url)
+    store = SqlStore(database)
+    others = [await insert(store, 50, batch_id=f"bat-{number}") for number in range(3)]
+    await insert(store, ITEMS, chunk_size=1, batch_id="large")
+    await run(database, "ANALYZE")
+    await database.close()
+    before = await rows_read(new_postgresql_url, "ix_chunks_dispatch_time")
+
+    database = await open_database(new_postgresql_url)
+    found = await SqlStore(database).chunks.next_chunks(
+        now=START, limit=64, without=[batch.key for batch in others[:left_out]]
+    )
+    await database.close()
+
+    assert len(found) == 64
+    assert await rows_read(new_postgresql_url, "ix_chunks_dispatch_time") - before <= 100
 
 
 JOBS = 2_000

@@ -66,7 +66,7 @@ async def over(store: SqlStore, batch_id: str, *, now: datetime = START, **chang
 
 
 async def work_off(store: SqlStore, *, now: datetime) -> None:
-    keys = [key for key, _ in await store.chunks.next_chunks(now=now, limit=1000)]
+    keys = [key for key, *_ in await store.chunks.next_chunks(now=now, limit=1000)]
     claimed = await store.chunks.claim(keys, owner="worker", now=now, lease=HOUR)
     for chunk in claimed.chunks:
         outcomes = [
@@ -283,7 +283,7 @@ async def test_nothing_is_left_of_a_deleted_batch_and_all_of_its_neighbours(stor
 
 async def test_the_attempts_of_a_deleted_batch_are_removed_too(store, database):
     batch = await insert(store, "bat-1")
-    [(key, _)] = await store.chunks.next_chunks(now=START, limit=1)
+    [(key, *_)] = await store.chunks.next_chunks(now=START, limit=1)
     [chunk] = (await store.chunks.claim([key], owner="w", now=START, lease=HOUR)).chunks
     error = ItemError(reason="BUSY", message="Come back later.", retryable=True)
     waits = make_outcome(0, state=ItemState.PENDING, error=error, next_attempt_time=START)

@@ -374,7 +374,7 @@ class Ledger(RuleBasedStateMachine):
 
     async def _due_keys(self) -> list[int]:
         """Returns what the store hands out, which is all that can be worked on and nothing else."""
-        keys = [key for key, _ in await self._store.chunks.next_chunks(now=self.now, limit=100)]
+        keys = [key for key, *_ in await self._store.chunks.next_chunks(now=self.now, limit=100)]
         due = [c.key for c in self.chunks if c.state == "OPEN" and c.due <= self.now]
         assert sorted(keys) == sorted(due)
         return keys

@@ -141,7 +141,7 @@ async def test_tiny_messages_become_one_page_with_whole_chunks(store, uploads):
         "batch:sealed",
     ]
     opened = await store.chunks.next_chunks(now=START, limit=10)
-    assert [count for _, count in opened] == [100, 100, 50]
+    assert [count for _, count, _ in opened] == [100, 100, 50]
 
 
 async def test_a_transaction_holds_no_more_than_a_page_however_much_comes(

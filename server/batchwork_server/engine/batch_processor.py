@@ -26,6 +26,7 @@ from batchwork_server.engine.runs import Runs
 from batchwork_server.errors import Unavailable
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
+from batchwork_server.ports import Room
 from batchwork_server.store.store import Store
 from batchwork_server.wakeups import Wakeups
 
@@ -79,18 +80,26 @@ class BatchProcessor:
 
     # Taking chunks
 
-    def room(self) -> int:
-        """Returns how many more items to claim: enough for all workers and a moment ahead.
+    def room(self) -> Room:
+        """Returns what to claim: enough for all workers and a moment ahead.
 
         Slow items are not claimed long before their turn, so that what is urgent can overtake
-        them; fast ones come in numbers that make a claim cheap.
+        them; fast ones come in numbers that make a claim cheap. Only what workers could begin
+        counts as claimed: what waits for its own batch keeps nobody else from the workers.
         """
         if self._draining:
-            return 0
+            return Room(items=0)
         ahead = min(_MOST_AHEAD, int(self._rate.per_second() * _AHEAD))
         wanted = max(self._slots, ahead)
-        self._low_water = max(self._slots, wanted // 2)
-        return wanted - self._feed.queued
+        startable = sum(running.startable for running in self._runs.batches)
+        self._low_water = max(self._slots, wanted // 2) + self._feed.queued - startable
+        return Room(
+            items=wanted - startable,
+            by_batch={
+                running.batch.key: _room_of(running, most=wanted) for running in self._runs.batches
+            },
+            of_another=self._slots,
+        )
 
     async def take(self, chunk_keys: Sequence[int]) -> list[asyncio.Event]:
         """Claims the chunks that are still open, and feeds them to the workers.
@@ -169,6 +178,10 @@ class BatchProcessor:
                 continue
             if self._feed.queued < self._low_water:
                 self._wakeups.room.set()  # the next claim is to be back before this one is done
+            running = taken[0].running
+            if running.queued < running.low_water:
+                running.low_water = 0
+                self._wakeups.work_arrived()  # its chunks were left out, and are not any more
             hand.held, hand.since = taken, self._clock.monotonic()
             await self._process(hand, *taken)
             hand.held = None
@@ -217,6 +230,7 @@ class BatchProcessor:
             run.outcomes.append(outcome)
             running.progressed = True
             running.attempts += 1
+            running.busy_micros += (outcome.end_micros or 0) - (outcome.start_micros or 0)
             if outcome.state is not ItemState.SUCCEEDED:
                 self._tally(running, outcome)
             if running.probing and running.wanted:
@@ -253,6 +267,7 @@ class BatchProcessor:
         for sibling in running.siblings:
             sibling.probing = False
         self._feed.wake(self._slots)
+        self._wakeups.work_arrived()  # more of the batches can be claimed
 
     def _stop(self, running: RunningBatch) -> None:
         for stopped in self._runs.stop(running):
@@ -343,6 +358,22 @@ class BatchProcessor:
         Called when no worker runs any more.
         """
         await self.committer.release()
+
+
+def _room_of(running: RunningBatch, *, most: int) -> int:
+    """Returns how many more items of a batch to claim.
+
+    One with a bound of its own is done with what it has in hand only in its own time; more of it
+    would lie here while another server could have it.
+    """
+    bound = running.bound
+    if not bound:
+        running.low_water = 0
+        return most
+    enough = max(bound, min(_MOST_AHEAD, int(bound * running.pace * _AHEAD)))
+    room = enough - running.queued
+    running.low_water = max(bound, enough // 2) if room <= 0 else 0
+    return room
 
 
 class _Turns:

@@ -55,6 +55,10 @@ class RunningBatch:
         tally: Of those that are not recorded yet.
         chunks: Chunks of it that the worker has.
         in_flight: Attempts that are going on.
+        queued: Items that no worker has yet; of a chunk that runs one by one no more than the next.
+        low_water: When fewer are queued, it is time to claim more of it; 0 means that nobody waits
+            for that.
+        busy_micros: How long those took together.
         processes: How many can go on at once, as its processor is CPU-bound and each attempt takes
             a child process; 0 while that is not known, or not so.
         deadlines: Of those attempts that wait for something, by the worker that waits.
@@ -71,18 +75,38 @@ class RunningBatch:
     tally: Tally = field(default_factory=Tally)
     chunks: int = 0
     in_flight: int = 0
+    queued: int = 0
+    low_water: int = 0
+    busy_micros: int = 0
     processes: int = 0
     deadlines: dict[asyncio.Task[Any] | None, asyncio.Timeout] = field(default_factory=dict)
     surprises: set[str] = field(default_factory=set)
 
     @property
-    def has_room(self) -> bool:
-        if self.probing and any(each.in_flight for each in self.siblings if each.probing):
-            return False
+    def waits_for_probe(self) -> bool:
+        """Tells whether an item goes on by which it will be known whether the provider is back."""
+        return self.probing and any(each.in_flight for each in self.siblings if each.probing)
+
+    @property
+    def bound(self) -> int:
+        """How many attempts may go on at once; 0 means as many as there are workers."""
         bound = 1 if self.probing else self.batch.request.options.max_concurrent_items
         if self.processes and not 0 < bound < self.processes:
             bound = self.processes  # more would only wait, in the way of other batches
-        return not bound or self.in_flight < bound
+        return bound
+
+    @property
+    def startable(self) -> int:
+        """How many of the queued items workers could begin now, if there were enough of them."""
+        if self.waits_for_probe:
+            return 0
+        bound = self.bound
+        return min(self.queued, max(0, bound - self.in_flight)) if bound else self.queued
+
+    @property
+    def pace(self) -> float:
+        """How many attempts a second are done one after the other, as far as is known."""
+        return self.attempts * 1_000_000 / self.busy_micros if self.busy_micros > 0 else 0.0
 
     @property
     def breaks_failure_policy(self) -> bool:

@@ -7,7 +7,7 @@ wait for each other.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,6 +33,7 @@ from batchwork_server.store.store import (
     Claimed,
     ClaimedChunk,
     Extended,
+    OpenChunk,
     Recorded,
     Reopened,
 )
@@ -134,21 +135,31 @@ ORDER BY i.item_index
 """
 
 
+def next_chunks_sql(batch_count: int) -> str:
+    """Returns what finds the next chunks, but those of so many batches, by the index of order."""
+    marks = ", ".join("?" for _ in range(batch_count))
+    others = f" AND batch_key NOT IN ({marks})" if batch_count else ""
+    return (
+        "SELECT chunk_key, item_count, batch_key FROM chunks"
+        f" WHERE state = 'OPEN' AND due_time <= ?{others}"
+        " ORDER BY dispatch_time, chunk_key LIMIT ?"
+    )
+
+
 class SqlChunks:
     """Implements ``ChunkStore``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def next_chunks(self, *, now: datetime, limit: int) -> list[tuple[int, int]]:
+    async def next_chunks(
+        self, *, now: datetime, limit: int, without: Collection[int] = ()
+    ) -> list[OpenChunk]:
         async with self._database.reading() as connection:
             rows = await run(
-                connection,
-                "SELECT chunk_key, item_count FROM chunks WHERE state = 'OPEN' AND due_time <= ?"
-                " ORDER BY dispatch_time, chunk_key LIMIT ?",
-                (to_micros(now), limit),
+                connection, next_chunks_sql(len(without)), (to_micros(now), *without, limit)
             )
-        return [(key, count) for key, count in rows]
+        return [OpenChunk(*row) for row in rows]
 
     async def next_due_time(self, *, after: datetime) -> datetime | None:
         async with self._database.reading() as connection:
@@ -170,11 +181,12 @@ class SqlChunks:
                     chunk_key=chunk_key,
                     epoch=epoch,
                     batch_key=batch_key,
+                    dispatch_time=from_micros(dispatch_time),
                     items=[],
                     crashes=crashes,
                     suspect_index=suspect_index,
                 )
-                for chunk_key, epoch, batch_key, _, _, crashes, suspect_index in rows
+                for chunk_key, epoch, batch_key, _, _, dispatch_time, crashes, suspect_index in rows
             ]
             await _load_items(connection, rows, claimed, now=now)
             await _count_taken(connection, claimed)
@@ -320,7 +332,8 @@ async def _take(
         "UPDATE chunks SET state = 'CLAIMED', epoch = epoch + 1, owner = ?, claim_time = ?,"
         f" lease_time = {_lease_clock(connection)} + ?"
         f" WHERE state = 'OPEN' AND chunk_key IN ({marks})"
-        " RETURNING chunk_key, epoch, batch_key, first_index, item_count, crashes, suspect_index",
+        " RETURNING chunk_key, epoch, batch_key, first_index, item_count, dispatch_time, crashes,"
+        " suspect_index",
         (
             *(owner, to_micros(now), *_read_clock(connection, now)),
             *(duration_to_micros(lease), *sorted(chunk_keys)),

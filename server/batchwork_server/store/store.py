@@ -21,6 +21,7 @@ from batchwork_server.store.protocols.chunks import (
     ClaimedChunk,
     Extended,
     NewChunk,
+    OpenChunk,
     Recorded,
     Reopened,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "NewChunk",
     "NotificationStore",
     "OccurrenceStore",
+    "OpenChunk",
     "OptOutStore",
     "OverBatches",
     "PreferenceChangeStore",

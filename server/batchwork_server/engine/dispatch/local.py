@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from batchwork_server.clock import Clock
 from batchwork_server.errors import Unavailable
 from batchwork_server.logs import WaitingLog, get_logger
-from batchwork_server.ports import Take
-from batchwork_server.store.store import ChunkStore
+from batchwork_server.ports import Room, Take
+from batchwork_server.store.store import ChunkStore, OpenChunk
 from batchwork_server.wakeups import Wakeups
 
 log = get_logger(__name__)
@@ -37,15 +38,16 @@ class LocalDispatcher:
     def enqueued(self) -> None:
         self._wakeups.work_arrived()
 
-    async def run(self, take: Take, *, room: Callable[[], int], stop: asyncio.Event) -> None:
+    async def run(self, take: Take, *, room: Callable[[], Room], stop: asyncio.Event) -> None:
         while not stop.is_set():
             self._wakeups.room.clear()
-            if room() <= 0:
+            there_is = room()
+            if there_is.items <= 0:
                 await self._clock.wait(self._wakeups.room, LONGEST_PAUSE)
                 continue
             self._wakeups.work.clear()
             try:
-                handed_out = await self._hand_out(take, room())
+                handed_out = await self._hand_out(take, there_is)
                 self._waiting.goes_on()
                 if not handed_out:
                     await self._wait_for_work()
@@ -53,15 +55,14 @@ class LocalDispatcher:
                 self._waiting.waits(error.reason, error.message)
                 await self._clock.wait(stop, LONGEST_PAUSE)
 
-    async def _hand_out(self, take: Take, room: int) -> bool:
+    async def _hand_out(self, take: Take, room: Room) -> bool:
         """Takes the next chunks, as many as there is room for, but at least one."""
-        waiting = await self._chunks.next_chunks(now=self._clock.now(), limit=_MOST_CHUNKS)
-        keys: list[int] = []
-        for key, item_count in waiting:
-            if room <= 0:
-                break
-            keys.append(key)
-            room -= item_count
+        waiting = await self._chunks.next_chunks(
+            now=self._clock.now(),
+            limit=_MOST_CHUNKS,
+            without=[key for key, items in room.by_batch.items() if items <= 0],
+        )
+        keys = _fitting(waiting, room)
         if keys:
             await take(keys)
         return bool(keys)
@@ -72,3 +73,18 @@ class LocalDispatcher:
         due = await self._chunks.next_due_time(after=now)
         pause = LONGEST_PAUSE if due is None else min(LONGEST_PAUSE, due - now)
         await self._clock.wait(self._wakeups.work, max(pause, timedelta(milliseconds=1)))
+
+
+def _fitting(waiting: Sequence[OpenChunk], room: Room) -> list[int]:
+    """Returns the keys of those chunks, in their order, for which there is room."""
+    keys: list[int] = []
+    left, taken = room.items, Counter[int]()
+    for chunk in waiting:
+        if left <= 0:
+            break
+        usable = room.of(chunk.batch_key) - taken[chunk.batch_key]
+        if usable > 0:
+            keys.append(chunk.chunk_key)
+            taken[chunk.batch_key] += chunk.item_count
+            left -= min(usable, chunk.item_count)
+    return keys

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from batchwork_server.domain.batch import Batch, Counts
 from batchwork_server.domain.item import Outcome, PendingItem
@@ -21,12 +21,21 @@ class NewChunk:
     dispatch_time: datetime
 
 
+class OpenChunk(NamedTuple):
+    """A chunk that could be claimed."""
+
+    chunk_key: int
+    item_count: int
+    batch_key: int
+
+
 @dataclass(slots=True, kw_only=True)
 class ClaimedChunk:
     """A chunk that this worker has taken, until its lease is over.
 
     Attributes:
         epoch: Proves the claim; a write with an older one is refused.
+        dispatch_time: Its place in the order of dispatch.
         items: Those that are due.
         waiting_time: When the first of those that are not due is due.
         crashes: How many claims before this one ended by neither record nor release.
@@ -36,6 +45,7 @@ class ClaimedChunk:
     chunk_key: int
     epoch: int
     batch_key: int
+    dispatch_time: datetime
     items: list[PendingItem]
     waiting_time: datetime | None = None
     crashes: int = 0
@@ -119,8 +129,14 @@ class Reopened:
 class ChunkStore(Protocol):
     """The ledger of dispatch, from the workers' side. It is the only way to an outcome."""
 
-    async def next_chunks(self, *, now: datetime, limit: int) -> list[tuple[int, int]]:
-        """Returns open chunks that are due, in the order of dispatch: key and number of items."""
+    async def next_chunks(
+        self, *, now: datetime, limit: int, without: Collection[int] = ()
+    ) -> list[OpenChunk]:
+        """Returns open chunks that are due, in the order of dispatch.
+
+        Args:
+            without: Batches of which none are wanted, by their keys.
+        """
         ...
 
     async def next_due_time(self, *, after: datetime) -> datetime | None:
