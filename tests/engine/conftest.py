@@ -13,6 +13,7 @@ import pytest
 from batchwork_server.application.batch_changes import BatchChanges
 from batchwork_server.application.batches import Batches
 from batchwork_server.application.firing import Firing
+from batchwork_server.application.pacing import Pacing
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.told import WatchMessage
 from batchwork_server.application.validation import Validation
@@ -199,6 +200,7 @@ def put_together(
         ),
         clock=clock,
         targets=targets,
+        pacing=Pacing(store.item_durations, slots=slots),
     )
     lease = timedelta(seconds=30)
     deadlines = Deadlines(store=store, clock=clock, wakeups=wakeups)

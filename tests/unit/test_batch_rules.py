@@ -13,6 +13,7 @@ from batchwork_server.domain.batch import (
     Counts,
     Priority,
     dispatch_time,
+    expected_chunk_duration,
     final_state,
 )
 from batchwork_server.domain.failure import FailurePolicy
@@ -94,6 +95,25 @@ def test_a_small_batch_goes_before_the_rest_of_a_large_one():
     small = dispatch_time(due=START + 2.5 * SECOND, handicap=handicap, place=0)
 
     assert large[2] < small < large[3]
+
+
+@pytest.mark.parametrize(
+    ("known", "most", "expected"),
+    [
+        pytest.param(None, 0, SECOND, id="nothing is known"),
+        pytest.param(10 * SECOND, 0, 20 * SECOND, id="all workers"),
+        pytest.param(10 * SECOND, 5, 100 * SECOND, id="a bound of its own"),
+        pytest.param(10 * SECOND, 100, 20 * SECOND, id="a bound above the workers"),
+        pytest.param(SECOND / 50_000, 0, SECOND / 10, id="no closer"),
+        pytest.param(60 * MINUTE, 1, 60 * MINUTE, id="no farther"),
+    ],
+)
+def test_a_chunk_is_expected_to_take_what_its_items_take(known, most, expected):
+    duration = expected_chunk_duration(
+        chunk_size=50, max_concurrent_items=most, item_duration=known, slots=25
+    )
+
+    assert duration == expected
 
 
 def test_generated_ids_are_ids_and_tell_where_they_are_from():

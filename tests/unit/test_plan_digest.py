@@ -98,6 +98,12 @@ def test_what_differs_is_named(changes, changed):
     assert digest(**changes).changed_since(digest()) == (changed,)
 
 
+def test_how_long_items_took_meanwhile_changes_no_plan():
+    slow = make_options(chunk_duration=timedelta(minutes=3))
+
+    assert digest(options=slow) == digest(options=make_options())
+
+
 def test_digests_of_another_release_are_not_compared():
     now = digest()
 

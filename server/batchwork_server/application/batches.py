@@ -520,6 +520,7 @@ def chunks_of(
                             due=now,
                             handicap=options.handicap,
                             place=first_place + len(chunks),
+                            chunk_duration=options.chunk_duration,
                         ),
                     )
                 )

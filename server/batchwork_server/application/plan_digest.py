@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from batchwork_server.application.planning import Plan
-from batchwork_server.domain.batch import BatchRequest
+from batchwork_server.domain.batch import EXPECTED_CHUNK_DURATION, BatchRequest
 from batchwork_server.domain.item import NewItem
 
-VERSION = 2
+VERSION = 3
 """Counts the ways in which digests were made; those of two ways cannot be compared."""
 
 DIGITS = 24
@@ -69,7 +69,7 @@ def digest_of(plan: Plan) -> PlanDigest:
     return PlanDigest(
         job=_digest([_job_part(request)]),
         template=_digest([request.template]),
-        options=_digest([request.options]),
+        options=_digest([replace(request.options, chunk_duration=EXPECTED_CHUNK_DURATION)]),
         items=_digest(_item_parts(request, plan.items)),
         warnings=_digest(request.notices),
     )

@@ -12,6 +12,7 @@ from batchwork_server.application.job_users import users_of_run
 from batchwork_server.application.no_users import no_users_notice
 from batchwork_server.application.notices import unmatched_filters
 from batchwork_server.application.notifying import Choice, as_notices, chosen_targets
+from batchwork_server.application.pacing import Pacing
 from batchwork_server.application.personal_items import PersonalItems
 from batchwork_server.application.recipients import needs_lookup, validated_recipients
 from batchwork_server.application.template_choice import choose_template, unknown_name
@@ -107,13 +108,13 @@ class _LookedUp:
 
     Attributes:
         notices: What is odd about it.
-        told: Who is told of the end.
+        options: With every default filled in.
     """
 
     template: Template
     selections: list[Selection]
     notices: list[Notice]
-    told: tuple[str, ...]
+    options: BatchOptions
 
 
 class Planning:
@@ -123,6 +124,7 @@ class Planning:
         defaults: The options of requests and jobs that say nothing.
         handicaps: How much later than a critical batch one of each priority counts as due.
         targets: Who can be told of the end of a batch.
+        pacing: Knows how long chunks take; none when nobody measures them.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class Planning:
         clock: Clock,
         handicaps: Mapping[Priority, timedelta] = HANDICAPS,
         targets: NotificationTargets = NO_TARGETS,
+        pacing: Pacing | None = None,
     ) -> None:
         self._store = store
         self._categories = categories
@@ -145,6 +148,7 @@ class Planning:
         self._clock = clock
         self._handicaps = handicaps
         self._targets = targets
+        self._pacing = pacing
 
     async def plan(self, submission: Submission, *, tenant_id: str) -> Plan:
         """Returns the items of the batch that the submission asks for.
@@ -234,7 +238,11 @@ class Planning:
             violations += more
         if template is None or violations:
             raise InvalidArgument(violations)
-        return _LookedUp(template=template, selections=selections, notices=notices, told=told)
+        options = merged_options(submission.options, self._defaults, self._handicaps)
+        options = replace(options, notification_targets=told)
+        if self._pacing is not None:
+            options = await self._pacing.paced(options, template.template_id, tenant_id=tenant_id)
+        return _LookedUp(template=template, selections=selections, notices=notices, options=options)
 
     def _told(
         self, submission: Submission, *, tenant_id: str
@@ -256,11 +264,10 @@ class Planning:
         distribution: Distribution,
         reference_validation: ReferenceValidation = NOTHING_FOUND,
     ) -> BatchRequest:
-        options = merged_options(submission.options, self._defaults, self._handicaps)
         return batch_request(
             submission,
             template=looked_up.template,
-            options=replace(options, notification_targets=looked_up.told),
+            options=looked_up.options,
             user_validation=user_validation,
             reference_validation=reference_validation,
             distribution=distribution,

@@ -34,6 +34,7 @@ from batchwork_server.application.notifications import Outbox
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.once import Once
 from batchwork_server.application.override_notices import OverrideNotices
+from batchwork_server.application.pacing import Pacing
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.preference_changes import PreferenceChanges
 from batchwork_server.application.preference_imports import PreferenceImports
@@ -135,6 +136,7 @@ def put_together(
         handicaps=settings.handicaps,
         clock=clock,
         targets=notifiers.targets,
+        pacing=Pacing(store.item_durations, slots=settings.max_concurrent_items),
     )
     processor = BatchProcessor(
         store=store,

@@ -79,18 +79,49 @@ HANDICAPS: Mapping[Priority, timedelta] = {
 """How much later than a critical chunk a chunk counts as due, unless the settings say otherwise;
 the longest wait behind work that came later."""
 
+EXPECTED_ITEM_DURATION = timedelta(milliseconds=500)
+"""How long an item takes whose template nobody has measured yet."""
+
 EXPECTED_CHUNK_DURATION = timedelta(seconds=1)
-"""How far apart in the order of dispatch the chunks of one batch stand."""
+"""How long a chunk takes of a batch from before that was worked out for each."""
+
+SHORTEST_CHUNK_DURATION = timedelta(milliseconds=100)
+"""The closest that the chunks of one batch stand in the order of dispatch, however fast they are:
+what a slow disk or a busy machine adds to them is not measured."""
+
+LONGEST_CHUNK_DURATION = timedelta(hours=1)
+"""The farthest that they stand, so that a wrong measurement does not put them off for days."""
 
 
-def dispatch_time(*, due: datetime, handicap: timedelta, place: int) -> datetime:
+def expected_chunk_duration(
+    *, chunk_size: int, max_concurrent_items: int, item_duration: timedelta | None, slots: int
+) -> timedelta:
+    """Returns how long a batch that has the workers to itself takes for one of its chunks.
+
+    Args:
+        max_concurrent_items: Of the batch; 0 means no bound of its own.
+        item_duration: Of one item; None where nothing is known.
+        slots: Items in flight at once on a server.
+    """
+    usable = min(slots, max_concurrent_items or slots)
+    expected = (item_duration or EXPECTED_ITEM_DURATION) * chunk_size / usable
+    return min(max(expected, SHORTEST_CHUNK_DURATION), LONGEST_CHUNK_DURATION)
+
+
+def dispatch_time(
+    *,
+    due: datetime,
+    handicap: timedelta,
+    place: int,
+    chunk_duration: timedelta = EXPECTED_CHUNK_DURATION,
+) -> datetime:
     """Returns the number by which chunks are dispatched, smallest first.
 
     Computed once and never updated: the due time, plus the handicap of the batch's priority, plus
-    a spread by the chunk's place in its batch. It ages by itself, and a large batch does not block
-    a small one.
+    a spread by the chunk's place in its batch: as long as those before it are expected to take. It
+    ages by itself, and a large batch does not block a small one.
     """
-    return due + handicap + EXPECTED_CHUNK_DURATION * place
+    return due + handicap + chunk_duration * place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +168,7 @@ class BatchOptions:
     Attributes:
         max_concurrent_items: Items of this batch in flight at once; 0 means no bound of its own.
         handicap: Of the priority, as the settings had it when the batch was created.
+        chunk_duration: How long a chunk was expected to take when the batch was created.
         batch_timeout: From the creation or sealing to the end; None means no limit.
         failure_policy: None means that every item may fail.
         notification_targets: Who is told when it ends, by the operator's names.
@@ -150,6 +182,7 @@ class BatchOptions:
     max_concurrent_items: int = 0
     model: str = ""
     handicap: timedelta = HANDICAPS[Priority.MEDIUM]
+    chunk_duration: timedelta = EXPECTED_CHUNK_DURATION
     batch_timeout: timedelta | None = None
     failure_policy: FailurePolicy | None = None
     notification_targets: tuple[str, ...] = ()

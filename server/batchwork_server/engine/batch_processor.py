@@ -21,6 +21,7 @@ from batchwork_server.engine.executor import (
 )
 from batchwork_server.engine.feed import ChunkRun, Feed
 from batchwork_server.engine.hands import Hand, Hands
+from batchwork_server.engine.item_durations import ItemDurations
 from batchwork_server.engine.providers import Away, Providers
 from batchwork_server.engine.runs import Runs
 from batchwork_server.errors import Unavailable
@@ -76,6 +77,7 @@ class BatchProcessor:
         self.committer = Committer(
             store=store, clock=clock, wakeups=wakeups, runs=self._runs, feed=self._feed
         )
+        self.durations = ItemDurations(store=store, clock=clock, runs=self._runs)
         wakeups.subscribe(self._on_batch)
 
     # Taking chunks

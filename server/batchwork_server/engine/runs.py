@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from batchwork_server.domain.batch import Batch, BatchState
+from batchwork_server.domain.item_durations import MeasuredAttempts
 from batchwork_server.engine.executor import RunningBatch
 from batchwork_server.engine.feed import ChunkRun, Feed
 from batchwork_server.engine.providers import provider_of
@@ -30,6 +31,8 @@ class Runs:
         self._batches: dict[int, RunningBatch] = {}
         self._siblings: dict[tuple[str, str], list[RunningBatch]] = {}
         self._stopped: dict[int, Batch] = {}
+        self._told: dict[int, tuple[int, int]] = {}
+        self._measured: dict[tuple[str, str], tuple[int, int]] = {}
 
     def __iter__(self) -> Iterator[ChunkRun]:
         return iter(list(self._runs.values()))
@@ -123,10 +126,34 @@ class Runs:
             self._end(run.running)
 
     def _end(self, running: RunningBatch) -> None:
+        self._measure(running)
+        self._told.pop(running.batch.key, None)
         del self._batches[running.batch.key]
         running.siblings.remove(running)
         if not running.siblings:
             del self._siblings[provider_of(running.batch)]
+
+    def take_measured(self) -> list[MeasuredAttempts]:
+        """Returns how long the attempts took that ended since the last call, by template."""
+        for running in self._batches.values():
+            self._measure(running)
+        measured, self._measured = self._measured, {}
+        return [
+            MeasuredAttempts(
+                tenant_id=tenant_id, template_id=template_id, count=count, micros=micros
+            )
+            for (tenant_id, template_id), (count, micros) in measured.items()
+        ]
+
+    def _measure(self, running: RunningBatch) -> None:
+        """Adds what is new of a batch to what is known of its template."""
+        batch, now = running.batch, (running.attempts, running.busy_micros)
+        attempts, micros = self._told.get(batch.key, (0, 0))
+        self._told[batch.key] = now
+        if now[0] > attempts:
+            key = (batch.tenant_id, batch.request.template.template_id)
+            count, total = self._measured.get(key, (0, 0))
+            self._measured[key] = (count + now[0] - attempts, total + now[1] - micros)
 
 
 def _goes_on(running: RunningBatch) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from batchwork_server.domain.batch import (
+    EXPECTED_CHUNK_DURATION,
     HANDICAPS,
     Batch,
     BatchOptions,
@@ -123,6 +124,7 @@ def request_to(request: BatchRequest) -> str:
                 "non_retryable_reasons": sorted(options.retry.non_retryable_reasons),
             },
             "handicap": options.handicap.total_seconds(),
+            "chunk_duration": options.chunk_duration.total_seconds(),
             "batch_timeout": options.batch_timeout and options.batch_timeout.total_seconds(),
             "failure_policy": _failure_policy_to(options.failure_policy),
             "notification_targets": options.notification_targets,
@@ -273,12 +275,14 @@ def _options_from(document: Mapping[str, Any]) -> BatchOptions:
     retry = document["retry"]
     priority = Priority(document["priority"])
     handicap = document.get("handicap", HANDICAPS[priority].total_seconds())
+    chunk_duration = document.get("chunk_duration", EXPECTED_CHUNK_DURATION.total_seconds())
     batch_timeout = document.get("batch_timeout")
     return BatchOptions(
         chunk_size=document["chunk_size"],
         item_timeout=timedelta(seconds=document["item_timeout"]),
         priority=priority,
         handicap=timedelta(seconds=handicap),
+        chunk_duration=timedelta(seconds=chunk_duration),
         batch_timeout=None if batch_timeout is None else timedelta(seconds=batch_timeout),
         failure_policy=_failure_policy_from(document.get("failure_policy")),
         notification_targets=tuple(document.get("notification_targets", ())),

@@ -17,6 +17,7 @@ from batchwork_server.store.group_fillings import SqlGroupFillings
 from batchwork_server.store.group_members import SqlGroupMembers
 from batchwork_server.store.group_runs import SqlGroupRuns
 from batchwork_server.store.group_schedules import SqlGroupSchedules
+from batchwork_server.store.item_durations import SqlItemDurations
 from batchwork_server.store.jobs import SqlJobs
 from batchwork_server.store.notifications import SqlNotifications
 from batchwork_server.store.occurrences import SqlOccurrences
@@ -44,6 +45,7 @@ class SqlStore:
         self.batches = SqlBatches(database)
         self.events = SqlEvents(database)
         self.chunks = SqlChunks(database)
+        self.item_durations = SqlItemDurations(database)
         self.changes = SqlChanges(database)
         self.retention = SqlRetention(database)
         self.uploads = SqlUploads()

@@ -37,6 +37,7 @@ from batchwork_server.store.protocols.group_schedules import (
     GroupedJob,
     GroupScheduleStore,
 )
+from batchwork_server.store.protocols.item_durations import ItemDurationStore
 from batchwork_server.store.protocols.jobs import JobStore
 from batchwork_server.store.protocols.notifications import NotificationStore
 from batchwork_server.store.protocols.occurrences import (
@@ -86,6 +87,7 @@ __all__ = [
     "GroupRunStore",
     "GroupScheduleStore",
     "GroupedJob",
+    "ItemDurationStore",
     "JobStore",
     "NewChunk",
     "NotificationStore",
@@ -126,6 +128,8 @@ class Store(Protocol):
     def events(self) -> EventStore: ...
     @property
     def chunks(self) -> ChunkStore: ...
+    @property
+    def item_durations(self) -> ItemDurationStore: ...
     @property
     def changes(self) -> ChangeStore: ...
     @property

@@ -320,6 +320,18 @@ chunks = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# How long an attempt at an item of a template takes: a mean over the last many.
+item_durations = sa.Table(
+    "item_durations",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("template_id", sa.Text, primary_key=True),
+    sa.Column("mean", sa.BigInteger, nullable=False),  # microseconds
+    sa.Column("weight", sa.BigInteger, nullable=False),  # of attempts, in the mean with the next
+    _time("update_time"),
+    sqlite_with_rowid=False,
+)
+
 # Facts about batches, in the order in which they became durable. Of one batch: the sequence is
 # counted in the batch's own row, so two transactions cannot take the same number or publish out of
 # order. Of all batches: on SQLite the position; on PostgreSQL the number of the transaction first,

@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwork_server.domain import event_types
 from batchwork_server.domain.batch import (
-    EXPECTED_CHUNK_DURATION,
     Batch,
     BatchState,
     StateReason,
@@ -209,7 +208,7 @@ async def seal(connection: AsyncConnection, batch: Batch, *, now: datetime) -> B
         " dispatch_time = ? + first_index / ? * ? WHERE batch_key = ? AND state = 'HELD'",
         (
             *(to_micros(now), to_micros(first), options.chunk_size),
-            *(duration_to_micros(EXPECTED_CHUNK_DURATION), batch.key),
+            *(duration_to_micros(options.chunk_duration), batch.key),
         ),
     )
     return sealed
