@@ -130,11 +130,17 @@ async def _reopen_chunks(
         (batch.key,),
     )
     keys = _chunks_with(sorted(indexes), [(key, first, count) for key, first, count in ranges])
-    handicap = batch.request.options.handicap
-    rows = [
-        (key, to_micros(now), to_micros(dispatch_time(due=now, handicap=handicap, place=place)))
-        for place, key in enumerate(keys)
-    ]
+    options = batch.request.options
+    times = (
+        dispatch_time(
+            due=now,
+            handicap=options.handicap,
+            place=place,
+            chunk_duration=options.chunk_duration,
+        )
+        for place in range(len(keys))
+    )
+    rows = [(key, to_micros(now), to_micros(time)) for key, time in zip(keys, times, strict=True)]
     columns = (Column("chunk_key"), Column("due_time"), Column("dispatch_time"))
     await update_rows(connection, _REOPEN_CHUNKS, columns, rows)
     return len(keys)
