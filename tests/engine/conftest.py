@@ -177,6 +177,8 @@ def put_together(
     max_watchers: int = 10,
     children: ChildProcesses | None = None,
     targets: NotificationTargets = NO_TARGETS,
+    owner: str = "worker",
+    alone: bool = True,
 ) -> Worker:
     registry = ProcessorRegistry()
     registry.register("scripted", work)
@@ -212,9 +214,10 @@ def put_together(
         ),
         clock=clock,
         wakeups=wakeups,
-        owner="worker",
+        owner=owner,
         slots=slots,
         lease=lease,
+        alone=alone,
     )
     batches = Batches(
         store=store,
@@ -222,7 +225,7 @@ def put_together(
         dispatcher=dispatcher,
         clock=clock,
         wakeups=wakeups,
-        alone=True,
+        alone=alone,
         draft_timeout=timedelta(hours=24),
         targets=targets,
     )
@@ -236,7 +239,7 @@ def put_together(
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,
-            recovery=Recovery(store=store, clock=clock, wakeups=wakeups, alone=True),
+            recovery=Recovery(store=store, clock=clock, wakeups=wakeups, alone=alone),
             retention=Retention(store=store, clock=clock),
             closing=Closing(store=store, clock=clock, wakeups=wakeups),
             deadlines=deadlines,

@@ -148,6 +148,7 @@ def put_together(
         owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         slots=settings.max_concurrent_items,
         lease=settings.lease,
+        alone=alone,
     )
     retention = Retention(
         store=store,

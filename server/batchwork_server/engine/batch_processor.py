@@ -22,6 +22,7 @@ from batchwork_server.engine.executor import (
 from batchwork_server.engine.feed import ChunkRun, Feed
 from batchwork_server.engine.hands import Hand, Hands
 from batchwork_server.engine.item_durations import ItemDurations
+from batchwork_server.engine.leases import Leases
 from batchwork_server.engine.providers import Away, Providers
 from batchwork_server.engine.runs import Runs
 from batchwork_server.errors import Unavailable
@@ -44,6 +45,9 @@ class BatchProcessor:
 
     Items go from the feed through the executor into their chunk's outcomes; the committer writes
     those.
+
+    Args:
+        alone: Whether no other process can work on this database.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class BatchProcessor:
         owner: str,
         slots: int,
         lease: timedelta,
+        alone: bool = True,
     ) -> None:
         self._store = store
         self._executor = executor
@@ -76,6 +81,17 @@ class BatchProcessor:
         self._claim_is_unsure = False
         self.committer = Committer(
             store=store, clock=clock, wakeups=wakeups, runs=self._runs, feed=self._feed
+        )
+        self.leases = Leases(
+            store=store,
+            clock=clock,
+            wakeups=wakeups,
+            runs=self._runs,
+            feed=self._feed,
+            committer=self.committer,
+            owner=owner,
+            lease=lease,
+            alone=alone,
         )
         self.durations = ItemDurations(store=store, clock=clock, runs=self._runs)
         wakeups.subscribe(self._on_batch)
@@ -111,6 +127,7 @@ class BatchProcessor:
         """
         async with self._claiming:
             self._claim_is_unsure = True
+            lease_end = self.leases.end()
             claimed = await self._store.chunks.claim(
                 chunk_keys, owner=self._owner, now=self._clock.now(), lease=self._lease
             )
@@ -120,6 +137,7 @@ class BatchProcessor:
             ]
             self._claim_is_unsure = False
         for run in runs:
+            run.lease_end = lease_end
             self._fail_poison(run)
             if run.is_done:
                 self.committer.finish(run)
@@ -296,7 +314,8 @@ class BatchProcessor:
                 item_id=item.item_id,
                 seconds=round(elapsed.total_seconds(), 3),
             )
-            is_stopped = run.running.batch.stop_in_flight
+            running = run.running
+            is_stopped = running.batch.stop_in_flight or hand.cancelled in running.stopped
             self._settle(
                 run,
                 NotDone()
@@ -318,20 +337,7 @@ class BatchProcessor:
     async def extend_leases(self) -> None:
         """Extends the lease of every chunk in hand, and stops those that are lost or stopped."""
         await self._give_up_unknown()
-        asked = list(self._runs)
-        extended = await self._store.chunks.extend(
-            [run.chunk.chunk_key for run in asked],
-            owner=self._owner,
-            now=self._clock.now(),
-            lease=self._lease,
-        )
-        for run in asked:
-            # Of one that is being recorded, or was let go of meanwhile, the record tells.
-            is_ours = run.chunk.chunk_key in extended.held
-            if not is_ours and run in self._runs and not run.is_recording:
-                self.committer.lose(run)
-        for batch in extended.batches.values():
-            self._wakeups.batch_changed(batch)
+        await self.leases.extend()
 
     async def _give_up_unknown(self) -> None:
         """Opens chunks that a claim took whose answer was lost; nobody would work on them."""

@@ -16,6 +16,7 @@ from batchwork_server.engine.deferred_validation import DeferredValidation
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.item_durations import ItemDurations
 from batchwork_server.engine.job_file import JobFile
+from batchwork_server.engine.leases import Leases
 from batchwork_server.engine.loop import supervise, tick
 from batchwork_server.engine.loop_lag import LoopLag
 from batchwork_server.engine.notifications import Notifications
@@ -129,6 +130,8 @@ class Engine:
         self._loops += [
             self._supervise("committer", self._commit, stop=self._stop_all),
             self._tick("leases", self._processor.extend_leases, self._lease / 3),
+            self._tick("lapsed-leases", self._processor.leases.let_go, self.WATCH_INTERVAL),
+            self._tick("stopped-batches", self._processor.leases.look, Leases.LOOK_INTERVAL),
             self._tick("durations", self._processor.durations.run_once, ItemDurations.INTERVAL),
             self._tick("recovery", self._recovery.run_once, self._lease / 2),
             self._tick(

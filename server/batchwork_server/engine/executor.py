@@ -62,6 +62,7 @@ class RunningBatch:
         processes: How many can go on at once, as its processor is CPU-bound and each attempt takes
             a child process; 0 while that is not known, or not so.
         deadlines: Of those attempts that wait for something, by the worker that waits.
+        stopped: Those of the deadlines that came early, and end attempts that do not count.
         surprises: Kinds of errors that were logged for it.
     """
 
@@ -80,6 +81,7 @@ class RunningBatch:
     busy_micros: int = 0
     processes: int = 0
     deadlines: dict[asyncio.Task[Any] | None, asyncio.Timeout] = field(default_factory=dict)
+    stopped: set[asyncio.Timeout] = field(default_factory=set)
     surprises: set[str] = field(default_factory=set)
 
     @property
@@ -118,6 +120,7 @@ class RunningBatch:
         now = asyncio.get_running_loop().time()
         for deadline in self.deadlines.values():
             if not deadline.expired():  # one that is over has cancelled its attempt already
+                self.stopped.add(deadline)
                 deadline.reschedule(now)
 
 
@@ -320,7 +323,7 @@ def timed_out(item: PendingItem, *, now: int, elapsed: timedelta) -> Outcome:
 
 
 class _Stopped(Exception):
-    """The attempt was stopped because its batch was; nobody outside of this module sees it."""
+    """The attempt was stopped; it does not count. Nobody outside of this module sees it."""
 
 
 class _StoreIsAway(Exception):
@@ -360,11 +363,13 @@ async def _until(
         async with deadline:
             return await rest
     except (TimeoutError, asyncio.CancelledError) as error:
-        if deadline.expired() and running.batch.stop_in_flight:
+        is_stopped = running.batch.stop_in_flight or deadline in running.stopped
+        if deadline.expired() and is_stopped:
             raise _Stopped from error
         raise
     finally:
         del running.deadlines[worker]
+        running.stopped.discard(deadline)
 
 
 class _Rest:

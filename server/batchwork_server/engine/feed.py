@@ -31,6 +31,8 @@ class ChunkRun:
         retry_time: When the first of its retries is due.
         draw: The jitter of this claim; items that failed together come back together.
         is_recording: The store is being told of it.
+        lease_end: Until when it is ours for sure, by the monotonic clock, in seconds.
+        lapsed: It may be somebody else's by now: no item of it is attempted here any more.
         lost: Somebody else has the chunk; nothing of it counts any more.
         finished: Set when the chunk is recorded, released or lost.
     """
@@ -48,6 +50,8 @@ class ChunkRun:
     retry_time: datetime | None = None
     draw: float = field(default_factory=random.random)
     is_recording: bool = False
+    lease_end: float = 0.0
+    lapsed: bool = False
     lost: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 

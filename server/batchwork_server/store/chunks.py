@@ -238,6 +238,10 @@ class SqlChunks:
             stopped = await _stopped_batches(connection, batch_keys)
         return Extended(held=frozenset(key for key, _ in rows), batches=stopped)
 
+    async def stopped(self, batch_keys: Collection[int]) -> Mapping[int, Batch]:
+        async with self._database.reading() as connection:
+            return await _stopped_batches(connection, sorted(batch_keys))
+
     async def mark_suspect(self, chunk_key: int, *, epoch: int, item_index: int | None) -> bool:
         async with self._database.transaction() as tx:
             rows = await run(

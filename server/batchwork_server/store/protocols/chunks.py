@@ -167,6 +167,10 @@ class ChunkStore(Protocol):
         """Extends the leases that ``owner`` still has, and tells which batches were stopped."""
         ...
 
+    async def stopped(self, batch_keys: Collection[int]) -> Mapping[int, Batch]:
+        """Returns those of the batches of which no further item is to start, by their keys."""
+        ...
+
     async def mark_suspect(self, chunk_key: int, *, epoch: int, item_index: int | None) -> bool:
         """Says which item of a chunk is in hand, alone; false when the chunk is lost."""
         ...
