@@ -277,3 +277,54 @@ async def test_server_that_is_cut_off_loses_its_work_to_a_peer_and_writes_nothin
             assert await outcomes_of(client, batch) == outcomes
         assert await first.terminate() == 0
     await assert_counts_are_true(postgresql_url, batch.batch_id)
+
+
+async def test_server_that_is_told_to_stop_while_its_disk_is_full_stops_well(
+    start_server: StartServer, sqlite_url: str
+):
+    # The story: it ended with the exit code of wrong settings.
+    server = await start_server(sqlite_url, BATCH_MAX_CONCURRENT_ITEMS="5")
+    async with connect(server.target) as client:
+        batch = await submit(client, count=600, text="x" * 1000)
+        await server.until_processed(50)
+        server.limit_file_size(256 * 1024)
+        await server.until_logged("QUOTA_STORAGE")
+
+    assert await server.terminate() == 0
+
+    server = await start_server(sqlite_url)
+    async with connect(server.target) as client:
+        await assert_succeeds_with_each_item_once(client, batch)
+
+
+@pytest.mark.parametrize(
+    "cut_off",
+    [
+        pytest.param(
+            TcpProxy.pause,
+            id="silent line",
+            marks=pytest.mark.skipif(not LONG, reason="takes half a minute"),
+        ),
+        pytest.param(TcpProxy.cut, id="cut line"),
+    ],
+)
+async def test_server_that_is_told_to_stop_while_its_database_is_away_stops_well(
+    start_server: StartServer,
+    postgres: PostgresServer,
+    postgresql_url: str,
+    cut_off: Callable[[TcpProxy], None],
+):
+    async with TcpProxy(postgres.socket()) as proxy:
+        proxy.given_up_after = timedelta(seconds=float(LEASE))
+        first = await start_server(through(proxy, postgresql_url), BATCHWORK_LEASE=LEASE)
+        async with connect(first.target) as client:
+            batch = await submit(client, count=400)
+        await first.until_processed(50)
+
+        cut_off(proxy)
+
+        assert await first.terminate() == 0
+
+    second = await start_server(postgresql_url, BATCHWORK_LEASE=LEASE)
+    async with connect(second.target) as client:
+        await assert_succeeds_with_each_item_once(client, batch)

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from batchwork_server.domain.batch import Batch, BatchState, Counts
+from batchwork_server.engine.engine import RELEASE_PAUSE, RELEASE_TRIES
 from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.errors import StoreUnavailable
 from batchwork_server.ports import ItemCall, ItemResult
+from batchwork_server.processors.registry import ProcessorRegistry
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
 
@@ -37,6 +39,18 @@ class Interruptible(FakeProcessor):
         except asyncio.CancelledError:
             self.stopped += 1
             raise
+
+
+class Children(ChildProcesses):
+    """Child processes of which none is ever started."""
+
+    def __init__(self) -> None:
+        super().__init__(load=ProcessorRegistry.installed, workers=1)
+        self.closed = False
+
+    async def close(self) -> None:
+        await super().close()
+        self.closed = True
 
 
 @pytest.fixture
@@ -227,3 +241,53 @@ async def test_cancelling_at_another_server_stops_what_is_in_flight(
 
     assert work.stopped == 2
     assert done.counts == Counts(total=5, cancelled=5)
+
+
+async def test_a_stop_without_a_database_is_a_stop(
+    start_peer: StartPeer,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # The story: a server that was told to stop while its database was away ended with the exit
+    # code of wrong settings, and left its child processes behind.
+    work, children = Interruptible(), Children()
+    worker = await start_peer(work, children=children)
+    async with gated(work):
+        batch = await worker.submit(names(2))
+        await calls_of(work, 2)
+        async with CutOff(worker, monkeypatch):
+            stopping = asyncio.create_task(worker.stop(grace=timedelta(0)))
+            while not stopping.done():
+                clock.advance(RELEASE_PAUSE)
+                await asyncio.sleep(0)
+            await stopping
+
+    successor = await start_peer(FakeProcessor())
+    await successor.store.chunks.reopen_all(now=clock.now())  # as when the lease is over
+    done = await until_over(clock, successor, batch)
+
+    assert children.closed
+    assert done.counts == Counts(total=2, succeeded=2)
+
+
+async def test_a_database_that_comes_back_during_a_stop_is_told(
+    start_peer: StartPeer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    work = FakeProcessor()
+    worker = await start_peer(work)
+    async with gated(work):
+        batch = await worker.submit(names(2))
+        await calls_of(work, 2)
+        async with CutOff(worker, monkeypatch):
+            stopping = asyncio.create_task(worker.stop(grace=timedelta(0)))
+            for _ in range(RELEASE_TRIES // 2):
+                await clock.waited_on()
+                clock.advance(RELEASE_PAUSE)
+        while not stopping.done():
+            clock.advance(RELEASE_PAUSE)
+            await asyncio.sleep(0)
+        await stopping
+
+    given_back = await worker.store.batches.get_by_key(batch.key)
+    assert given_back is not None
+    assert given_back.counts == Counts(total=2, pending=2)

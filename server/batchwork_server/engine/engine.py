@@ -25,6 +25,7 @@ from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
 from batchwork_server.engine.template_source import TEMPLATE_SOURCE, TemplateSource
 from batchwork_server.engine.user_source import USER_SOURCE, UserSource
+from batchwork_server.errors import Unavailable
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import Dispatcher
 
@@ -35,6 +36,15 @@ CLAIM_GRACE = timedelta(seconds=5)
 
 CANCEL_GRACE = timedelta(seconds=5)
 """How long a worker that was cancelled at a stop may take to end."""
+
+RELEASE_TRIES = 6
+"""How often what is in hand is given back at a stop, while the database is away or full."""
+
+RELEASE_PAUSE = timedelta(milliseconds=500)
+"""Between two of those tries."""
+
+RELEASE_GRACE = timedelta(seconds=5)
+"""How long all of them may take, with a database that does not even refuse."""
 
 SENDING_GRACE = timedelta(seconds=5)
 """How long notifications that are being sent may take at a stop; the rest is sent again."""
@@ -260,16 +270,41 @@ class Engine:
         log.info("engine.drained", interrupted_items=len(late), given_up=given_up)
 
     async def stop(self) -> None:
-        """Records what is done, gives back what is not, and ends the loops."""
+        """Records what is done, gives back what is not, and ends the loops.
+
+        A database that is away or full does not keep a server from its end: the leases of what
+        could not be given back end by themselves, and recovery takes it back.
+        """
         self._stop_all.set()
         await _cancel(self._loops)
-        if self._notifications is not None:
-            await self._notifications.close(SENDING_GRACE)
-        self._scheduler.close()
-        await self._processor.release()
-        if self._children is not None:
-            await self._children.close()
+        try:
+            if self._notifications is not None:
+                await self._notifications.close(SENDING_GRACE)
+            self._scheduler.close()
+            await self._release()
+        finally:
+            if self._children is not None:
+                await self._children.close()
         log.info("engine.stopped")
+
+    async def _release(self) -> None:
+        try:
+            async with asyncio.timeout(RELEASE_GRACE.total_seconds()):
+                await self._release_in_some_tries()
+        except TimeoutError:
+            log.warning("engine.not_released", reason="TIMEOUT")
+
+    async def _release_in_some_tries(self) -> None:
+        never = asyncio.Event()
+        for tries_left in reversed(range(RELEASE_TRIES)):
+            try:
+                await self._processor.release()
+                return
+            except Unavailable as error:
+                if not tries_left:
+                    log.warning("engine.not_released", reason=error.reason, message=error.message)
+                    return
+            await self._clock.wait(never, RELEASE_PAUSE)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

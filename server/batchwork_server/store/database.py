@@ -39,6 +39,8 @@ from batchwork_server.store.store import Transaction
 Dialect = Literal["sqlite", "postgresql"]
 Synchronous = Literal["FULL", "NORMAL"]
 
+_GOODBYE = timedelta(seconds=5)  # for PostgreSQL to answer at the end
+
 BUSY_TIMEOUT = timedelta(seconds=5)
 """How long a SQLite statement waits for a lock before the call answers UNAVAILABLE."""
 
@@ -207,12 +209,21 @@ class Database:
 
     async def close(self) -> None:
         """Closes every connection, and then lets the next server have the file."""
+        if self.dialect == "postgresql":
+            # One that does not answer is not told: it learns of it when the process has gone.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE.total_seconds()):
+                    await self._close_connections()
+        else:
+            await self._close_connections()
+        if self._lock is not None:
+            self._lock.close()
+
+    async def _close_connections(self) -> None:
         await self._points.close()
         await self._reader.dispose()
         # The last connection of SQLite tidies the files up, and only a writer can.
         await self._writer.dispose()
-        if self._lock is not None:
-            self._lock.close()
 
 
 async def _commit(begun: AsyncTransaction, tx: Transaction) -> None:
