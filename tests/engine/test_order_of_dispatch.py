@@ -167,7 +167,6 @@ async def test_what_items_take_is_learnt_and_outlives_the_server(
     worker = await start_worker(work, slots=1, clock=clock)
     first = await worker.submit(names, options=RequestedOptions(chunk_size=2))
     await worker.end_of(first)
-    await worker.processor.durations.run_once()
     await worker.stop()
 
     worker = await start_worker(FakeProcessor(), slots=1, clock=clock)

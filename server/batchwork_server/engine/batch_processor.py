@@ -366,6 +366,7 @@ class BatchProcessor:
         Called when no worker runs any more.
         """
         await self.committer.release()
+        await self.durations.run_once()
 
 
 def _room_of(running: RunningBatch, *, most: int) -> int:
