@@ -370,7 +370,7 @@ class BatchProcessor:
 
 
 def _room_of(running: RunningBatch, *, most: int) -> int:
-    """Returns how many more items of a batch to claim.
+    """Returns how many more items of a batch to claim, at most as many as of all batches.
 
     One with a bound of its own is done with what it has in hand only in its own time; more of it
     would lie here while another server could have it.
@@ -379,7 +379,7 @@ def _room_of(running: RunningBatch, *, most: int) -> int:
     if not bound:
         running.low_water = 0
         return most
-    enough = max(bound, min(_MOST_AHEAD, int(bound * running.pace * _AHEAD)))
+    enough = max(bound, min(most, int(bound * running.pace * _AHEAD)))
     room = enough - running.queued
     running.low_water = max(bound, enough // 2) if room <= 0 else 0
     return room
