@@ -96,7 +96,8 @@ async def test_what_is_urgent_does_not_wait_for_a_probe_that_hangs(
     clock.advance(SECOND)
     await worker.deadlines.run_once()
     await calls_of(work, 1)  # the probe, which hangs
-    urgent = await worker.end_of(await worker.submit(["quick"], options=AT_ONCE))
+    urgent = await worker.submit(["quick"], template_id="elsewhere", options=AT_ONCE)
+    urgent = await worker.end_of(urgent)
     probes = sum(call.batch_id == large.batch_id for call in work.calls)
     work.released.set()
     done = await worker.end_of(large)

@@ -151,7 +151,7 @@ async def test_a_success_that_fills_the_smallest_sample_has_the_failures_counted
     await store.chunks.record(records, now=START)
     sample_is_too_small = await current(store, batch)
 
-    await store.chunks.record([record_of(second, [succeeded(19)])], now=START)
+    await store.chunks.record([record_of(second, [succeeded(19)], taken=1)], now=START)
 
     stopped = await current(store, batch)
     assert sample_is_too_small.state is BatchState.RUNNING
