@@ -18,6 +18,7 @@ from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.caller import Caller
 from batchwork_server.domain.filters import OccurrenceFilter
 from batchwork_server.domain.firing import Decided, Decision, NextRun
+from batchwork_server.domain.group_schedules import MOVES_COUNT_FOR
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.engine import retention as module
 from batchwork_server.engine.retention import Retention
@@ -467,13 +468,16 @@ async def test_decisions_about_due_times_are_forgotten_with_the_batches_of_their
     assert (len(kept), len(left)) == (1, 0)
 
 
-async def test_changes_of_preferences_are_kept_as_long_as_events(store, clock):
+@pytest.mark.parametrize("days", [7, 90])
+async def test_changes_of_preferences_are_kept_as_long_as_events_and_for_two_months(
+    store, clock, days
+):
     async with store.transaction() as tx:
         await store.preferences.lock(tx, [], tenant_id=TENANT)
         await store.preferences.put(tx, [make_preference()], tenant_id=TENANT, now=clock.now())
-    retention = Retention(store=store, clock=clock, events_are_kept=7 * DAY)
+    retention = Retention(store=store, clock=clock, events_are_kept=days * DAY)
 
-    clock.advance(7 * DAY)
+    clock.advance(max(days * DAY, MOVES_COUNT_FOR))
     await retention.run_once()
     kept = await store.preference_changes.after(0, tenant_id=TENANT, limit=10)
     clock.advance(DAY)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import chain
 from typing import Any
@@ -26,6 +26,13 @@ from batchwork_server.domain.preference_groups import (
     period_of,
 )
 from batchwork_server.domain.schedule import Schedule
+
+MOVES_COUNT_FOR = timedelta(days=62)
+"""How long it is known who left a group.
+
+Who leaves a monthly group on the first day of a month may be served by it on the last one, and that
+run may be made up for until the next one is due.
+"""
 
 
 class MemberSkip(StrEnum):

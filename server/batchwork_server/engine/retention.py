@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from batchwork_server.clock import Clock
 from batchwork_server.domain.filters import PurgeFilter
+from batchwork_server.domain.group_schedules import MOVES_COUNT_FOR
 from batchwork_server.errors import StorageFull
 from batchwork_server.failpoints import reach
 from batchwork_server.logs import get_logger
@@ -56,7 +57,8 @@ class Retention:
         batches_are_kept: After their end, and occurrences after they were decided on; None means
             as long as the database.
         events_are_kept: After the end of their batch, and changes of preferences after they were
-            made; None means as long as the batch, and for ever.
+            made, but those for ``MOVES_COUNT_FOR`` at least; None means as long as the batch, and
+            for ever.
 
     Attributes:
         wake: Set when there are rows to be removed.
@@ -179,8 +181,10 @@ class Retention:
     async def _forget_preference_changes(self, done: _Done, *, now: datetime) -> bool:
         if self._events_are_kept is None:
             return False
+        # Whom a group serves once more after they left it is found in the changes.
+        are_kept = max(self._events_are_kept, MOVES_COUNT_FOR)
         forgotten = await self._store.preference_changes.forget(
-            before=now - self._events_are_kept, limit=self._slice_rows
+            before=now - are_kept, limit=self._slice_rows
         )
         done.preference_changes += forgotten
         return forgotten > 0
