@@ -6,13 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from batchwork_server.domain.submission import Idempotency
 from batchwork_server.engine.retention import Retention
 from batchwork_server.store.database import Database
 
-from tests.engine.groups import GroupServer
+from tests.engine.groups import JOB, GroupServer
+from tests.factories import TENANT
 from tests.fakes import START, FakeClock
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+WEDNESDAY, FRIDAY = START + 2 * DAY, START + 4 * DAY  # START is a Monday, nine o'clock
 
 
 @pytest.fixture
@@ -68,4 +71,101 @@ async def test_a_guest_is_known_however_short_events_are_kept(
 
     [batch] = await server.batches_of()
     assert batch.request.due_time == due
+    assert await server.fates() == [{"ada": ""}]
+
+
+async def pause(server: GroupServer) -> None:
+    await server.jobs.pause_job(JOB, tenant_id=TENANT, note="", idempotency=Idempotency())
+
+
+async def resume(server: GroupServer) -> None:
+    await server.jobs.resume_job(JOB, tenant_id=TENANT, idempotency=Idempotency())
+
+
+async def test_a_pause_loses_no_guest(server: GroupServer):
+    """A job that was resumed counted anew from then on, and so did the guests of its groups."""
+    await server.add_users("ada")
+    await server.put_job()
+    await server.wish("ada", **weekly("friday"))
+    await server.run_at(WEDNESDAY)
+    await server.wish("ada", **weekly("monday"))
+    await server.run_at(WEDNESDAY + MINUTE)
+
+    await pause(server)
+    await server.run_at(WEDNESDAY + HOUR)
+    await resume(server)
+    await server.run_at(WEDNESDAY + 2 * HOUR)
+    await server.run_at(FRIDAY)
+
+    assert await server.fates() == [{"ada": ""}]
+
+
+async def test_a_pause_keeps_a_due_time_that_a_group_was_to_have_once_more(server: GroupServer):
+    await server.add_users("ada")
+    await server.put_job(default_preferences=weekly("friday"))
+    await server.wish("ada")
+    await server.run_at(WEDNESDAY)
+    await server.set_default(**weekly("monday"))
+    await server.run_at(WEDNESDAY + MINUTE)
+
+    await pause(server)
+    await server.run_at(WEDNESDAY + HOUR)
+    await resume(server)
+    await server.run_at(WEDNESDAY + 2 * HOUR)
+    await server.run_at(FRIDAY)
+    await server.run_at(START + 7 * DAY)
+
+    due = [batch.request.due_time for batch in await server.batches_of()]
+    assert due == [FRIDAY, START + 7 * DAY]
+
+
+async def test_what_a_paused_job_missed_is_not_made_up_for(server: GroupServer):
+    await server.add_users("ada")
+    await server.put_job()
+    await server.wish("ada", **weekly("friday"))
+    await server.run_at(WEDNESDAY)
+
+    await pause(server)
+    await server.run_at(FRIDAY + HOUR)
+    await resume(server)
+    await server.run_at(FRIDAY + 2 * HOUR)
+    await server.run_at(FRIDAY + 7 * DAY)
+
+    due = [batch.request.due_time for batch in await server.batches_of()]
+    assert due == [FRIDAY + 7 * DAY]
+
+
+async def test_a_group_that_came_while_the_job_was_paused_has_not_missed_anything(
+    server: GroupServer,
+):
+    await server.add_users("ada")
+    await server.put_job(catch_up="all", catch_up_window=14 * 86400)
+    await server.scheduler.run_once()
+
+    await pause(server)
+    await server.run_at(WEDNESDAY)
+    await server.wish("ada", **weekly("friday"))
+    await server.run_at(FRIDAY + HOUR)
+    await resume(server)
+    await server.run_at(FRIDAY + 2 * HOUR)
+    await server.run_at(FRIDAY + 7 * DAY)
+
+    due = [batch.request.due_time for batch in await server.batches_of()]
+    assert due == [FRIDAY + 7 * DAY]
+
+
+async def test_who_left_a_new_group_during_a_pause_is_its_guest(server: GroupServer):
+    await server.add_users("ada")
+    await server.put_job()
+    await server.scheduler.run_once()
+
+    await pause(server)
+    await server.run_at(WEDNESDAY)
+    await server.wish("ada", **weekly("friday"))
+    await server.run_at(WEDNESDAY + HOUR)
+    await server.wish("ada", **weekly("monday"))
+    await resume(server)
+    await server.run_at(WEDNESDAY + 2 * HOUR)
+    await server.run_at(FRIDAY)
+
     assert await server.fates() == [{"ada": ""}]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
 
 from batchwork_server.clock import Clock
 from batchwork_server.domain.group_schedules import (
@@ -18,9 +17,6 @@ from batchwork_server.domain.job import PreferenceSource, StoredJob
 from batchwork_server.domain.preference import DefaultPreference
 from batchwork_server.domain.preference_groups import PreferenceGroup
 from batchwork_server.store.store import GroupedJob, Store
-
-REACH = timedelta(hours=1)
-"""How long ago a change may be for what became due since then to run."""
 
 _GROUPS_AT_ONCE = 1000
 
@@ -106,11 +102,7 @@ class GroupSchedules:
         default: DefaultPreference | None,
         found: Sequence[tuple[PreferenceGroup, GroupSchedule | None]],
     ) -> list[tuple[GroupSchedule | None, GroupSchedule]]:
-        earliest = self._clock.now() - REACH
-        return [
-            (before, self._row(job, default, group, before, earliest=earliest))
-            for group, before in found
-        ]
+        return [(before, self._row(job, default, group, before)) for group, before in found]
 
     def _row(
         self,
@@ -118,15 +110,14 @@ class GroupSchedules:
         default: DefaultPreference | None,
         group: PreferenceGroup,
         before: GroupSchedule | None,
-        *,
-        earliest: datetime,
     ) -> GroupSchedule:
+        """Works out a schedule; what became due since the change is for the firing to judge."""
         effective = schedule_of_group(job, group.schedule, default, zone=self._zone)
         schedule = effective.schedule if effective is not None else None
         changes = [job.update_time, *([default.update_time] if default is not None else [])]
         default_revision = default.revision if default is not None else 0
         if before is None or before.job_create_time != job.create_time:
-            since = max(*changes, group.create_time, earliest)
+            since = max(*changes, group.create_time)
             return GroupSchedule(
                 tenant_id=job.tenant_id,
                 job_id=job.definition.job_id,
@@ -140,18 +131,18 @@ class GroupSchedules:
                 filling=before.filling if before is not None else None,
             )
         current = replace(before, job_revision=job.revision, default_revision=default_revision)
-        if before.job_revision == 0:
-            since = max(before.last_due_time, earliest)
-            following = next_due(schedule, since, created=job.create_time)
-        elif before.schedule == schedule:
-            return current
-        else:
+        counts_from = max(before.last_due_time, before.reset_time or before.last_due_time)
+        if before.schedule != schedule:
             following = next_due_after_change(
                 schedule,
-                changed=max(*changes, before.last_due_time, earliest),
+                changed=max(*changes, counts_from),
                 before=before.next_due_time,
                 created=job.create_time,
             )
+        elif before.job_revision == 0 and before.next_due_time is None:
+            following = next_due(schedule, counts_from, created=job.create_time)
+        else:
+            return current
         waits = before.queued_as is not None and following == before.next_due_time
         return replace(
             current,

@@ -66,7 +66,9 @@ class GroupSchedule:
         default_revision: Likewise of the tenant's default for the feature; 0 means none.
         schedule: The effective one, with its zone; None when nobody names one.
         next_due_time: The first on which nothing is decided; None means never.
-        last_due_time: The last on which something was decided, or since when the schedule counts.
+        last_due_time: The last on which something was decided, or since when there is a schedule.
+        reset_time: Since when it counts anew because the job was paused; what was due before was
+            not missed. None when it never was.
         last_batch_id: The newest batch; empty when there was none.
         queued_as: What becomes of the next due time when the batch before it is over; None unless
             it waits for that.
@@ -81,6 +83,7 @@ class GroupSchedule:
     schedule: Schedule | None
     next_due_time: datetime | None
     last_due_time: datetime
+    reset_time: datetime | None = None
     last_batch_id: str = ""
     queued_as: Decision | None = None
     filling: Filling | None = None

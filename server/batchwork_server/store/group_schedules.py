@@ -42,6 +42,7 @@ _COLUMNS = (
     Column("next_due_time"),
     Column("next_start_time"),
     Column("last_due_time"),
+    Column("reset_time"),
     Column("queued_as", "text"),
 )
 _NAMES = ", ".join(column.name for column in _COLUMNS)
@@ -54,7 +55,8 @@ _RENEW = """
 UPDATE group_schedules SET
   job_revision = v.job_revision, job_create_time = v.job_create_time,
   default_revision = v.default_revision, schedule_json = v.schedule_json,
-  next_due_time = v.next_due_time, last_due_time = v.last_due_time, queued_as = v.queued_as,
+  next_due_time = v.next_due_time, last_due_time = v.last_due_time,
+  reset_time = v.reset_time, queued_as = v.queued_as,
   next_start_time =
     CASE WHEN filling_batch_id = '' THEN v.next_start_time
     ELSE group_schedules.next_start_time END
@@ -72,10 +74,20 @@ _RENEW_COLUMNS = (
     Column("old_default_revision", "integer"),
     Column("old_due_time"),
 )
+# A group that came while the job was paused has no row that could say since when it counts.
+_INSERT_MISSING = """
+INSERT INTO group_schedules (tenant_id, job_id, group_key, job_revision, job_create_time,
+  default_revision, last_due_time)
+SELECT g.tenant_id, j.job_id, g.group_key, 0, j.create_time, 0, g.create_time
+FROM jobs j JOIN preference_groups g
+  ON g.tenant_id = j.tenant_id AND g.feature_type = j.feature_type
+WHERE j.tenant_id = ? AND j.job_id = ? AND j.preference_based
+ON CONFLICT DO NOTHING
+"""
 # What is being filled goes on: nobody looks at it before its filler has had time.
 _RESET = """
-UPDATE group_schedules SET job_revision = 0, last_due_time = ?, next_due_time = NULL,
-  queued_as = '',
+UPDATE group_schedules SET job_revision = 0, reset_time = ?, queued_as = '',
+  next_due_time = CASE WHEN next_due_time > ? THEN next_due_time END,
   next_start_time = CASE WHEN filling_batch_id = '' THEN NULL ELSE next_start_time END
 WHERE tenant_id = ? AND job_id = ?
 """
@@ -195,7 +207,8 @@ class SqlGroupSchedules:
         return len(await update_rows(tx.connection, _RENEW, _RENEW_COLUMNS, rows))
 
     async def reset(self, tx: Transaction, job_id: str, *, tenant_id: str, now: datetime) -> None:
-        await run(tx.connection, _RESET, (to_micros(now), tenant_id, job_id))
+        await run(tx.connection, _INSERT_MISSING, (tenant_id, job_id))
+        await run(tx.connection, _RESET, (to_micros(now), to_micros(now), tenant_id, job_id))
 
     async def due(self, *, now: datetime, limit: int) -> list[DueGroup]:
         of_job = sa.and_(jobs.c.tenant_id == _rows.tenant_id, jobs.c.job_id == _rows.job_id)
@@ -291,7 +304,7 @@ def _values(row: GroupSchedule) -> tuple[Any, ...]:
         *(*row.key, row.job_revision, to_micros(row.job_create_time), row.default_revision),
         schedule_text(row.schedule),
         *(to_micros(due), None if due is None else to_micros(start_of_run(row, due))),
-        *(to_micros(row.last_due_time), row.queued_as or ""),
+        *(to_micros(row.last_due_time), to_micros(row.reset_time), row.queued_as or ""),
     )
 
 
@@ -316,6 +329,7 @@ def _schedule_from(row: Any, prefix: str) -> GroupSchedule:
         schedule=schedule_of_text(value("schedule_json")),
         next_due_time=from_micros(value("next_due_time")),
         last_due_time=from_micros(value("last_due_time")),
+        reset_time=from_micros(value("reset_time")),
         last_batch_id=value("last_batch_id"),
         queued_as=Decision(value("queued_as")) if value("queued_as") else None,
         filling=filling,

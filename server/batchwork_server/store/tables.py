@@ -546,6 +546,7 @@ group_schedules = sa.Table(
     _time("next_due_time", nullable=True),  # the first on which nothing is decided yet
     _time("next_start_time", nullable=True),  # when somebody is to look at the row
     _time("last_due_time"),  # the last on which something is decided
+    _time("reset_time", nullable=True),  # since when it counts anew because the job was paused
     _text("last_batch_id"),
     _text("queued_as"),  # of a due time that waits: the decision when it starts
     _text("filling_batch_id"),

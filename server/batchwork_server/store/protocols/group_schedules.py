@@ -74,7 +74,10 @@ class GroupScheduleStore(Protocol):
         ...
 
     async def reset(self, tx: Transaction, job_id: str, *, tenant_id: str, now: datetime) -> None:
-        """Lets the groups of a job count anew from now on; what is being filled goes on."""
+        """Lets the groups of a job count anew from now on.
+
+        A due time that is still to come stays, and so does what is being filled.
+        """
         ...
 
     async def due(self, *, now: datetime, limit: int) -> list[DueGroup]:
