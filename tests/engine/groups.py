@@ -177,6 +177,7 @@ class GroupServer:
             found = await self.store.preferences.lock(tx, [key], tenant_id=TENANT)
             changed = replace(found[key], active=active, revision=found[key].revision + 1)
             await self.store.preferences.put(tx, [changed], tenant_id=TENANT, now=now)
+            await self.store.inactive_users.put(tx, {user_id: active}, tenant_id=TENANT)
 
     async def run_at(self, moment: datetime) -> None:
         """Lets the scheduler look once, at that moment."""

@@ -44,6 +44,7 @@ async def put(
     async with worker.store.transaction() as tx:
         await worker.store.preferences.lock(tx, [], tenant_id=TENANT)
         await worker.store.preferences.put(tx, [preference], tenant_id=TENANT, now=START)
+        await worker.store.inactive_users.put(tx, {user_id: active}, tenant_id=TENANT)
 
 
 async def run(worker: Worker, **changes: Any) -> Batch:

@@ -237,3 +237,38 @@ async def test_references_that_are_stored_already_are_listed(database_url):
     await database.close()
 
     assert [(each.batch.batch_id, each.recipient.user_id) for each in found] == [("waiting", "ada")]
+
+
+async def test_who_was_inactive_in_one_preference_is_inactive_from_then_on(database_url):
+    url = sa.make_url(database_url)
+    engine = create_async_engine(url.set(drivername=ASYNC_DRIVERS[url.get_backend_name()]))
+    rows = [("ada", "posts", False), ("ada", "tips", True), ("bob", "posts", True)]
+    async with engine.begin() as connection:
+        await connection.run_sync(fill)
+        await connection.run_sync(lambda sync: command.upgrade(config_of(sync), "0014"))
+        for user_id, feature_type, active in rows:
+            await connection.execute(
+                sa.text(
+                    "INSERT INTO preferences (tenant_id, feature_type, user_id, enabled, active,"
+                    " overrides_json, revision, create_time, update_time)"
+                    " VALUES ('default', :feature, :user, :enabled, :active, '{}', 1, :now, :now)"
+                ),
+                {
+                    "feature": feature_type,
+                    "user": user_id,
+                    "enabled": True,
+                    "active": active,
+                    "now": MOMENT,
+                },
+            )
+    await engine.dispose()
+
+    database = await open_database(database_url)
+    found = await SqlStore(database).preferences.of_users(["ada", "bob"], tenant_id=TENANT)
+
+    assert {key: each.active for key, each in found.items()} == {
+        ("posts", "ada"): False,
+        ("tips", "ada"): False,
+        ("posts", "bob"): True,
+    }
+    await database.close()

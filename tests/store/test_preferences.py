@@ -33,6 +33,8 @@ async def put(store: Store, *preferences: Preference, tenant_id: str = TENANT) -
     async with store.transaction() as tx:
         await store.preferences.lock(tx, [], tenant_id=tenant_id)
         await store.preferences.put(tx, preferences, tenant_id=tenant_id, now=START)
+        active = {each.user_id: each.active for each in preferences}
+        await store.inactive_users.put(tx, active, tenant_id=tenant_id)
 
 
 async def get(store: Store, *, tenant_id: str = TENANT) -> Preference | None:

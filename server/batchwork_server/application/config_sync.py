@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -123,17 +123,20 @@ class ConfigSync:
         preferences, tenant_id = self._store.preferences, self._tenant_id
         # Of a million users who are read again nearly all are as they were: they hold up nobody.
         seen = await preferences.of_users(user_ids, tenant_id=tenant_id)
-        difference = _difference(users, seen, now=self._clock.now())
-        if not difference.counts.changed:
+        inactive = await self._store.inactive_users.among(user_ids, tenant_id=tenant_id)
+        difference = _difference(users, seen, inactive, now=self._clock.now())
+        if not difference.counts.changed and not difference.active:
             return difference.counts
         async with self._store.transaction() as tx:
             if await self._place_in(tx) != at:
                 return None
             now = self._clock.now()
             locked = await preferences.lock_users(tx, user_ids, tenant_id=tenant_id)
-            difference = _difference(users, locked, now=now)
+            inactive = await self._store.inactive_users.among(user_ids, tenant_id=tenant_id, tx=tx)
+            difference = _difference(users, locked, inactive, now=now)
             await preferences.put(tx, difference.wanted, tenant_id=tenant_id, now=now)
             await preferences.delete(tx, difference.gone, tenant_id=tenant_id, now=now)
+            await self._store.inactive_users.put(tx, difference.active, tenant_id=tenant_id)
         if difference.counts.changed:
             self._changed(tenant_id)
         notices = await self._notices_of(difference.wanted)
@@ -154,15 +157,24 @@ class ConfigSync:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Difference:
-    """What is to be done so that preferences are what users wish."""
+    """What is to be done so that preferences are what users wish.
+
+    Attributes:
+        active: Of users who are active now and were not, or the other way round, whether they are.
+    """
 
     wanted: Sequence[Preference]
     gone: Sequence[Preference]
+    active: Mapping[str, bool]
     counts: SyncCounts
 
 
 def _difference(
-    users: Sequence[UserWishes], before: Mapping[PreferenceKey, Preference], *, now: datetime
+    users: Sequence[UserWishes],
+    before: Mapping[PreferenceKey, Preference],
+    inactive: Collection[str],
+    *,
+    now: datetime,
 ) -> _Difference:
     wished = {
         (feature_type, user.user_id): _preference(
@@ -176,6 +188,11 @@ def _difference(
     return _Difference(
         wanted=wanted,
         gone=gone,
+        active={
+            user.user_id: user.active is not False
+            for user in users
+            if (user.user_id in inactive) is (user.active is not False)
+        },
         counts=SyncCounts(set=len(wanted), deleted=len(gone), unchanged=len(wished) - len(wanted)),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -88,7 +88,8 @@ class PreferenceImports:
     ) -> list[ImportedPreference]:
         """Stores the preferences of users, all of them or none.
 
-        What a user has set for other features stays, but for ``active``, which counts for all.
+        What a user has set for other features stays, but for ``active``, which counts for all:
+        also for features for which they have set nothing.
 
         Args:
             validate_only: Answers with the difference and stores nothing.
@@ -113,13 +114,18 @@ class PreferenceImports:
             stored = await self._store.preferences.lock_users(
                 tx, [user.user_id for user in users], tenant_id=tenant_id
             )
-            after = _after(users, stored, now=now)
+            inactive = await self._store.inactive_users.among(
+                [user.user_id for user in users], tenant_id=tenant_id, tx=tx
+            )
+            after = _after(users, stored, inactive, now=now)
             imported = [_difference(stored.get(key), each) for key, each in after.items()]
             differing = [each for key, each in after.items() if stored.get(key) != each]
             if not validate_only:
                 for start in range(0, len(differing), MAX_PREFERENCES):
                     page = differing[start : start + MAX_PREFERENCES]
                     await self._store.preferences.put(tx, page, tenant_id=tenant_id, now=now)
+                said = {user.user_id: user.active for user in users if user.active is not None}
+                await self._store.inactive_users.put(tx, said, tenant_id=tenant_id)
             if repeatable:
                 answer = {"preferences": [asdict(each) for each in imported]}
                 await self._store.requests.remember(tx, **request, answer=answer)
@@ -137,6 +143,7 @@ class PreferenceImports:
 def _after(
     users: Sequence[UserWishes],
     stored: Mapping[PreferenceKey, Preference],
+    inactive: Collection[str],
     *,
     now: datetime,
 ) -> dict[PreferenceKey, Preference]:
@@ -148,7 +155,9 @@ def _after(
     for user in users:
         for feature_type, wish in user.wishes.items():
             key = (feature_type, user.user_id)
-            base = stored.get(key) or unset_preference(user.user_id, feature_type, now=now)
+            base = stored.get(key) or unset_preference(
+                user.user_id, feature_type, now=now, active=user.user_id not in inactive
+            )
             after[key] = changed_preference(base, wish, _ALL, now=now, active=user.active)
     active = {user.user_id: user.active for user in users}
     for key, preference in sorted(stored.items()):

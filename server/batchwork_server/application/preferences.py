@@ -272,9 +272,15 @@ class Preferences:
                 name=_name_of(each.user_id, each.feature_type),
             )
         now = self._clock.now()
+        inactive = await self._store.inactive_users.among(
+            [each.user_id for each in wished if each.key not in stored], tenant_id=tenant_id, tx=tx
+        )
         after = [
             changed_preference(
-                stored.get(each.key) or unset_preference(each.user_id, each.feature_type, now=now),
+                stored.get(each.key)
+                or unset_preference(
+                    each.user_id, each.feature_type, now=now, active=each.user_id not in inactive
+                ),
                 each.wish,
                 masked,
                 now=now,
@@ -335,8 +341,8 @@ def match_etag(etag: str, stored: str | None, *, name: str) -> None:
     )
 
 
-def unset_preference(user_id: str, feature_type: str, *, now: datetime) -> Preference:
-    """Returns what a preference is before it is set first: revision 0."""
+def unset_preference(user_id: str, feature_type: str, *, now: datetime, active: bool) -> Preference:
+    """Returns what a preference of a user is before it is set first: revision 0."""
     nothing = Wish()
     return Preference(
         user_id=user_id,
@@ -347,6 +353,7 @@ def unset_preference(user_id: str, feature_type: str, *, now: datetime) -> Prefe
         revision=0,
         create_time=now,
         update_time=now,
+        active=active,
     )
 
 

@@ -9,8 +9,13 @@ import sqlalchemy as sa
 from batchwork_server.domain.preference import Preference
 from batchwork_server.store.database import Database
 from batchwork_server.store.pages import first_page
-from batchwork_server.store.preferences import preference_from
-from batchwork_server.store.tables import preference_changes, preferences, system_users
+from batchwork_server.store.preferences import preference_from, select_preferences
+from batchwork_server.store.tables import (
+    inactive_users,
+    preference_changes,
+    preferences,
+    system_users,
+)
 from batchwork_server.store.times import to_micros
 
 
@@ -39,7 +44,7 @@ class SqlGroupMembers:
             changes.user_id > after,
         )
         query = (
-            sa.select(preferences)
+            select_preferences()
             .where(
                 own.tenant_id == tenant_id,
                 own.feature_type == feature_type,
@@ -65,6 +70,10 @@ class SqlGroupMembers:
             preferences.c.feature_type == feature_type,
             preferences.c.user_id == system_users.c.user_id,
         )
+        is_inactive = sa.exists().where(
+            inactive_users.c.tenant_id == tenant_id,
+            inactive_users.c.user_id == system_users.c.user_id,
+        )
         query = (
             sa.select(system_users.c.user_id)
             .where(
@@ -72,6 +81,7 @@ class SqlGroupMembers:
                 system_users.c.user_id > after,
                 system_users.c.active,
                 ~own,
+                ~is_inactive,
             )
             .order_by(system_users.c.user_id)
             .limit(page_size + 1)

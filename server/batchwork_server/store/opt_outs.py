@@ -10,12 +10,13 @@ from batchwork_server.domain.group_schedules import MemberSkip
 from batchwork_server.store.database import Database
 from batchwork_server.store.statements import Column, update_rows
 
-_REASON = f"""
-CASE WHEN NOT p.enabled THEN '{MemberSkip.PREFERENCE_DISABLED}'
-  WHEN NOT p.active THEN '{MemberSkip.TENANT_INACTIVE}' END
-"""
+# Of one who is not active, whether they have set anything or not.
 _OF_USER = f"""
-SELECT {_REASON} FROM preferences p WHERE tenant_id = ? AND feature_type = ? AND user_id = ?
+SELECT CASE WHEN NOT COALESCE((SELECT enabled FROM preferences
+      WHERE tenant_id = ? AND feature_type = ? AND user_id = ?), true)
+    THEN '{MemberSkip.PREFERENCE_DISABLED}'
+  WHEN EXISTS (SELECT 1 FROM inactive_users WHERE tenant_id = ? AND user_id = ?)
+    THEN '{MemberSkip.TENANT_INACTIVE}' END
 """
 _SHARING_COLUMNS = (
     *(Column("tenant", "text"), Column("member", "text"), Column("batch")),
@@ -25,12 +26,14 @@ _SHARING_COLUMNS = (
 # batch for each of them, for these are stored in the order of the batch.
 OPTED_OUT = f"""
 SELECT u.user_id, u.place, u.item_index, CASE WHEN u.item_index IS NULL THEN u.skip_reason
-  ELSE {_REASON} END
+  WHEN NOT p.enabled THEN '{MemberSkip.PREFERENCE_DISABLED}'
+  ELSE '{MemberSkip.TENANT_INACTIVE}' END
 FROM {{rows}} CROSS JOIN item_users u
 LEFT JOIN preferences p
   ON p.tenant_id = v.tenant AND p.feature_type = v.feature AND p.user_id = v.member
+LEFT JOIN inactive_users n ON n.tenant_id = v.tenant AND n.user_id = v.member
 WHERE u.tenant_id = v.tenant AND u.user_id = v.member AND u.batch_key BETWEEN v.batch AND v.batch
-  AND (u.item_index IS NULL OR NOT p.enabled OR NOT p.active)
+  AND (u.item_index IS NULL OR NOT p.enabled OR n.user_id IS NOT NULL)
 """
 _TAKEN_COLUMNS = (Column("batch"), Column("number"), Column("reason", "text"))
 _TAKE_OUT = """
@@ -46,7 +49,9 @@ class SqlOptOuts:
         self._database = database
 
     async def reason_of(self, user_id: str, *, feature_type: str, tenant_id: str) -> str | None:
-        row = await self._database.fetch_row(_OF_USER, (tenant_id, feature_type, user_id))
+        row = await self._database.fetch_row(
+            _OF_USER, (tenant_id, feature_type, user_id, tenant_id, user_id)
+        )
         return None if row is None else row[0]
 
     async def take_out(self, batch: Batch, user_ids: Sequence[str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from batchwork_server.domain.preference_groups import (
     schedule_text,
 )
 from batchwork_server.store.database import Database
+from batchwork_server.store.inactive_users import IS_ACTIVE
 from batchwork_server.store.pages import first_page
 from batchwork_server.store.preference_changes import append_changes, lock_feed
 from batchwork_server.store.statements import Column, dialect_of, insert_rows, update_rows
@@ -59,12 +60,11 @@ FROM {rows} CROSS JOIN preferences
 WHERE tenant_id = v.tenant AND feature_type = v.feature AND user_id = v.member
 """
 _GROUPS_OF = f"SELECT feature_type, user_id, group_key {_FIND}"
-_FETCH = f"""
-SELECT {", ".join(column.name for column in _COLUMNS)} {_FIND}
-"""
+_READ = f"{', '.join(column.name for column in _COLUMNS[:-1])}, {IS_ACTIVE}"
+_FETCH = f"SELECT {_READ} {_FIND}"
 _USER_COLUMNS = (Column("member", "text"), Column("tenant", "text"))
 _FETCH_OF_USERS = f"""
-SELECT {", ".join(column.name for column in _COLUMNS)} FROM {{rows}} CROSS JOIN preferences
+SELECT {_READ} FROM {{rows}} CROSS JOIN preferences
 WHERE tenant_id = v.tenant AND user_id = v.member
 """
 # Without statistics SQLite takes a tenant for ten rows, and would go through all of it each time.
@@ -175,7 +175,7 @@ class SqlPreferences:
         return await append_changes(tx.connection, changes, tenant_id=tenant_id)
 
     async def get(self, *, user_id: str, feature_type: str, tenant_id: str) -> Preference | None:
-        query = sa.select(preferences).where(
+        query = select_preferences().where(
             preferences.c.tenant_id == tenant_id,
             preferences.c.feature_type == feature_type,
             preferences.c.user_id == user_id,
@@ -187,7 +187,7 @@ class SqlPreferences:
     async def list_members(
         self, group_key: int, *, tenant_id: str, page_size: int, after: str | None
     ) -> tuple[list[Preference], str | None]:
-        query = sa.select(preferences).where(
+        query = select_preferences().where(
             preferences.c.group_key == group_key, preferences.c.tenant_id == tenant_id
         )
         if after is not None:
@@ -241,7 +241,7 @@ class SqlPreferences:
         self, wanted: PreferenceFilter, *, page_size: int, after: tuple[str, str] | None
     ) -> tuple[list[Preference], tuple[str, str] | None]:
         key = sa.tuple_(preferences.c.feature_type, preferences.c.user_id)
-        query = sa.select(preferences).where(*_conditions(wanted))
+        query = select_preferences().where(*_conditions(wanted))
         if after is not None:
             query = query.where(key > sa.tuple_(*after))
         query = query.order_by(preferences.c.feature_type, preferences.c.user_id)
@@ -390,6 +390,12 @@ def _row_of(preference: Preference, *, tenant_id: str, group_key: int | None) ->
         *(preference.revision, to_micros(preference.create_time)),
         *(to_micros(preference.update_time), group_key, preference.active),
     )
+
+
+def select_preferences() -> sa.Select[Any]:
+    """Returns what reads the rows that ``preference_from`` takes."""
+    columns = [column for column in preferences.columns if column.name != "active"]
+    return sa.select(*columns, sa.literal_column(IS_ACTIVE, sa.Boolean).label("active"))
 
 
 def preference_from(row: Any) -> Preference:

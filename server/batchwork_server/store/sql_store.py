@@ -17,6 +17,7 @@ from batchwork_server.store.group_fillings import SqlGroupFillings
 from batchwork_server.store.group_members import SqlGroupMembers
 from batchwork_server.store.group_runs import SqlGroupRuns
 from batchwork_server.store.group_schedules import SqlGroupSchedules
+from batchwork_server.store.inactive_users import SqlInactiveUsers
 from batchwork_server.store.item_durations import SqlItemDurations
 from batchwork_server.store.jobs import SqlJobs
 from batchwork_server.store.notifications import SqlNotifications
@@ -64,6 +65,7 @@ class SqlStore:
         self.opt_outs = SqlOptOuts(database)
         self.preference_groups = SqlPreferenceGroups(database)
         self.preference_changes = SqlPreferenceChanges(database)
+        self.inactive_users = SqlInactiveUsers(database)
         self.config_sources = SqlConfigSources(database)
         self.group_schedules = SqlGroupSchedules(database)
         self.group_fillings = SqlGroupFillings(database)

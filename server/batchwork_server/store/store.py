@@ -37,6 +37,7 @@ from batchwork_server.store.protocols.group_schedules import (
     GroupedJob,
     GroupScheduleStore,
 )
+from batchwork_server.store.protocols.inactive_users import InactiveUserStore
 from batchwork_server.store.protocols.item_durations import ItemDurationStore
 from batchwork_server.store.protocols.jobs import JobStore
 from batchwork_server.store.protocols.notifications import NotificationStore
@@ -166,6 +167,8 @@ class Store(Protocol):
     def preference_groups(self) -> PreferenceGroupStore: ...
     @property
     def preference_changes(self) -> PreferenceChangeStore: ...
+    @property
+    def inactive_users(self) -> InactiveUserStore: ...
     @property
     def config_sources(self) -> ConfigSourceStore: ...
     @property

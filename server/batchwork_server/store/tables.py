@@ -443,6 +443,7 @@ preferences = sa.Table(
     _time("create_time"),
     _time("update_time"),
     sa.Column("group_key", sa.BigInteger),  # none while it is not enabled
+    # As of the last write, for servers of the release before; ``inactive_users`` has what counts.
     sa.Column("active", sa.Boolean, nullable=False, server_default=sa.true()),
     # What one user has set.
     sa.Index(None, "tenant_id", "user_id", "feature_type"),
@@ -450,6 +451,16 @@ preferences = sa.Table(
     _partial_index(
         "ix_preferences_group_key_user_id", "group_key", "user_id", where="group_key IS NOT NULL"
     ),
+    sqlite_with_rowid=False,
+)
+
+# The users of whom whoever keeps them says that nothing is to be done for them, whatever they have
+# set and for which features.
+inactive_users = sa.Table(
+    "inactive_users",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, primary_key=True),
     sqlite_with_rowid=False,
 )
 

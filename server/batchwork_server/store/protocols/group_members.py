@@ -27,5 +27,8 @@ class GroupMemberStore(Protocol):
     async def without_preference(
         self, feature_type: str, *, tenant_id: str, page_size: int, after: str
     ) -> tuple[list[str], str | None]:
-        """Returns a page of the active users of the embedded table who have set nothing."""
+        """Returns a page of the users of the embedded table who have set nothing.
+
+        Only of those who are active, there and for whoever keeps their preferences.
+        """
         ...

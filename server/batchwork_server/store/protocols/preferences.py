@@ -47,7 +47,8 @@ class PreferenceStore(Protocol):
     ) -> list[PreferenceChange]:
         """Stores preferences, in place of those before; no two of them have the same key.
 
-        The caller holds the ``lock``. Thousands of them take few statements.
+        The caller holds the ``lock``. Thousands of them take few statements. Whether their users
+        are active is not said with it; ``InactiveUserStore`` has that.
 
         Returns:
             What became of each, in the same order.

@@ -1,4 +1,4 @@
-"""Groups keep what their guests need."""
+"""Groups keep what their guests need, and users are active or not once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0016"
-down_revision = "0014"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
     op.add_column("group_schedules", sa.Column("reset_time", sa.BigInteger))
+    op.create_table(
+        "inactive_users",
+        sa.Column("tenant_id", sa.Text, nullable=False),
+        sa.Column("user_id", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "user_id", name=op.f("pk_inactive_users")),
+        sqlite_with_rowid=False,
+    )
+    op.execute(
+        "INSERT INTO inactive_users (tenant_id, user_id)"
+        " SELECT DISTINCT tenant_id, user_id FROM preferences WHERE NOT active"
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("inactive_users")
     op.drop_column("group_schedules", "reset_time")
