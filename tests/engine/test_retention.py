@@ -212,11 +212,14 @@ class _Removing:
         self.is_full = False
         self.duration = timedelta(0)
         self.dropped = 0
-        self.retention = self.requests = self
+        self.retention = self.requests = self.preference_groups = self
         self._clock = clock
         self._calls = calls
 
     async def forget(self, *, before: datetime, limit: int) -> int:
+        return 0
+
+    async def forget_empty(self, *, before: datetime, limit: int) -> int:
         return 0
 
     async def remove_some(self, *, limit: int) -> RemovedRows:

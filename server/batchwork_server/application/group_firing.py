@@ -21,7 +21,7 @@ from batchwork_server.domain.firing import (
     SkipReason,
     decide,
 )
-from batchwork_server.domain.group_schedules import GroupSchedule, group_runs
+from batchwork_server.domain.group_schedules import ASLEEP, GroupSchedule, group_runs
 from batchwork_server.domain.job import PreferenceSource, StoredJob
 from batchwork_server.domain.job_policies import Overlap
 from batchwork_server.errors import InvalidArgument, StoreUnavailable, Unavailable
@@ -176,10 +176,17 @@ class GroupFiring:
         decided: Sequence[Decided],
         *,
         look: NextRun | None,
+        sleeps_for: StoredJob | None = None,
     ) -> bool:
-        """Writes down decisions without a batch; tells whether they were ours to make."""
+        """Writes down decisions without a batch; tells whether they were ours to make.
+
+        Args:
+            sleeps_for: Given when the group falls asleep if it has nobody for that job.
+        """
         now = self._clock.now()
         async with self._store.transaction() as tx:
+            if sleeps_for is not None and await self._has_nobody(tx, row, sleeps_for):
+                after, look = replace(after, job_revision=ASLEEP, next_due_time=None), None
             moved = await self._store.group_schedules.move(
                 tx, row, after, look_time=look.start_time if look is not None else None
             )
@@ -189,6 +196,14 @@ class GroupFiring:
             for each in decided:
                 self._tell(row, each, now=now)
         return moved
+
+    async def _has_nobody(self, tx: Transaction, row: GroupSchedule, job: StoredJob) -> bool:
+        """Tells whether a group has no members, and none joins it in this transaction."""
+        group = await self._store.preference_groups.lock(tx, row.group_key, tenant_id=row.tenant_id)
+        if group is None:
+            return True
+        has_silent = job.definition.include_all_users and group.schedule is None
+        return group.member_count == 0 and not has_silent
 
     async def _begin(
         self,
@@ -208,10 +223,33 @@ class GroupFiring:
             await self._move(due.row, after, [*skipped, failed], look=then)
             return
         if first is None:
-            await self._move(due.row, after, skipped, look=then)
+            await self._pass_over(due.row, job, after, skipped, then=then)
             return
         fired = replace(fired, batch_id=first.prepared.batch_id)
         await self._store_begun(due, after, [*skipped, fired], first, then=then)
+
+    async def _pass_over(
+        self,
+        row: GroupSchedule,
+        job: StoredJob,
+        after: GroupSchedule,
+        skipped: Sequence[Decided],
+        *,
+        then: NextRun | None,
+    ) -> None:
+        """Moves on from a due time that is for nobody; a group without members falls asleep.
+
+        It does not while somebody may be its guest yet: who left it since the due time.
+        """
+        left, _ = await self._store.group_members.moved_from(
+            row.group_key,
+            tenant_id=row.tenant_id,
+            feature_type=job.definition.feature_type,
+            since=after.last_due_time,
+            page_size=1,
+            after="",
+        )
+        await self._move(row, after, skipped, look=then, sleeps_for=None if left else job)
 
     async def _store_begun(
         self,

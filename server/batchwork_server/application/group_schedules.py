@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from batchwork_server.clock import Clock
 from batchwork_server.domain.group_schedules import (
+    ASLEEP,
     GroupSchedule,
     next_due,
     next_due_after_change,
@@ -117,7 +118,7 @@ class GroupSchedules:
         changes = [job.update_time, *([default.update_time] if default is not None else [])]
         default_revision = default.revision if default is not None else 0
         if before is None or before.job_create_time != job.create_time:
-            since = max(*changes, group.create_time)
+            since = max(*changes, group.populate_time)
             return GroupSchedule(
                 tenant_id=job.tenant_id,
                 job_id=job.definition.job_id,
@@ -131,8 +132,12 @@ class GroupSchedules:
                 filling=before.filling if before is not None else None,
             )
         current = replace(before, job_revision=job.revision, default_revision=default_revision)
-        counts_from = max(before.last_due_time, before.reset_time or before.last_due_time)
-        if before.schedule != schedule:
+        is_asleep = before.job_revision == ASLEEP
+        if is_asleep:
+            last_due_time = max(before.last_due_time, group.populate_time)
+            current = replace(current, last_due_time=last_due_time)
+        counts_from = max(current.last_due_time, before.reset_time or current.last_due_time)
+        if is_asleep or before.schedule != schedule:
             following = next_due_after_change(
                 schedule,
                 changed=max(*changes, counts_from),

@@ -35,6 +35,10 @@ run may be made up for until the next one is due.
 """
 
 
+ASLEEP = -1
+"""The job's revision in the schedule of a group that has no members and no guests to come."""
+
+
 class MemberSkip(StrEnum):
     """Why nothing is done for a member of a group that runs, besides what a plan finds."""
 
@@ -62,7 +66,8 @@ class GroupSchedule:
     """When a group runs next for a job.
 
     Attributes:
-        job_revision: Of the job when this was worked out; 0 means that it is to be worked out anew.
+        job_revision: Of the job when this was worked out; 0 means that it is to be worked out anew;
+            ``ASLEEP`` that nobody looks at it until the group has a member again.
         default_revision: Likewise of the tenant's default for the feature; 0 means none.
         schedule: The effective one, with its zone; None when nobody names one.
         next_due_time: The first on which nothing is decided; None means never.

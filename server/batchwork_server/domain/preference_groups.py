@@ -60,6 +60,7 @@ class PreferenceGroup:
     Attributes:
         schedule: None for the users who name none; the default is meant.
         member_count: Users whose preference is enabled.
+        populate_time: When it had no member and got one, the last time.
     """
 
     group_key: int
@@ -68,6 +69,7 @@ class PreferenceGroup:
     schedule: Schedule | None
     member_count: int
     create_time: datetime
+    populate_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ class _Done:
     requests: int = 0
     occurrences: int = 0
     preference_changes: int = 0
+    groups: int = 0
 
 
 class Retention:
@@ -98,6 +99,7 @@ class Retention:
                 or done.events
                 or done.occurrences
                 or done.preference_changes
+                or done.groups
             ):
                 log.info(
                     "retention.deleted",
@@ -107,6 +109,7 @@ class Retention:
                     requests=done.requests,
                     occurrences=done.occurrences,
                     preference_changes=done.preference_changes,
+                    groups=done.groups,
                 )
 
     async def _run_with_reserve(self, done: _Done) -> None:
@@ -156,6 +159,8 @@ class Retention:
             return True
         if await self._forget_preference_changes(done, now=now):
             return True
+        if await self._forget_groups(done, now=now):
+            return True
         return await self._forget_events(done, now=now)
 
     async def _forget_requests(self, done: _Done, *, now: datetime) -> bool:
@@ -187,6 +192,14 @@ class Retention:
             before=now - are_kept, limit=self._slice_rows
         )
         done.preference_changes += forgotten
+        return forgotten > 0
+
+    async def _forget_groups(self, done: _Done, *, now: datetime) -> bool:
+        """Removes groups without members that nobody can be a guest of any more."""
+        forgotten = await self._store.preference_groups.forget_empty(
+            before=now - MOVES_COUNT_FOR, limit=self._slice_rows
+        )
+        done.groups += forgotten
         return forgotten > 0
 
     async def _forget_events(self, done: _Done, *, now: datetime) -> bool:

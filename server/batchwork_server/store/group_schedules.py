@@ -9,7 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from batchwork_server.domain.firing import Decision
-from batchwork_server.domain.group_schedules import Filling, GroupSchedule, start_of_run
+from batchwork_server.domain.group_schedules import (
+    ASLEEP,
+    Filling,
+    GroupSchedule,
+    start_of_run,
+)
 from batchwork_server.domain.job import StoredJob
 from batchwork_server.domain.preference_groups import (
     PreferenceGroup,
@@ -78,22 +83,24 @@ _RENEW_COLUMNS = (
 _INSERT_MISSING = """
 INSERT INTO group_schedules (tenant_id, job_id, group_key, job_revision, job_create_time,
   default_revision, last_due_time)
-SELECT g.tenant_id, j.job_id, g.group_key, 0, j.create_time, 0, g.create_time
+SELECT g.tenant_id, j.job_id, g.group_key, 0, j.create_time, 0, g.populate_time
 FROM jobs j JOIN preference_groups g
   ON g.tenant_id = j.tenant_id AND g.feature_type = j.feature_type
 WHERE j.tenant_id = ? AND j.job_id = ? AND j.preference_based
 ON CONFLICT DO NOTHING
 """
 # What is being filled goes on: nobody looks at it before its filler has had time.
-_RESET = """
-UPDATE group_schedules SET job_revision = 0, reset_time = ?, queued_as = '',
+_RESET = f"""
+UPDATE group_schedules SET reset_time = ?, queued_as = '',
+  job_revision = CASE WHEN job_revision = {ASLEEP} THEN {ASLEEP} ELSE 0 END,
   next_due_time = CASE WHEN next_due_time > ? THEN next_due_time END,
   next_start_time = CASE WHEN filling_batch_id = '' THEN NULL ELSE next_start_time END
 WHERE tenant_id = ? AND job_id = ?
 """
 _MOVE = """
-UPDATE group_schedules SET next_due_time = ?, next_start_time = ?, last_due_time = ?,
-  queued_as = ?, last_batch_id = ?, filling_batch_id = ?, filling_due_time = ?, filled_after = ?
+UPDATE group_schedules SET job_revision = ?, next_due_time = ?, next_start_time = ?,
+  last_due_time = ?, queued_as = ?, last_batch_id = ?, filling_batch_id = ?, filling_due_time = ?,
+  filled_after = ?
 WHERE tenant_id = ? AND job_id = ? AND group_key = ? AND job_revision = ?
   AND COALESCE(next_due_time, -1) = ? AND filling_batch_id = ''
   AND EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = group_schedules.tenant_id
@@ -127,8 +134,8 @@ EXISTS (SELECT 1 FROM batches b WHERE b.tenant_id = group_schedules.tenant_id
   AND b.batch_id = group_schedules.last_batch_id AND b.end_time IS NULL AND b.state <> 'DELETED')
 """
 _ENSURE_GROUP = """
-INSERT INTO preference_groups (tenant_id, feature_type, schedule_json, create_time)
-VALUES (?, ?, '', ?) ON CONFLICT DO NOTHING
+INSERT INTO preference_groups (tenant_id, feature_type, schedule_json, create_time, populate_time)
+VALUES (?, ?, '', ?, ?) ON CONFLICT DO NOTHING
 """
 
 
@@ -155,7 +162,8 @@ class SqlGroupSchedules:
     async def ensure_group(
         self, tx: Transaction, feature_type: str, *, tenant_id: str, now: datetime
     ) -> None:
-        await run(tx.connection, _ENSURE_GROUP, (tenant_id, feature_type, to_micros(now)))
+        values = (tenant_id, feature_type, to_micros(now), to_micros(now))
+        await run(tx.connection, _ENSURE_GROUP, values)
 
     async def outdated(
         self, job: StoredJob, *, default_revision: int, limit: int
@@ -179,6 +187,16 @@ class SqlGroupSchedules:
                     _rows.job_revision != job.revision,
                     _rows.job_create_time != to_micros(job.create_time),
                     _rows.default_revision != default_revision,
+                ),
+                sa.or_(
+                    _rows.group_key.is_(None),
+                    _rows.job_revision != ASLEEP,
+                    preference_groups.c.member_count > 0,
+                    preference_groups.c.populate_time > _rows.last_due_time,
+                    sa.and_(
+                        sa.literal(job.definition.include_all_users),
+                        preference_groups.c.schedule_json == "",
+                    ),
                 ),
             )
             .limit(limit)
@@ -257,7 +275,7 @@ class SqlGroupSchedules:
     ) -> bool:
         filling = after.filling
         parameters = (
-            *(to_micros(after.next_due_time), to_micros(look_time)),
+            *(after.job_revision, to_micros(after.next_due_time), to_micros(look_time)),
             *(to_micros(after.last_due_time), after.queued_as or "", after.last_batch_id),
             *(("", None, "") if filling is None else _filling_values(filling)),
             *(*before.key, before.job_revision, _micros_or(before.next_due_time)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,9 +16,11 @@ from batchwork_server.domain.preference_groups import (
 from batchwork_server.domain.schedule import Schedule
 from batchwork_server.store.database import Database
 from batchwork_server.store.pages import first_page
+from batchwork_server.store.preference_changes import lock_feed
 from batchwork_server.store.statements import run
+from batchwork_server.store.store import Transaction
 from batchwork_server.store.tables import preference_groups
-from batchwork_server.store.times import from_micros
+from batchwork_server.store.times import from_micros, to_micros
 
 _KEY_OF = """
 SELECT group_key FROM preference_groups
@@ -39,6 +42,20 @@ SELECT (SELECT COUNT(*) FROM system_users WHERE tenant_id = ? AND active) -
     WHERE p.tenant_id = ? AND p.feature_type = ?
       AND u.tenant_id = p.tenant_id AND u.user_id = p.user_id AND u.active)
 """
+_EMPTY = """
+SELECT tenant_id, group_key FROM preference_groups g
+WHERE member_count = 0 AND populate_time < ? AND schedule_json <> ''
+  AND NOT EXISTS (SELECT 1 FROM preference_changes c
+    WHERE c.group_left = g.group_key AND c.enabled AND c.change_time >= ?)
+  AND group_key NOT IN (SELECT f.group_key FROM group_fillings f)
+ORDER BY populate_time LIMIT ?
+"""
+_FORGET = """
+DELETE FROM preference_groups
+WHERE tenant_id = ? AND group_key = ? AND member_count = 0 AND populate_time < ?
+RETURNING group_key
+"""
+_FORGET_SCHEDULES = "DELETE FROM group_schedules WHERE tenant_id = ? AND group_key = ?"
 _columns = preference_groups.c
 
 
@@ -55,6 +72,32 @@ class SqlPreferenceGroups:
         async with self._database.reading() as connection:
             row = (await connection.execute(query)).first()
         return None if row is None else group_from(row)
+
+    async def lock(
+        self, tx: Transaction, group_key: int, *, tenant_id: str
+    ) -> PreferenceGroup | None:
+        query = sa.select(preference_groups).where(
+            _columns.group_key == group_key, _columns.tenant_id == tenant_id
+        )
+        row = (await tx.connection.execute(query.with_for_update())).first()
+        return None if row is None else group_from(row)
+
+    async def forget_empty(self, *, before: datetime, limit: int) -> int:
+        moment = to_micros(before)
+        async with self._database.reading() as connection:
+            rows = await run(connection, _EMPTY, (moment, moment, limit))
+        by_tenant: dict[str, list[int]] = {}
+        for tenant_id, group_key in rows:
+            by_tenant.setdefault(tenant_id, []).append(group_key)
+        forgotten = 0
+        for tenant_id, group_keys in by_tenant.items():
+            async with self._database.transaction() as tx:
+                await lock_feed(tx.connection, tenant_id)  # nobody joins one meanwhile
+                for group_key in group_keys:
+                    if await run(tx.connection, _FORGET, (tenant_id, group_key, moment)):
+                        await run(tx.connection, _FORGET_SCHEDULES, (tenant_id, group_key))
+                        forgotten += 1
+        return forgotten
 
     async def key_of(
         self, feature_type: str, schedule: Schedule | None, *, tenant_id: str
@@ -119,4 +162,6 @@ def group_from(row: Any) -> PreferenceGroup:
         schedule=schedule_of_text(row.schedule_json),
         member_count=row.member_count,
         create_time=from_micros(row.create_time),
+        # A server of the release before leaves it out.
+        populate_time=from_micros(max(row.populate_time, row.create_time)),
     )

@@ -85,16 +85,18 @@ _GROUP_COLUMNS = (
 )
 # The condition keeps SQLite from taking the conflict for a join.
 _CREATE_GROUPS = """
-INSERT INTO preference_groups (tenant_id, feature_type, schedule_json, create_time)
-SELECT tenant, feature, schedule, moment FROM {rows} WHERE true ON CONFLICT DO NOTHING
+INSERT INTO preference_groups (tenant_id, feature_type, schedule_json, create_time, populate_time)
+SELECT tenant, feature, schedule, moment, moment FROM {rows} WHERE true ON CONFLICT DO NOTHING
 """
 _FIND_GROUPS = """
 SELECT feature_type, schedule_json, group_key FROM {rows} CROSS JOIN preference_groups
 WHERE tenant_id = v.tenant AND feature_type = v.feature AND schedule_json = v.schedule
 """
-_COUNT_COLUMNS = (Column("number"), Column("difference"))
+_COUNT_COLUMNS = (Column("number"), Column("difference"), Column("moment"))
 _COUNT = """
-UPDATE preference_groups SET member_count = member_count + v.difference
+UPDATE preference_groups SET member_count = member_count + v.difference,
+  populate_time =
+    CASE WHEN member_count = 0 AND v.difference > 0 THEN v.moment ELSE populate_time END
 FROM {rows} WHERE group_key = v.number
 """
 _DEFAULT_COLUMNS = (
@@ -147,7 +149,7 @@ class SqlPreferences:
             key: groups[_wished(each)] if each.enabled else None
             for key, each in zip(keys, stored, strict=True)
         }
-        await _count_members(tx.connection, before, after)
+        await _count_members(tx.connection, before, after, now=now)
         rows = [
             _row_of(each, tenant_id=tenant_id, group_key=after[key])
             for key, each in zip(keys, stored, strict=True)
@@ -166,7 +168,7 @@ class SqlPreferences:
             return []
         keys = [(each.feature_type, each.user_id) for each in stored]
         before = await _groups_of(tx.connection, keys, tenant_id=tenant_id)
-        await _count_members(tx.connection, before, {})
+        await _count_members(tx.connection, before, {}, now=now)
         await update_rows(tx.connection, _DELETE, _KEY_COLUMNS, _named(keys, tenant_id))
         changes = [
             _change_of(each, ChangeKind.DELETED, before.get(key), None, now=now)
@@ -310,6 +312,8 @@ async def _count_members(
     connection: AsyncConnection,
     before: Mapping[PreferenceKey, int | None],
     after: Mapping[PreferenceKey, int | None],
+    *,
+    now: datetime,
 ) -> None:
     differences: Counter[int] = Counter()
     for group_key in before.values():
@@ -318,7 +322,11 @@ async def _count_members(
     for group_key in after.values():
         if group_key is not None:
             differences[group_key] += 1
-    rows = [(group_key, change) for group_key, change in sorted(differences.items()) if change]
+    rows = [
+        (group_key, change, to_micros(now))
+        for group_key, change in sorted(differences.items())
+        if change
+    ]
     await update_rows(connection, _COUNT, _COUNT_COLUMNS, rows)
 
 

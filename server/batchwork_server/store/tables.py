@@ -475,6 +475,9 @@ preference_groups = sa.Table(
     _text("schedule_json"),  # canonical; empty for users who name none
     _count("member_count"),
     _time("create_time"),
+    _count("populate_time"),  # when it had no member and got one, the last time
+    # Those without members, to forget them.
+    _partial_index("ix_preference_groups_empty", "populate_time", where="member_count = 0"),
     # A group by what its members wish, and the groups of a feature.
     sa.UniqueConstraint("tenant_id", "feature_type", "schedule_json"),
     sqlite_autoincrement=True,
@@ -550,19 +553,19 @@ group_schedules = sa.Table(
     sa.Column("tenant_id", sa.Text, primary_key=True),
     sa.Column("job_id", sa.Text, primary_key=True),
     sa.Column("group_key", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("job_revision", sa.Integer, nullable=False),  # 0: to be worked out anew
+    sa.Column("job_revision", sa.Integer, nullable=False),  # 0: to be worked out anew; -1: sleeps
     _time("job_create_time"),  # another job of the same id began at another time
     sa.Column("default_revision", sa.Integer, nullable=False),
     _text("schedule_json"),  # the effective one; empty when nobody names one
     _time("next_due_time", nullable=True),  # the first on which nothing is decided yet
     _time("next_start_time", nullable=True),  # when somebody is to look at the row
     _time("last_due_time"),  # the last on which something is decided
-    _time("reset_time", nullable=True),  # since when it counts anew because the job was paused
     _text("last_batch_id"),
     _text("queued_as"),  # of a due time that waits: the decision when it starts
     _text("filling_batch_id"),
     _time("filling_due_time", nullable=True),
     _text("filled_after"),  # where the next page of members starts
+    _time("reset_time", nullable=True),  # since when it counts anew because the job was paused
     # What is to be looked at next: what is due, and what nobody fills any more.
     _partial_index(
         "ix_group_schedules_next_start_time",

@@ -60,7 +60,10 @@ class GroupScheduleStore(Protocol):
     async def outdated(
         self, job: StoredJob, *, default_revision: int, limit: int
     ) -> list[tuple[PreferenceGroup, GroupSchedule | None]]:
-        """Returns groups of the job's feature whose schedule is missing or out of date."""
+        """Returns groups of the job's feature whose schedule is missing or out of date.
+
+        One that sleeps is so when its group has had a member since then.
+        """
         ...
 
     async def insert(self, tx: Transaction, new: Sequence[GroupSchedule]) -> int:

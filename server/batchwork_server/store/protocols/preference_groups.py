@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from batchwork_server.domain.preference_groups import PreferenceGroup
 from batchwork_server.domain.schedule import Schedule
+from batchwork_server.store.protocols.transaction import Transaction
 
 
 class PreferenceGroupStore(Protocol):
     """The users of a feature who wish the same schedule."""
 
     async def get(self, group_key: int, *, tenant_id: str) -> PreferenceGroup | None: ...
+
+    async def lock(
+        self, tx: Transaction, group_key: int, *, tenant_id: str
+    ) -> PreferenceGroup | None:
+        """Returns a group, whose members stay as many as they are until the transaction ends."""
+        ...
+
+    async def forget_empty(self, *, before: datetime, limit: int) -> int:
+        """Removes groups that have had no member since a time, with their schedules.
+
+        Not those whom anybody left for another one since then, and not those of the users who
+        name no schedule.
+
+        Returns:
+            How many of them are gone.
+        """
+        ...
 
     async def key_of(
         self, feature_type: str, schedule: Schedule | None, *, tenant_id: str

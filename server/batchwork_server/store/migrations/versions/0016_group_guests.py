@@ -13,6 +13,19 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("group_schedules", sa.Column("reset_time", sa.BigInteger))
+    op.add_column(
+        "preference_groups",
+        sa.Column("populate_time", sa.BigInteger, server_default=sa.text("0"), nullable=False),
+    )
+    op.execute("UPDATE preference_groups SET populate_time = create_time")
+    where = sa.text("member_count = 0")
+    op.create_index(
+        "ix_preference_groups_empty",
+        "preference_groups",
+        ["populate_time"],
+        sqlite_where=where,
+        postgresql_where=where,
+    )
     op.create_table(
         "inactive_users",
         sa.Column("tenant_id", sa.Text, nullable=False),
@@ -28,4 +41,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("inactive_users")
+    op.drop_index("ix_preference_groups_empty", "preference_groups")
+    op.drop_column("preference_groups", "populate_time")
     op.drop_column("group_schedules", "reset_time")
