@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from batchwork_server.domain.group_schedules import MOVES_COUNT_FOR
 from batchwork_server.domain.preference_groups import PreferenceGroup
+from batchwork_server.engine import retention
 from batchwork_server.engine.retention import Retention
 from batchwork_server.store.database import Database
 
@@ -128,14 +129,14 @@ async def test_an_empty_group_goes_when_nobody_can_be_its_guest_any_more(
     server: GroupServer, clock: FakeClock
 ):
     await leave_ten_for_six(server)
-    retention = Retention(store=server.store, clock=clock)
+    loop = Retention(store=server.store, clock=clock)
     key = (await groups_of(server))["10:00:00"].group_key
 
     clock.advance(START + MOVES_COUNT_FOR - clock.now())
-    await retention.run_once()
+    await loop.run_once()
     kept = set(await groups_of(server))
     clock.advance(DAY)
-    await retention.run_once()
+    await loop.run_once()
 
     assert kept == {"10:00:00", "18:00:00"}
     assert set(await groups_of(server)) == {"18:00:00"}
@@ -153,3 +154,36 @@ async def test_a_group_that_is_gone_may_come_again(server: GroupServer, clock: F
 
     [*_, latest] = await server.batches_of()
     assert latest.request.due_time == clock.now()
+
+
+async def test_the_last_run_of_a_user_goes_when_no_period_and_no_batch_is_left_of_it(
+    server: GroupServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(retention, "_RUNS_AT_ONCE", 2)
+    users = ["ada", "bob", "cyd", "dan", "eve"]
+    await server.add_users(*users)
+    await server.put_job()
+    for user in users:
+        await server.wish(user, **AT_TEN)
+    await server.scheduler.run_once()
+    await server.run_at(TEN)
+    await server.wish("eve", **AT_SIX)
+    for user in ("bob", "cyd", "dan"):
+        await server.wish(user, enabled=False)
+    loop = Retention(store=server.store, clock=clock, batches_are_kept=30 * DAY)
+
+    async def known() -> set[str]:
+        runs = await server.store.group_runs.runs_of(users, job_id=JOB, tenant_id=TENANT)
+        return set(runs)
+
+    clock.advance(retention.RUNS_ARE_KEPT)
+    for _ in range(4):
+        await loop.run_once()
+    all_of_them = await known()
+    await server.wish("ada", **AT_SIX)
+    await server.run_at(clock.now() + 8 * HOUR)  # serves ada and eve again
+    for _ in range(4):
+        await loop.run_once()
+
+    assert all_of_them == set(users)
+    assert await known() == {"ada", "eve"}

@@ -20,6 +20,15 @@ log = get_logger(__name__)
 REQUESTS_ARE_KEPT = timedelta(hours=25)
 """How long a request id is known; a caller is promised 24 hours."""
 
+RUNS_ARE_KEPT = timedelta(days=93)
+"""How long at least the last run of a user is known, after somebody looked at the user last.
+
+That is the longest period, the longest time that is explained at once, and as much again.
+"""
+
+_RUNS_AT_ONCE = 5_000
+"""So many last runs of users are looked at in one run of the loop."""
+
 MOST_ROWS = 5_000
 """What one transaction removes at most; the commits of workers wait no longer than for that."""
 
@@ -46,6 +55,7 @@ class _Done:
     occurrences: int = 0
     preference_changes: int = 0
     groups: int = 0
+    user_runs: int = 0
 
 
 class Retention:
@@ -55,8 +65,9 @@ class Retention:
     commits get their turn in between. Two of these do no harm.
 
     Args:
-        batches_are_kept: After their end, and occurrences after they were decided on; None means
-            as long as the database.
+        batches_are_kept: After their end, and occurrences after they were decided on, and the last
+            runs of users, but those for ``RUNS_ARE_KEPT`` at least; None means as long as the
+            database.
         events_are_kept: After the end of their batch, and changes of preferences after they were
             made, but those for ``MOVES_COUNT_FOR`` at least; None means as long as the batch, and
             for ever.
@@ -80,6 +91,7 @@ class Retention:
         self._batches_are_kept = batches_are_kept
         self._events_are_kept = events_are_kept
         self._events_forgotten_until: datetime | None = None
+        self._next_user_run: tuple[str, str, str] | None = None
         self._slice_rows = _FIRST_ROWS
         self.wake = asyncio.Event()
 
@@ -100,6 +112,7 @@ class Retention:
                 or done.occurrences
                 or done.preference_changes
                 or done.groups
+                or done.user_runs
             ):
                 log.info(
                     "retention.deleted",
@@ -110,6 +123,7 @@ class Retention:
                     occurrences=done.occurrences,
                     preference_changes=done.preference_changes,
                     groups=done.groups,
+                    user_runs=done.user_runs,
                 )
 
     async def _run_with_reserve(self, done: _Done) -> None:
@@ -124,6 +138,7 @@ class Retention:
     async def _run(self, done: _Done, *, most_rows: int) -> None:
         now = self._clock.now()
         await self._delete_old_batches(done, now=now)
+        await self._forget_user_runs(done, now=now)
         for _ in range(_SLICES_A_RUN):
             started = self._clock.monotonic()
             if not await self._remove_slice(done, now=now):
@@ -193,6 +208,17 @@ class Retention:
         )
         done.preference_changes += forgotten
         return forgotten > 0
+
+    async def _forget_user_runs(self, done: _Done, *, now: datetime) -> None:
+        """Looks at the next last runs of users, and removes old ones whose batches are gone."""
+        if self._batches_are_kept is None:
+            return
+        forgotten, self._next_user_run = await self._store.group_runs.forget_runs(
+            before=now - max(self._batches_are_kept, RUNS_ARE_KEPT),
+            limit=_RUNS_AT_ONCE,
+            after=self._next_user_run,
+        )
+        done.user_runs += forgotten
 
     async def _forget_groups(self, done: _Done, *, now: datetime) -> bool:
         """Removes groups without members that nobody can be a guest of any more."""

@@ -84,6 +84,16 @@ WHERE tenant_id = v.tenant AND user_id = v.member AND job_id = v.job
 _OF_USER = f"""
 SELECT {_RUN_NAMES} FROM user_runs WHERE tenant_id = ? AND user_id = ? ORDER BY job_id
 """
+# In the order of the key: an index on the times would have to be written with every run.
+_LOOK_AT = """
+SELECT tenant_id, user_id, job_id, look_due_time FROM user_runs
+WHERE (tenant_id, user_id, job_id) > (?, ?, ?) ORDER BY tenant_id, user_id, job_id LIMIT ?
+"""
+_FORGET_COLUMNS = (*_KEYS, Column("moment"))
+_FORGET = """
+DELETE FROM user_runs WHERE (tenant_id, user_id, job_id) IN
+  (SELECT v.tenant, v.member, v.job FROM {rows} WHERE user_runs.look_due_time < v.moment)
+"""
 
 _OF_RUNS = """
 b.state <> 'DELETED' AND b.source = 'preference' AND b.tenant_id = ? AND {table}.user_id = ?
@@ -232,6 +242,24 @@ class SqlGroupRuns:
                 sa.delete(group_occurrences).where(sa.tuple_(*key).in_(oldest))
             )
             return int(result.rowcount)
+
+    async def forget_runs(
+        self, *, before: datetime, limit: int, after: tuple[str, str, str] | None
+    ) -> tuple[int, tuple[str, str, str] | None]:
+        moment = to_micros(before)
+        async with self._database.reading() as connection:
+            found = await run(connection, _LOOK_AT, (*(after or ("", "", "")), limit))
+        old: dict[tuple[str, str], list[tuple[str, str, str, int]]] = {}
+        for tenant_id, user_id, job_id, look_due_time in found:
+            if look_due_time < moment:
+                row = (tenant_id, user_id, job_id, moment)
+                old.setdefault((tenant_id, job_id), []).append(row)
+        for (tenant_id, job_id), rows in old.items():
+            async with self._database.transaction() as tx:
+                await lock_until_commit(tx.connection, "user_runs", tenant_id, job_id)
+                await update_rows(tx.connection, _FORGET, _FORGET_COLUMNS, rows)
+        following = found[-1][:3] if len(found) == limit else None
+        return sum(map(len, old.values())), following
 
 
 def _rows_of(runs: Sequence[UserRun], *, job_id: str, tenant_id: str) -> list[tuple[Any, ...]]:

@@ -99,3 +99,16 @@ class GroupRunStore(Protocol):
     async def forget(self, *, before: datetime, limit: int) -> int:
         """Removes the oldest occurrences that were decided before; tells how many."""
         ...
+
+    async def forget_runs(
+        self, *, before: datetime, limit: int, after: tuple[str, str, str] | None
+    ) -> tuple[int, tuple[str, str, str] | None]:
+        """Looks at some last runs of users, and removes those that were looked at last before.
+
+        Args:
+            after: Where to go on; None means from the first one.
+
+        Returns:
+            How many were removed, and where to go on; None after the last one.
+        """
+        ...
