@@ -1,7 +1,7 @@
 """The changes of preferences: listing and watching them, from any of them on.
 
-The table is the source, and memory only spares looks at it: a watcher looks when a change was made
-here, and once a second for those that were made elsewhere.
+The table is the source, and memory only spares looks at it. Of those who watch a tenant one looks
+for all, when a change was made here, and once a second for those that were made elsewhere.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ from batchwork_server.errors import QuotaExceeded, ResumeTokenExpired, ShuttingD
 from batchwork_server.store.store import Store
 
 MOST_WATCHERS = 1000
-"""How many watches of changes a server holds at once; each of them looks by itself."""
+"""How many watches of changes a server holds at once."""
 
 _LOOK = timedelta(seconds=1)
+_YOUNG = timedelta(milliseconds=900)
+"""A look that is no older serves everybody who would look; a wait may end a little early."""
+
 _PAGE = 256
+_MOST_REMEMBERED = 4 * _PAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,62 @@ class ToldChange:
     change: PreferenceChange | None = None
 
 
+class _Tail:
+    """The newest changes of a tenant, read once for everybody who watches it."""
+
+    def __init__(self, *, store: Store, clock: Clock, tenant_id: str) -> None:
+        self._store = store
+        self._clock = clock
+        self._tenant_id = tenant_id
+        self._turn = asyncio.Lock()
+        self._changes: list[PreferenceChange] = []  # without a gap; the last is the newest
+        self._newest: int | None = None
+        self._looked_at: float | None = None
+        self.news = asyncio.Event()
+        self.watchers = 0
+
+    def tell(self) -> None:
+        """Wakes who watches, and lets the first of them look."""
+        self._looked_at = None
+        self._wake()
+
+    async def after(self, sequence: int) -> Sequence[PreferenceChange] | None:
+        """Returns the changes after one; none when it is too far behind to remember them."""
+        await self._look()
+        newest = self._newest or 0
+        if sequence >= newest:
+            return ()
+        behind = newest - sequence
+        if behind > len(self._changes):
+            return None
+        first = len(self._changes) - behind
+        return self._changes[first : first + _PAGE]
+
+    async def _look(self) -> None:
+        async with self._turn:
+            now = self._clock.monotonic()
+            if self._looked_at is not None and now - self._looked_at < _YOUNG.total_seconds():
+                return
+            self._looked_at = now
+            stored = self._store.preference_changes
+            if self._newest is None:
+                self._newest = await stored.newest(tenant_id=self._tenant_id)
+                return
+            found = await stored.after(self._newest, tenant_id=self._tenant_id, limit=_PAGE)
+            if not found:
+                return
+            before = self._changes if found[0].sequence == self._newest + 1 else []
+            self._changes = [*before, *found][-_MOST_REMEMBERED:]
+            self._newest = found[-1].sequence
+            if len(found) == _PAGE:
+                self._looked_at = None  # there may be more
+            self._wake()
+
+    def _wake(self) -> None:
+        news, self.news = self.news, asyncio.Event()
+        news.set()
+
+
 class PreferenceChanges:
     """The use cases behind ``ListPreferenceChanges`` and ``WatchPreferenceChanges``.
 
@@ -53,18 +113,18 @@ class PreferenceChanges:
         self._max_watchers = min(max_watchers, MOST_WATCHERS)
         self._watchers = 0
         self._closing = False
-        self._news: dict[str, asyncio.Event] = {}
+        self._tails: dict[str, _Tail] = {}
 
     def announce(self, tenant_id: str) -> None:
         """Tells those who watch a tenant that there are changes."""
-        news = self._news.pop(tenant_id, None)
-        if news is not None:
-            news.set()
+        tail = self._tails.get(tenant_id)
+        if tail is not None:
+            tail.tell()
 
     def close(self) -> None:
         """Tells every watcher that the server is going away, and ends their streams."""
         self._closing = True
-        for tenant_id in list(self._news):
+        for tenant_id in list(self._tails):
             self.announce(tenant_id)
 
     async def list_preference_changes(
@@ -100,15 +160,15 @@ class PreferenceChanges:
             ResumeTokenExpired: changes after it are not kept any more, or it is yet to come.
             ShuttingDown: after GOING_AWAY.
         """
-        with self._admitted():
+        with self._admitted(tenant_id) as tail:
             if after is None:
                 after = await self._store.preference_changes.newest(tenant_id=tenant_id)
             found = await self._after(after, tenant_id=tenant_id, limit=_PAGE)
             yield ToldChange(kind="HEARTBEAT", after=after)
             spoke_at = self._clock.monotonic()
             while not self._closing:
-                news = self._news.setdefault(tenant_id, asyncio.Event())
-                found = found or await self._after(after, tenant_id=tenant_id, limit=_PAGE)
+                news = tail.news
+                found = found or await self._next(after, tail, tenant_id=tenant_id)
                 for change in found:
                     after = change.sequence
                     yield ToldChange(kind="CHANGE", after=after, change=change)
@@ -123,7 +183,7 @@ class PreferenceChanges:
             raise _shutting_down()
 
     @contextmanager
-    def _admitted(self) -> Iterator[None]:
+    def _admitted(self, tenant_id: str) -> Iterator[_Tail]:
         if self._closing:
             raise _shutting_down()
         if self._watchers >= self._max_watchers:
@@ -133,11 +193,25 @@ class PreferenceChanges:
                 subject="watchers",
                 retry_after=timedelta(seconds=5),
             )
+        tail = self._tails.get(tenant_id)
+        if tail is None:
+            tail = _Tail(store=self._store, clock=self._clock, tenant_id=tenant_id)
+            self._tails[tenant_id] = tail
         self._watchers += 1
+        tail.watchers += 1
         try:
-            yield
+            yield tail
         finally:
             self._watchers -= 1
+            tail.watchers -= 1
+            if not tail.watchers:
+                del self._tails[tenant_id]
+
+    async def _next(self, after: int, tail: _Tail, *, tenant_id: str) -> Sequence[PreferenceChange]:
+        found = await tail.after(after)
+        if found is None:
+            return await self._after(after, tenant_id=tenant_id, limit=_PAGE)
+        return found
 
     async def _after(
         self, sequence: int, *, tenant_id: str, limit: int
