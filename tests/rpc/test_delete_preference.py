@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from batchwork.v1.preference_service_pb2 import DeletePreferenceRequest, GetPreferenceRequest
+from batchwork.v1.preference_service_pb2 import (
+    DeletePreferenceRequest,
+    GetPreferenceRequest,
+    SetPreferenceRequest,
+)
 
 from tests.rpc.api import refused
-from tests.rpc.preferences import daily, groups_of, put
+from tests.rpc.preferences import daily, groups_of, make_preference, put
 
 
 def deletion(**fields: str) -> DeletePreferenceRequest:
@@ -58,3 +62,25 @@ async def test_what_it_is_found_by_has_to_be_given(api, path):
     refusal = await refused(api.preferences.DeletePreference(deletion(**{path: ""})))
 
     assert list(refusal.violations) == [path]
+
+
+async def test_an_etag_of_what_was_deleted_fits_nothing_that_is_set_later(api):
+    """The revision began again at 1, so an etag from before passed for that of the new one."""
+    first = await put(api)
+    await api.preferences.DeletePreference(deletion())
+    second = await put(api)
+
+    refusal = await refused(api.preferences.DeletePreference(deletion(etag=first.preference.etag)))
+
+    assert second.preference.etag != first.preference.etag
+    assert refusal.reason == "ETAG_MISMATCH"
+
+
+async def test_a_repeated_request_answers_the_etag_of_the_first(api):
+    request = SetPreferenceRequest(preference=make_preference(), request_id="request-1")
+    first = await api.preferences.SetPreference(request)
+    again = await api.preferences.SetPreference(request)
+    read = GetPreferenceRequest(user_id="ada", feature_type="posts")
+    stored = await api.preferences.GetPreference(read)
+
+    assert first.preference.etag == again.preference.etag == stored.preference.etag

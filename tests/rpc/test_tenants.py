@@ -268,7 +268,7 @@ async def test_many_preferences_are_set_for_the_own_tenant(guarded):
 
     answer = await guarded.preferences.BatchSetPreferences(request, metadata=as_caller(BOB))
 
-    assert answer.results[0].etag == "r1"
+    assert answer.results[0].etag == "c1"
     ada = await answer_of(guarded, "GetPreference", READS["GetPreference"], ADA)
     assert ada.preference.enabled
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
+from batchwork_server.application.remembered_preferences import recalled, remembered
 from batchwork_server.clock import Clock
 from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.json_object import comparable, listed, quoted
 from batchwork_server.domain.preference import Preference, Wish, check_key, check_wish
-from batchwork_server.domain.schedule import parse_schedule, render_schedule
+from batchwork_server.domain.preference_groups import PreferenceChange
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import EtagMismatch, InvalidArgument, NotFound, Violation
 from batchwork_server.logs import get_logger
@@ -294,7 +295,7 @@ class Preferences:
         by_key = {(change.feature_type, change.user_id): change for change in changes}
         return [
             SetPreference(
-                preference=each,
+                preference=_as_stored(each, change),
                 changed=change is not None,
                 group_left=None if change is None else change.group_left,
                 group_joined=None if change is None else change.group_joined,
@@ -302,6 +303,12 @@ class Preferences:
             for each in after
             for change in [by_key.get((each.feature_type, each.user_id))]
         ]
+
+
+def _as_stored(preference: Preference, change: PreferenceChange | None) -> Preference:
+    if change is None:
+        return preference
+    return replace(preference, change_sequence=change.sequence)
 
 
 def masked_fields(update_mask: Sequence[str]) -> frozenset[str]:
@@ -429,36 +436,16 @@ def _plain(result: SetResult) -> dict[str, Any]:
 
 
 def _answer_to(done: SetPreference) -> dict[str, Any]:
-    preference, schedule = done.preference, done.preference.schedule
     return {
-        "user_id": preference.user_id,
-        "feature_type": preference.feature_type,
-        "enabled": preference.enabled,
-        "schedule": None if schedule is None else render_schedule(schedule),
-        "template_overrides": dict(preference.template_overrides),
-        "revision": preference.revision,
-        "create_time": preference.create_time.isoformat(),
-        "update_time": preference.update_time.isoformat(),
-        "active": preference.active,
+        **remembered(done.preference),
         "group_left": done.group_left,
         "group_joined": done.group_joined,
     }
 
 
 def _answer_from(document: Mapping[str, Any]) -> SetPreference:
-    schedule = document["schedule"]
     return SetPreference(
-        preference=Preference(
-            user_id=document["user_id"],
-            feature_type=document["feature_type"],
-            enabled=document["enabled"],
-            schedule=None if schedule is None else parse_schedule(schedule, path="schedule")[0],
-            template_overrides=document["template_overrides"],
-            revision=document["revision"],
-            create_time=datetime.fromisoformat(document["create_time"]),
-            update_time=datetime.fromisoformat(document["update_time"]),
-            active=document.get("active", True),
-        ),
+        preference=recalled(document),
         group_left=document.get("group_left"),
         group_joined=document.get("group_joined"),
     )

@@ -49,6 +49,8 @@ class Preference:
     Attributes:
         revision: Counts the changes from 1.
         active: False while whoever keeps the user says that nothing is to be done for them.
+        change_sequence: Of the change that made it so; the store gives it. 0 for one that was
+            stored before that was noted.
     """
 
     user_id: str
@@ -60,11 +62,12 @@ class Preference:
     create_time: datetime
     update_time: datetime
     active: bool = True
+    change_sequence: int = field(default=0, compare=False)
 
     @property
     def etag(self) -> str:
-        """Changes with every change of the preference."""
-        return f"r{self.revision}"
+        """Changes with every change of the preference, and never comes again, also once deleted."""
+        return f"c{self.change_sequence}" if self.change_sequence else f"r{self.revision}"
 
     @property
     def wish(self) -> Wish:

@@ -45,13 +45,15 @@ _COLUMNS = (
     Column("create_time"),
     Column("update_time"),
     Column("group_key"),
+    Column("change_sequence"),
     Column("active", "boolean"),
 )
 _REPLACE = """
 ON CONFLICT (tenant_id, feature_type, user_id) DO UPDATE SET
   enabled = excluded.enabled, schedule_json = excluded.schedule_json,
   overrides_json = excluded.overrides_json, revision = excluded.revision,
-  update_time = excluded.update_time, group_key = excluded.group_key, active = excluded.active
+  update_time = excluded.update_time, group_key = excluded.group_key,
+  change_sequence = excluded.change_sequence, active = excluded.active
 """
 _KEY_COLUMNS = (Column("feature", "text"), Column("member", "text"), Column("tenant", "text"))
 # A cross join is read from left to right by SQLite: it must not go through all preferences.
@@ -150,16 +152,20 @@ class SqlPreferences:
             for key, each in zip(keys, stored, strict=True)
         }
         await _count_members(tx.connection, before, after, now=now)
+        changes = await append_changes(
+            tx.connection,
+            [
+                _change_of(each, ChangeKind.SET, before.get(key), after[key], now=now)
+                for key, each in zip(keys, stored, strict=True)
+            ],
+            tenant_id=tenant_id,
+        )
         rows = [
-            _row_of(each, tenant_id=tenant_id, group_key=after[key])
-            for key, each in zip(keys, stored, strict=True)
+            _row_of(each, change, tenant_id=tenant_id, group_key=after[key])
+            for key, each, change in zip(keys, stored, changes, strict=True)
         ]
         await insert_rows(tx.connection, "preferences", _COLUMNS, rows, on_conflict=_REPLACE)
-        changes = [
-            _change_of(each, ChangeKind.SET, before.get(key), after[key], now=now)
-            for key, each in zip(keys, stored, strict=True)
-        ]
-        return await append_changes(tx.connection, changes, tenant_id=tenant_id)
+        return changes
 
     async def delete(
         self, tx: Transaction, stored: Sequence[Preference], *, tenant_id: str, now: datetime
@@ -270,6 +276,7 @@ class _Row:
     create_time: int
     update_time: int
     group_key: int | None
+    change_sequence: int
     active: bool
 
 
@@ -390,13 +397,15 @@ def _schedule_json(preference: Preference | DefaultPreference) -> str | None:
     return schedule_text(preference.schedule) or None
 
 
-def _row_of(preference: Preference, *, tenant_id: str, group_key: int | None) -> tuple[Any, ...]:
+def _row_of(
+    preference: Preference, change: PreferenceChange, *, tenant_id: str, group_key: int | None
+) -> tuple[Any, ...]:
     return (
         *(tenant_id, preference.feature_type, preference.user_id, preference.enabled),
         _schedule_json(preference),
         json.dumps(preference.template_overrides),
         *(preference.revision, to_micros(preference.create_time)),
-        *(to_micros(preference.update_time), group_key, preference.active),
+        *(to_micros(preference.update_time), group_key, change.sequence, preference.active),
     )
 
 
@@ -417,4 +426,5 @@ def preference_from(row: Any) -> Preference:
         create_time=from_micros(row.create_time),
         update_time=from_micros(row.update_time),
         active=bool(row.active),
+        change_sequence=row.change_sequence,
     )

@@ -445,6 +445,7 @@ preferences = sa.Table(
     sa.Column("group_key", sa.BigInteger),  # none while it is not enabled
     # As of the last write, for servers of the release before; ``inactive_users`` has what counts.
     sa.Column("active", sa.Boolean, nullable=False, server_default=sa.true()),
+    _count("change_sequence"),  # of the change that made it so; 0 from before that was noted
     # What one user has set.
     sa.Index(None, "tenant_id", "user_id", "feature_type"),
     # The members of a group, page by page.

@@ -14,6 +14,10 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("group_schedules", sa.Column("reset_time", sa.BigInteger))
     op.add_column(
+        "preferences",
+        sa.Column("change_sequence", sa.BigInteger, server_default=sa.text("0"), nullable=False),
+    )
+    op.add_column(
         "preference_groups",
         sa.Column("populate_time", sa.BigInteger, server_default=sa.text("0"), nullable=False),
     )
@@ -43,4 +47,5 @@ def downgrade() -> None:
     op.drop_table("inactive_users")
     op.drop_index("ix_preference_groups_empty", "preference_groups")
     op.drop_column("preference_groups", "populate_time")
+    op.drop_column("preferences", "change_sequence")
     op.drop_column("group_schedules", "reset_time")
