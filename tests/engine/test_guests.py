@@ -169,3 +169,23 @@ async def test_who_left_a_new_group_during_a_pause_is_its_guest(server: GroupSer
     await server.run_at(FRIDAY)
 
     assert await server.fates() == [{"ada": ""}]
+
+
+async def test_who_moves_to_the_west_after_their_run_has_no_second_one_on_that_date(
+    server: GroupServer,
+):
+    """Periods were compared by their instants: the same date came again in the new zone."""
+    tokyo = {"frequency": "daily", "preferred_time": "09:00", "time_zone": "Asia/Tokyo"}
+    los_angeles = tokyo | {"time_zone": "America/Los_Angeles"}
+    await server.add_users("ada")
+    await server.put_job()
+    await server.wish("ada", **tokyo)
+    await server.scheduler.run_once()
+
+    await server.run_at(datetime(2026, 3, 3, tzinfo=UTC))  # nine o'clock on the third in Tokyo
+    await server.wish("ada", **los_angeles)
+    await server.run_at(datetime(2026, 3, 3, 1, tzinfo=UTC))
+    await server.run_at(datetime(2026, 3, 3, 17, tzinfo=UTC))  # nine o'clock on the third there
+    await server.run_at(datetime(2026, 3, 4, 17, tzinfo=UTC))
+
+    assert await server.fates() == [{"ada": ""}, {"ada": "ALREADY_DONE"}, {"ada": ""}]

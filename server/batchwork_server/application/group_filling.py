@@ -408,10 +408,13 @@ def _run_of(
     item_ids: Mapping[str, str],
     reasons: Mapping[str, str],
 ) -> UserRun:
+    period = users.periods[user_id]
     return UserRun(
         user_id=user_id,
         due_time=run.due_time,
-        period_start=users.periods[user_id].start,
+        period_start=period.start,
+        due_day=period.day_of(run.due_time),
+        period_day=period.first_day,
         batch_id=batch_id,
         item_id=item_ids.get(user_id, ""),
         group_key=run.row.group_key,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from itertools import chain
 from typing import Any
@@ -119,6 +119,9 @@ class UserRun:
     Attributes:
         due_time: Of the last run that had work for them; None when there was none yet.
         period_start: Of the period which that run was for.
+        due_day: The date of the due time, in the zone of that period; None in runs from before that
+            was noted.
+        period_day: The first day of that period; None for an hour or a minute.
         batch_id: Of that run, like ``item_id`` and ``group_key``.
         look_due_time: The last due time at which the user was looked at, run or not.
         look_group_key: The group that was due then.
@@ -136,10 +139,20 @@ class UserRun:
     look_group_key: int
     look_batch_id: str
     look_reason: str
+    due_day: date | None = None
+    period_day: date | None = None
 
     def is_in(self, period: Period) -> bool:
-        """Tells whether the last run uses up a period: it lies in it, or after its start."""
-        return self.due_time is not None and self.due_time >= period.start
+        """Tells whether the last run uses up a period: it lies in it, or after its start.
+
+        Of a period of days that is told by the dates, each in its own zone: who moves to another
+        zone has no second run on the same date, and none of the dates is left out for it.
+        """
+        if self.due_time is None:
+            return False
+        if self.due_day is None or period.first_day is None:
+            return self.due_time >= period.start
+        return self.due_day >= period.first_day
 
 
 def schedule_of_group(

@@ -232,11 +232,19 @@ class Period:
             the same.
         start: Its first instant.
         end: The first instant after it.
+        zone: Whose clock and calendar it goes by.
+        first_day: Of one that is made of days; None for an hour or a minute.
     """
 
     label: str
     start: datetime
     end: datetime
+    zone: ZoneInfo
+    first_day: date | None = None
+
+    def day_of(self, instant: datetime) -> date:
+        """Returns the date of an instant in the zone of the period."""
+        return instant.astimezone(self.zone).date()
 
 
 def period_of(schedule: Schedule, zone: str, instant: datetime) -> Period:
@@ -283,7 +291,11 @@ def _day_period(day: date, zone: ZoneInfo) -> Period:
 
 def _days_period(label: str, first: date, length: timedelta, zone: ZoneInfo) -> Period:
     return Period(
-        label=label, start=start_of_day(first, zone), end=start_of_day(first + length, zone)
+        label=label,
+        start=start_of_day(first, zone),
+        end=start_of_day(first + length, zone),
+        zone=zone,
+        first_day=first,
     )
 
 
@@ -319,4 +331,5 @@ def _clock_period(instant: datetime, zone: ZoneInfo, length: timedelta) -> Perio
     if (end - _SECOND).astimezone(zone).utcoffset() != offset:
         end = transition_between(within, end - _SECOND, zone)
     # The offset tells the two hours of an autumn night apart.
-    return Period(label=f"{begun:%Y-%m-%dT%H:%M}{local:%z}", start=start, end=end)
+    label = f"{begun:%Y-%m-%dT%H:%M}{local:%z}"
+    return Period(label=label, start=start, end=end, zone=zone)

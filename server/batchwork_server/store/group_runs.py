@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,6 +56,8 @@ _RUN_COLUMNS = (
     Column("look_group_key"),
     Column("look_batch_id", "text"),
     Column("look_reason", "text"),
+    Column("due_day"),
+    Column("period_day"),
 )
 _RUN_NAMES = ", ".join(column.name for column in _RUN_COLUMNS)
 _LOOKED = """
@@ -67,8 +69,12 @@ INSERT INTO user_runs ({_RUN_NAMES}) SELECT {_RUN_NAMES} FROM {{rows}} WHERE tru
 ON CONFLICT (tenant_id, user_id, job_id) DO UPDATE SET
   due_time = excluded.due_time, period_start = excluded.period_start,
   group_key = excluded.group_key, batch_id = excluded.batch_id, item_id = excluded.item_id,
+  due_day = excluded.due_day, period_day = excluded.period_day,
   {_LOOKED}
-WHERE user_runs.due_time IS NULL OR user_runs.due_time < excluded.period_start
+WHERE user_runs.due_time IS NULL OR
+  CASE WHEN user_runs.due_day IS NULL OR excluded.period_day IS NULL
+  THEN user_runs.due_time < excluded.period_start
+  ELSE user_runs.due_day < excluded.period_day END
 RETURNING user_id
 """
 _NOTE = f"""
@@ -144,7 +150,10 @@ class SqlGroupRuns:
     async def note(
         self, tx: Transaction, runs: Sequence[UserRun], *, job_id: str, tenant_id: str
     ) -> None:
-        without = [replace(each, due_time=None, period_start=None) for each in runs]
+        without = [
+            replace(each, due_time=None, period_start=None, due_day=None, period_day=None)
+            for each in runs
+        ]
         rows = _rows_of(without, job_id=job_id, tenant_id=tenant_id)
         await update_rows(tx.connection, _NOTE, _RUN_COLUMNS, rows)
 
@@ -269,14 +278,23 @@ def _rows_of(runs: Sequence[UserRun], *, job_id: str, tenant_id: str) -> list[tu
             *(tenant_id, each.user_id, job_id, to_micros(each.due_time)),
             *(to_micros(each.period_start), each.group_key, each.batch_id, each.item_id),
             *(to_micros(each.look_due_time), each.look_group_key, each.look_batch_id),
-            each.look_reason,
+            *(each.look_reason, _number_of(each.due_day), _number_of(each.period_day)),
         )
         for each in sorted(runs, key=lambda each: each.user_id)
     ]
 
 
+def _number_of(day: date | None) -> int | None:
+    return None if day is None else day.toordinal()
+
+
+def _day_of(number: int | None) -> date | None:
+    return None if number is None else date.fromordinal(number)
+
+
 def _run_from(row: Sequence[Any]) -> UserRun:
-    (_, user_id, _, due, period, group, batch_id, item_id, look, look_group, look_batch, why) = row
+    _, user_id, _, due, period, group, batch_id, item_id, *looked, due_day, period_day = row
+    look, look_group, look_batch, why = looked
     return UserRun(
         user_id=user_id,
         due_time=from_micros(due),
@@ -288,6 +306,8 @@ def _run_from(row: Sequence[Any]) -> UserRun:
         look_group_key=look_group,
         look_batch_id=look_batch,
         look_reason=why,
+        due_day=_day_of(due_day),
+        period_day=_day_of(period_day),
     )
 
 

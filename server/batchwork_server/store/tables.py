@@ -634,6 +634,10 @@ user_runs = sa.Table(
     _count("look_group_key"),
     _text("look_batch_id"),
     _text("look_reason"),  # why nothing was done then
+    # Dates, as their numbers from 0001-01-01, the first: of the due time in the zone of its period,
+    # and the first one of that, when it is made of days.
+    sa.Column("due_day", sa.BigInteger),
+    sa.Column("period_day", sa.BigInteger),
     sqlite_with_rowid=False,
 )
 

@@ -30,6 +30,8 @@ def upgrade() -> None:
         sqlite_where=where,
         postgresql_where=where,
     )
+    op.add_column("user_runs", sa.Column("due_day", sa.BigInteger))
+    op.add_column("user_runs", sa.Column("period_day", sa.BigInteger))
     op.create_table(
         "inactive_users",
         sa.Column("tenant_id", sa.Text, nullable=False),
@@ -45,6 +47,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("inactive_users")
+    op.drop_column("user_runs", "period_day")
+    op.drop_column("user_runs", "due_day")
     op.drop_index("ix_preference_groups_empty", "preference_groups")
     op.drop_column("preference_groups", "populate_time")
     op.drop_column("preferences", "change_sequence")
