@@ -14,15 +14,15 @@ from batchwork_server.domain.config_source import UserWishes, WishGroup, WishPag
 from batchwork_server.domain.preference import Wish, parse_wish
 from batchwork_server.domain.schedule import Daily, Schedule
 from batchwork_server.ports import ConfigDatabase
-from batchwork_server.store import config_database as module
-from batchwork_server.store.config_database import SqlConfigDatabase
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.sql_store import SqlStore
 
+from tests import own_config_database as module
 from tests.config_service import KEY, ConfigService, config_service
 from tests.factories import TENANT
 from tests.fakes import FakeClock, FakeTemplates
 from tests.http_service import API_KEY
+from tests.own_config_database import SqlConfigDatabase
 
 DAILY = {"frequency": "daily", "preferred_time": "09:00"}
 ZONED = {**DAILY, "time_zone": "Europe/Berlin", "template_overrides": {"tone": "casual"}}

@@ -1,4 +1,4 @@
-"""Our own preferences, read as if they were a Config Database."""
+"""Our own preferences, read as if they were a Config Database: the port beside the HTTP adapter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import sqlalchemy as sa
-
 from batchwork_server.domain.config_source import (
     Answer,
     UserWishes,
