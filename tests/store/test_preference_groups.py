@@ -345,3 +345,32 @@ async def test_after_any_changes_the_groups_and_the_log_tell_what_is_stored(
         )
         for each in stored
     }
+
+
+async def test_a_reader_beside_writers_sees_every_change_in_its_order(store: Store) -> None:
+    writers, each = 6, 15
+
+    async def write(number: int) -> None:
+        random_order = random.Random(number)
+        for revision in range(1, each + 1):
+            chosen = random_order.choice([MORNING, EVENING, None])
+            await put(store, make_preference(f"user_{number}", revision=revision, schedule=chosen))
+
+    async def read() -> list[int]:
+        seen: list[int] = []
+        while len(seen) < writers * each:
+            last = seen[-1] if seen else 0
+            found = await store.preference_changes.after(last, tenant_id=TENANT, limit=10)
+            assert [change.sequence for change in found] == list(
+                range(last + 1, last + 1 + len(found))
+            ), "a reader that goes on from the last one would miss what comes late"
+            seen += [change.sequence for change in found]
+            await asyncio.sleep(0)
+        return seen
+
+    async with asyncio.TaskGroup() as group:
+        readers = [group.create_task(read()) for _ in range(2)]
+        for number in range(writers):
+            group.create_task(write(number))
+
+    assert [reader.result() for reader in readers] == [list(range(1, writers * each + 1))] * 2
