@@ -1,4 +1,4 @@
-"""P9: many preferences of one feature: all of them grouped, and one of them changed."""
+"""P9: many preferences of one feature: set and grouped, grouped by an upgrade, and one changed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from batchwork.v1.preference_pb2 import Preference
+from batchwork_server.application.group_schedules import GroupSchedules
+from batchwork_server.application.preferences import Preferences, WishedPreference
+from batchwork_server.clock import SystemClock
+from batchwork_server.domain.job import StoredJob, parse_job
+from batchwork_server.domain.preference import Wish
+from batchwork_server.domain.preference_groups import schedule_of_text
+from batchwork_server.logs import configure_logs
 from batchwork_server.store import schema
 from batchwork_server.store.database import open_database
+from batchwork_server.store.sql_store import SqlStore
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from bench.measuring import Pair, Scale, Verdict, alternate, tell
@@ -23,6 +31,9 @@ _FEW = 1_000
 _CHANGES = 200
 _WARM_UP = 50
 _PAGE = 10_000
+_SET_AT_ONCE = 1_000
+_ALLOWED = 200
+"""Microseconds that a preference may take to be set and grouped."""
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _BEFORE_GROUPS = "0004"
 _ZONES = ("Europe/Berlin", "America/New_York", "Asia/Tokyo", "Australia/Sydney")
@@ -34,7 +45,9 @@ _INSERT = sa.text(
 
 
 async def grouped(place: Workplace, scale: Scale, kind: DatabaseKind) -> list[Verdict]:
-    """P9: groups what an older release has stored, and changes one wish among few and many."""
+    """P9: sets wishes, groups what an older release has stored, and changes one of few and many."""
+    taken_in = await _taken_in(place.database(kind), scale.preferences)
+    tell(f"P9 {kind}", **taken_in)
     few, many = place.database(kind), place.database(kind)
     await _store_ungrouped(few, kind, _FEW)
     await _store_ungrouped(many, kind, scale.preferences)
@@ -56,6 +69,15 @@ async def grouped(place: Workplace, scale: Scale, kind: DatabaseKind) -> list[Ve
         )
     return [
         Verdict(
+            name=f"P9 setting {kind}",
+            target=_ALLOWED,
+            unit="us",
+            pairs=[Pair(ours=taken_in["each"], limit=_ALLOWED)],
+            lower_is_better=True,
+            target_is_ours=True,
+            details=taken_in,
+        ),
+        Verdict(
             name=f"P9 grouping {kind}",
             target=10,
             unit="s",
@@ -73,6 +95,55 @@ async def grouped(place: Workplace, scale: Scale, kind: DatabaseKind) -> list[Ve
             details={"preferences": scale.preferences, "few": _FEW},
         ),
     ]
+
+
+async def _taken_in(url: str, count: int) -> dict[str, float]:
+    """Sets preferences as ``BatchSetPreferences`` does, and gives their groups their schedules."""
+    configure_logs(level="warning")  # the use cases run in this process, and write a line a call
+    database = await open_database(url)
+    store, clock = SqlStore(database), SystemClock()
+    await _store_job(store, clock)
+    preferences = Preferences(store=store, clock=clock, changed=lambda _tenant_id: None)
+    wished = (
+        WishedPreference(
+            user_id=row["user"],
+            feature_type="posts",
+            wish=Wish(enabled=row["enabled"], schedule=schedule_of_text(row["schedule"] or "")),
+        )
+        for row in _rows(count)
+    )
+    begin = time.perf_counter()
+    while page := list(islice(wished, _SET_AT_ONCE)):
+        await preferences.batch_set_preferences(page, tenant_id="default")
+    stored = time.perf_counter()
+    await GroupSchedules(store=store, clock=clock, zone="UTC").reconcile()
+    end = time.perf_counter()
+    await database.close()
+    return {
+        "preferences": count,
+        "set": stored - begin,
+        "scheduled": end - stored,
+        "each": (end - begin) * 1_000_000 / count,
+    }
+
+
+async def _store_job(store: SqlStore, clock: SystemClock) -> None:
+    """Stores a job that the preferences drive."""
+    fields = {"id": "job_posts", "type": "preference", "feature_type": "posts"}
+    definition, violations = parse_job({**fields, "template_id": "noop"})
+    if definition is None:
+        raise RuntimeError(f"The job of the benchmark is wrong: {violations}")
+    now = clock.now()
+    job = StoredJob(
+        definition=definition,
+        tenant_id="default",
+        revision=1,
+        source="",
+        create_time=now,
+        update_time=now,
+    )
+    async with store.transaction() as tx:
+        await store.jobs.put(tx, [job])
 
 
 async def _store_ungrouped(url: str, kind: DatabaseKind, count: int) -> None:
