@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import grpc
 from batchwork.v1.preference_pb2 import (
     PREFERENCE_ORIGIN_JOB_DEFAULT as JOB_DEFAULT,
@@ -18,7 +20,10 @@ from batchwork.v1.preference_pb2 import (
 from batchwork.v1.preference_pb2 import (
     PREFERENCE_ORIGIN_USER as USER,
 )
-from batchwork.v1.preference_service_pb2 import GetEffectivePreferenceRequest
+from batchwork.v1.preference_service_pb2 import (
+    GetEffectivePreferenceRequest,
+    ImportPreferencesRequest,
+)
 
 from tests.rpc.api import make_job, refused
 from tests.rpc.preferences import daily, make_driven_job, put, put_default
@@ -111,3 +116,15 @@ async def test_all_that_is_wrong_is_answered_at_once(api):
     refusal = await refused(call(api, user_id="", feature_type="", job_id="!"))
 
     assert sorted(refusal.violations) == ["feature_type", "job_id", "user_id"]
+
+
+async def test_a_user_who_rests_does_so_also_where_they_have_set_nothing(api):
+    await api.import_jobs(make_driven_job(default_preferences=DEFAULTS, include_all_users=True))
+    document = {"tenant_id": "ada", "active": False, "features": {}}
+    request = ImportPreferencesRequest(preferences_json=json.dumps([document]))
+    await api.preferences.ImportPreferences(request)
+
+    found = await call(api)
+
+    assert found.inactive
+    assert not found.next_runs

@@ -353,4 +353,5 @@ async def test_sqlite_finds_who_opted_out_of_a_shared_item_by_indexes(sqlite_url
         "SEARCH u USING INDEX ix_item_users_tenant_id_user_id_batch_key"
         " (tenant_id=? AND user_id=? AND batch_key>? AND batch_key<?)",
         "SEARCH p USING PRIMARY KEY (tenant_id=? AND feature_type=? AND user_id=?) LEFT-JOIN",
+        "SEARCH n USING PRIMARY KEY (tenant_id=? AND user_id=?) LEFT-JOIN",
     ]

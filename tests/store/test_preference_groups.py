@@ -32,6 +32,8 @@ async def put(store: Store, *preferences: Preference, now=START) -> list[Prefere
     async with store.transaction() as tx:
         keys = [(each.feature_type, each.user_id) for each in preferences]
         await store.preferences.lock(tx, keys, tenant_id=TENANT)
+        active = {each.user_id: each.active for each in preferences}
+        await store.inactive_users.put(tx, active, tenant_id=TENANT)
         return await store.preferences.put(tx, preferences, tenant_id=TENANT, now=now)
 
 
@@ -270,8 +272,8 @@ async def test_users_are_counted_who_rest_and_who_say_nothing(store: SqlStore) -
     of_posts = await groups.resting_counts(tenant_id=TENANT, feature_type="posts")
 
     assert (resting, of_posts) == ({news: 1, posts: 1}, {posts: 1})
-    assert await groups.silent_count("posts", tenant_id=TENANT) == 5
-    assert await groups.silent_count("mails", tenant_id=TENANT) == 8
+    assert await groups.silent_count("posts", tenant_id=TENANT) == 4
+    assert await groups.silent_count("mails", tenant_id=TENANT) == 5
     assert await groups.feature_types(tenant_id=TENANT) == ["news", "posts"]
 
 

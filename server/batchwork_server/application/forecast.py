@@ -142,13 +142,15 @@ class Forecast:
 
     def _empty_group(self, feature: Feature) -> PreferenceGroup:
         """Returns the group of those who name no schedule, as it is without a member."""
+        now = self._clock.now()
         return PreferenceGroup(
             group_key=0,
             tenant_id=feature.tenant_id,
             feature_type=feature.feature_type,
             schedule=None,
             member_count=0,
-            create_time=self._clock.now(),
+            create_time=now,
+            populate_time=now,
         )
 
     def _loads(

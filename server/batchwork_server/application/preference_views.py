@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 
@@ -154,6 +154,9 @@ class PreferenceViews:
             server_zone=self._zone,
             declared=await self._declared_by(job),
         )
+        if preference is None:
+            inactive = await self._store.inactive_users.among([user_id], tenant_id=tenant_id)
+            effective = replace(effective, active=not inactive)
         last = await self._last_run(job, user_id=user_id)
         following = await self._next_runs.of(
             UserOfJob(

@@ -31,16 +31,21 @@ SELECT DISTINCT feature_type FROM preference_groups
 WHERE tenant_id = ? AND member_count > 0 ORDER BY feature_type
 """
 _RESTING = """
-SELECT group_key, COUNT(*) FROM preferences
-WHERE tenant_id = ? AND group_key IS NOT NULL AND NOT active
+SELECT p.group_key, COUNT(*) FROM inactive_users n CROSS JOIN preferences p
+WHERE n.tenant_id = ? AND p.tenant_id = n.tenant_id AND p.user_id = n.user_id
+  AND p.group_key IS NOT NULL
 """
-# All but those with a preference, who are few where many say nothing. A cross join is read from
-# left to right by SQLite: it must not go through all users once more.
+# All but those with a preference, who are few where many say nothing, and those who rest. A cross
+# join is read from left to right by SQLite: it must not go through all users once more.
 _SILENT = """
 SELECT (SELECT COUNT(*) FROM system_users WHERE tenant_id = ? AND active) -
   (SELECT COUNT(*) FROM preferences p CROSS JOIN system_users u
     WHERE p.tenant_id = ? AND p.feature_type = ?
-      AND u.tenant_id = p.tenant_id AND u.user_id = p.user_id AND u.active)
+      AND u.tenant_id = p.tenant_id AND u.user_id = p.user_id AND u.active) -
+  (SELECT COUNT(*) FROM inactive_users n CROSS JOIN system_users u
+    WHERE n.tenant_id = ? AND u.tenant_id = n.tenant_id AND u.user_id = n.user_id AND u.active
+      AND NOT EXISTS (SELECT 1 FROM preferences p WHERE p.tenant_id = n.tenant_id
+        AND p.feature_type = ? AND p.user_id = n.user_id))
 """
 _EMPTY = """
 SELECT tenant_id, group_key FROM preference_groups g
@@ -141,14 +146,14 @@ class SqlPreferenceGroups:
     async def resting_counts(self, *, tenant_id: str, feature_type: str) -> Mapping[int, int]:
         sql, values = _RESTING, [tenant_id]
         if feature_type:
-            sql += " AND feature_type = ?"
+            sql += " AND p.feature_type = ?"
             values.append(feature_type)
         async with self._database.reading() as connection:
-            rows = await run(connection, f"{sql} GROUP BY group_key", tuple(values))
+            rows = await run(connection, f"{sql} GROUP BY p.group_key", tuple(values))
         return {group_key: int(count) for group_key, count in rows}
 
     async def silent_count(self, feature_type: str, *, tenant_id: str) -> int:
-        parameters = (tenant_id, tenant_id, feature_type)
+        parameters = (tenant_id, tenant_id, feature_type, tenant_id, feature_type)
         async with self._database.reading() as connection:
             [(count,)] = await run(connection, _SILENT, parameters)
         return int(count)
