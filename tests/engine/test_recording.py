@@ -10,6 +10,7 @@ import pytest
 from batchwork_server.domain.batch import BatchState, Counts
 from batchwork_server.domain.item import ItemState, Outcome
 from batchwork_server.errors import StoreUnavailable
+from batchwork_server.ports import ItemCall, ItemResult
 from batchwork_server.store.store import ChunkRecord, Recorded
 
 from tests.engine.conftest import StartWorker, Worker, gated
@@ -116,3 +117,41 @@ async def test_while_the_database_is_away_no_chunk_is_tried_alone(
 
     assert batch.counts == Counts(total=20, succeeded=20)
     assert sum(tries[1:]) == 2, "the two chunks are written once"
+
+
+async def test_a_chunk_goes_on_whose_record_was_written_without_an_answer(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+):
+    # The story: a connection died after the commit of some outcomes of a chunk. They were written
+    # once more, which the table refused, and the chunk was never recorded to its end.
+    work = FakeProcessor()
+    worker = await start_worker(work, slots=1)
+    record, unanswered, lost = worker.store.chunks.record, asyncio.Event(), asyncio.Event()
+
+    async def silent_once(records: Sequence[ChunkRecord], *, now: datetime) -> Recorded:
+        recorded = await record(records, now=now)
+        if not unanswered.is_set():
+            unanswered.set()
+            raise StoreUnavailable("The connection was lost.")
+        if recorded.lost:
+            lost.set()
+        return recorded
+
+    monkeypatch.setattr("batchwork_server.engine.committer.FLUSH_INTERVAL", timedelta(0))
+    monkeypatch.setattr("batchwork_server.engine.committer._PAUSE", timedelta(0))
+    monkeypatch.setattr(worker.store.chunks, "record", silent_once)
+
+    def hold(call: ItemCall) -> ItemResult:
+        work.gate = asyncio.Event()  # the item after this one waits, so that the chunk goes on
+        return ItemResult(value=call.data)
+
+    work.on("i1", hold)
+    batch = await worker.submit(["i0", "i1", "i2"])
+    await lost.wait()
+    await worker.processor.extend_leases()
+    assert work.gate is not None
+    work.gate.set()
+    batch = await worker.finish(batch)
+
+    assert batch.counts == Counts(total=3, succeeded=3)
+    assert {call.item_id for call in work.calls} == {"i0", "i1", "i2"}

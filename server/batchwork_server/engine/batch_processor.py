@@ -79,6 +79,7 @@ class BatchProcessor:
         self._draining = False
         self._claiming = asyncio.Lock()
         self._claim_is_unsure = False
+        self._looked_after_losses = 0
         self.committer = Committer(
             store=store, clock=clock, wakeups=wakeups, runs=self._runs, feed=self._feed
         )
@@ -126,16 +127,18 @@ class BatchProcessor:
             StoreUnavailable: nothing was claimed, as far as is known.
         """
         async with self._claiming:
-            self._claim_is_unsure = True
+            was_unsure, self._claim_is_unsure = self._claim_is_unsure, True
             lease_end = self.leases.end()
             claimed = await self._store.chunks.claim(
                 chunk_keys, owner=self._owner, now=self._clock.now(), lease=self._lease
             )
             reach("claim.committed")
+            for former in self._runs.of(chunk.chunk_key for chunk in claimed.chunks):
+                self.committer.lose(former)  # it was frozen for so long that its chunk was opened
             runs = [
                 self._runs.add(chunk, claimed.batches[chunk.batch_key]) for chunk in claimed.chunks
             ]
-            self._claim_is_unsure = False
+            self._claim_is_unsure = was_unsure
         for run in runs:
             run.lease_end = lease_end
             self._fail_poison(run)
@@ -340,14 +343,19 @@ class BatchProcessor:
         await self.leases.extend()
 
     async def _give_up_unknown(self) -> None:
-        """Opens chunks that a claim took whose answer was lost; nobody would work on them."""
-        if not self._claim_is_unsure or self._claiming.locked():
+        """Opens chunks that are ours and not in hand; nobody would work on them.
+
+        The answer to their claim was lost, or that to a record.
+        """
+        losses = self.committer.losses
+        is_sure = not self._claim_is_unsure and losses == self._looked_after_losses
+        if is_sure or self._claiming.locked():
             return
         async with self._claiming:
             reopened = await self._store.chunks.reopen_unknown(
                 self._runs.chunk_keys, owner=self._owner, now=self._clock.now()
             )
-            self._claim_is_unsure = False
+            self._claim_is_unsure, self._looked_after_losses = False, losses
         if reopened.chunk_count:
             log.warning("claim.unknown", chunks=reopened.chunk_count)
             self._wakeups.work_arrived()

@@ -37,6 +37,9 @@ class Committer:
     written is kept and tried again. What cannot be written at all holds up nothing else: the
     chunks of a transaction that failed are written one by one, and an outcome that no transaction
     takes becomes a failure of its item.
+
+    Attributes:
+        losses: How many chunks were lost, so far.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Committer:
         self._recording = asyncio.Lock()
         self._flushed = clock.monotonic()
         self._waiting = WaitingLog(log, "commit", monotonic=clock.monotonic)
+        self.losses = 0
 
     def finish(self, run: ChunkRun) -> None:
         """Takes a chunk of which no item is left in the feed or in flight."""
@@ -280,7 +284,8 @@ class Committer:
             self._wakeups.work_arrived()  # a retry may be due before anybody looks
 
     def lose(self, run: ChunkRun) -> None:
-        """Stops the work on a chunk that somebody else has by now."""
+        """Stops the work on a chunk that somebody else has by now, or nobody knows who has."""
+        self.losses += 1
         log.warning("chunk.lost", chunk=run.chunk.chunk_key, batch_id=run.running.batch.batch_id)
         run.lost = True
         run.running.tally.take_off(run.take_outcomes())

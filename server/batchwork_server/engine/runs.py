@@ -15,6 +15,9 @@ from batchwork_server.store.store import ClaimedChunk
 CRASHES_TO_ISOLATE = 3
 """After so many crashes in a row the items of a chunk run one by one."""
 
+_REMEMBERED_STOPS = 1000
+"""Of so many batches it is remembered that they were stopped: a claim is over before the next."""
+
 _STOPPED = frozenset({BatchState.PAUSED, BatchState.CANCELLING})
 
 
@@ -47,6 +50,10 @@ class Runs:
     @property
     def batches(self) -> Iterable[RunningBatch]:
         return self._batches.values()
+
+    def of(self, chunk_keys: Iterable[int]) -> list[ChunkRun]:
+        """Returns what is in hand of some chunks."""
+        return [self._runs[key] for key in chunk_keys if key in self._runs]
 
     def add(self, chunk: ClaimedChunk, batch: Batch) -> ChunkRun:
         """Takes a chunk in hand, whether its items are wanted any more or not."""
@@ -99,6 +106,8 @@ class Runs:
             return
         if batch.state in _STOPPED:
             self._stopped[batch.key] = batch
+            if len(self._stopped) > _REMEMBERED_STOPS:  # their ends were heard elsewhere
+                del self._stopped[next(iter(self._stopped))]
         else:
             self._stopped.pop(batch.key, None)
 
