@@ -1048,8 +1048,10 @@ class UserPeriod(_message.Message):
     reason: _builtins.str
     """Names why: of a skip the reason of the item, such as ALREADY_DONE,
     TENANT_INACTIVE or USER_NOT_FOUND, or of the group's due time, such as
-    OVERLAP; JOB_PAUSED, CHANGED_LATER or NOT_FIRED where there was none. Empty
-    otherwise.
+    OVERLAP; JOB_PAUSED, CHANGED_LATER or NOT_FIRED where there was none;
+    NOT_IN_BATCH where the group's run was without the user. RUN_DELETED tells
+    of a run that is not kept any more, JOB_PAUSED and TENANT_INACTIVE also why
+    one is not to come. Empty otherwise.
     """
     batch_id: _builtins.str
     """Identifies the batch; empty when there was none."""
@@ -1225,7 +1227,9 @@ class LoadBucket(_message.Message):
     USER_COUNT_FIELD_NUMBER: _builtins.int
     RUN_COUNT_FIELD_NUMBER: _builtins.int
     user_count: _builtins.int
-    """Counts the users who are due in it, each once for each run."""
+    """Counts the users who are due in it, each once for each run: those who have
+    set nothing as well, where a job includes them, and not those who rest.
+    """
     run_count: _builtins.int
     """Counts the runs that begin in it: each is one group with one job."""
     @_builtins.property

@@ -339,7 +339,8 @@ class PreferenceServiceServicer:
         """Lists the changes of the tenant's preferences and defaults in their order,
         from any change on. None is left out.
 
-        Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`).
+        Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`),
+        and 62 days at least.
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.

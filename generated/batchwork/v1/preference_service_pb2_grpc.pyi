@@ -182,7 +182,8 @@ class PreferenceServiceStub:
     """Lists the changes of the tenant's preferences and defaults in their order,
     from any change on. None is left out.
 
-    Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`).
+    Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`),
+    and 62 days at least.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
@@ -359,7 +360,8 @@ class PreferenceServiceAsyncStub(PreferenceServiceStub):
     """Lists the changes of the tenant's preferences and defaults in their order,
     from any change on. None is left out.
 
-    Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`).
+    Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`),
+    and 62 days at least.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
@@ -629,7 +631,8 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the changes of the tenant's preferences and defaults in their order,
         from any change on. None is left out.
 
-        Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`).
+        Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`),
+        and 62 days at least.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
