@@ -99,10 +99,11 @@ class GroupServer:
         self.wakeups = wakeups
         self.meter = Metrics()
         self.firing = Firing(store=self.store, batches=self.batches, clock=clock, zone=zone)
+        self.schedules = GroupSchedules(store=self.store, clock=clock, zone=zone)
         self.groups = GroupFiring(
             store=self.store,
             batches=self.batches,
-            schedules=GroupSchedules(store=self.store, clock=clock, zone=zone),
+            schedules=self.schedules,
             filling=GroupFilling(
                 store=self.store,
                 planning=planning,

@@ -9,6 +9,7 @@ import pytest
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.engine.retention import Retention
 from batchwork_server.store.database import Database
+from batchwork_server.store.store import DueGroup
 
 from tests.engine.groups import JOB, GroupServer
 from tests.factories import TENANT
@@ -95,6 +96,21 @@ async def test_a_pause_loses_no_guest(server: GroupServer):
     await server.run_at(WEDNESDAY + HOUR)
     await resume(server)
     await server.run_at(WEDNESDAY + 2 * HOUR)
+    await server.run_at(FRIDAY)
+
+    assert await server.fates() == [{"ada": ""}]
+
+
+async def test_a_pause_that_no_scheduler_saw_leaves_the_groups_due(server: GroupServer):
+    """What a scheduler had seen of the job was the same after it, so it looked at nothing anew."""
+    await server.add_users("ada")
+    await server.put_job()
+    await server.wish("ada", **weekly("friday"))
+    await server.run_at(WEDNESDAY)
+
+    await pause(server)
+    await resume(server)
+    await server.run_at(WEDNESDAY + HOUR)
     await server.run_at(FRIDAY)
 
     assert await server.fates() == [{"ada": ""}]
@@ -189,3 +205,32 @@ async def test_who_moves_to_the_west_after_their_run_has_no_second_one_on_that_d
     await server.run_at(datetime(2026, 3, 4, 17, tzinfo=UTC))
 
     assert await server.fates() == [{"ada": ""}, {"ada": "ALREADY_DONE"}, {"ada": ""}]
+
+
+async def test_a_default_that_changes_while_a_group_is_looked_at_counts(
+    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    """The group moved on by the default that had been read, and was not looked at again."""
+    server, other = (GroupServer(database, clock=clock) for _ in range(2))
+    await server.add_users("ada")
+    await server.put_job(default_preferences=weekly("wednesday"))
+    await server.wish("ada")
+    await server.run_at(START)
+    due, has_changed = server.store.group_schedules.due, False
+
+    async def overtaken(*, now: datetime, limit: int) -> list[DueGroup]:
+        nonlocal has_changed
+        rows = await due(now=now, limit=limit)
+        if rows and not has_changed:
+            has_changed = True
+            await other.set_default(frequency="daily", preferred_time="09:00")
+            await other.schedules.reconcile()
+        return rows
+
+    monkeypatch.setattr(server.store.group_schedules, "due", overtaken)
+    for day in (WEDNESDAY, WEDNESDAY + DAY, FRIDAY):
+        await server.run_at(day)
+        await server.scheduler.run_once()
+
+    due_times = [batch.request.due_time for batch in await server.batches_of()]
+    assert due_times == [WEDNESDAY, WEDNESDAY + DAY, FRIDAY]

@@ -32,7 +32,9 @@ from batchwork_server.store.times import from_micros, to_micros
 _rows = group_schedules.c
 
 GROUPED_JOBS = """
-SELECT j.tenant_id, j.job_id, j.revision, j.create_time, COALESCE(f.sequence, 0)
+SELECT j.tenant_id, j.job_id, j.revision, j.create_time, COALESCE(f.sequence, 0),
+  (SELECT s.reset_time FROM group_schedules s
+    WHERE s.tenant_id = j.tenant_id AND s.job_id = j.job_id ORDER BY s.group_key LIMIT 1)
 FROM jobs j LEFT JOIN preference_feeds f ON f.tenant_id = j.tenant_id
 WHERE j.preference_based AND j.pause_time IS NULL ORDER BY j.tenant_id, j.job_id
 """
@@ -102,7 +104,7 @@ UPDATE group_schedules SET job_revision = ?, next_due_time = ?, next_start_time 
   last_due_time = ?, queued_as = ?, last_batch_id = ?, filling_batch_id = ?, filling_due_time = ?,
   filled_after = ?
 WHERE tenant_id = ? AND job_id = ? AND group_key = ? AND job_revision = ?
-  AND COALESCE(next_due_time, -1) = ? AND filling_batch_id = ''
+  AND default_revision = ? AND COALESCE(next_due_time, -1) = ? AND filling_batch_id = ''
   AND EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = group_schedules.tenant_id
     AND j.job_id = group_schedules.job_id AND j.revision = group_schedules.job_revision
     AND j.create_time = group_schedules.job_create_time AND j.pause_time IS NULL)
@@ -155,8 +157,9 @@ class SqlGroupSchedules:
                 revision=revision,
                 create_time=from_micros(create_time),
                 sequence=sequence,
+                reset_time=from_micros(reset_time),
             )
-            for tenant_id, job_id, revision, create_time, sequence in rows
+            for tenant_id, job_id, revision, create_time, sequence, reset_time in rows
         ]
 
     async def ensure_group(
@@ -278,7 +281,8 @@ class SqlGroupSchedules:
             *(after.job_revision, to_micros(after.next_due_time), to_micros(look_time)),
             *(to_micros(after.last_due_time), after.queued_as or "", after.last_batch_id),
             *(("", None, "") if filling is None else _filling_values(filling)),
-            *(*before.key, before.job_revision, _micros_or(before.next_due_time)),
+            *(*before.key, before.job_revision, before.default_revision),
+            _micros_or(before.next_due_time),
         )
         return bool(await run(tx.connection, _MOVE, parameters))
 

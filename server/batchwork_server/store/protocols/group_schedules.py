@@ -19,6 +19,8 @@ class GroupedJob:
 
     Attributes:
         sequence: Of the newest change of a preference or default of the tenant.
+        reset_time: When the job was resumed last, as the first of its groups has it: all have to
+            be worked out anew then, also when nobody looked while it was paused.
     """
 
     tenant_id: str
@@ -26,6 +28,7 @@ class GroupedJob:
     revision: int
     create_time: datetime
     sequence: int
+    reset_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
