@@ -183,10 +183,11 @@ async def test_a_ratio_that_is_not_exceeded_stops_nothing(worker: Worker):
 async def test_a_resumed_batch_may_fail_as_often_again(start_worker: StartWorker):
     work = Failing(hold_after=3)
     worker = await start_worker(work, slots=1)
+    paused = worker.told(BatchState.PAUSED)
     batch = await worker.submit(
         [f"i{n}" for n in range(20)], options=options(FailurePolicy(max_failed=2))
     )
-    await worker.until(batch, lambda batch: batch.state is BatchState.PAUSED)
+    await paused.wait()
     work.go_on(hold_after=100)
     first = await worker.until(batch, lambda batch: batch.counts.running == 0)
 
