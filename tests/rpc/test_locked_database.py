@@ -22,7 +22,7 @@ from tests.rpc.api import Api, make_job, refused
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a statement wait for a lock for a moment only."""
     impatient = partial(open_database, busy_timeout=timedelta(milliseconds=50))
-    monkeypatch.setattr("batchwork_server.bootstrap.running.open_database", impatient)
+    monkeypatch.setattr("batchwork_server.bootstrap.opening.open_database", impatient)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -110,16 +110,21 @@ class Database:
             StoreUnavailable: the database is away or locked; nothing was changed.
             StorageFull: there is no space to write; nothing was changed.
         """
-        async with connected(self._writer, self._disk) as connection:
-            begun = connection.begin()
-            tx = Transaction(connection=patient(connection))
-            await to_its_end(_begin(begun))
-            try:
-                yield tx
-            except BaseException:
-                await to_its_end(begun.rollback())
-                raise
-            await to_its_end(_commit(begun, tx))
+        durable: list[Callable[[], None]] = []
+        try:
+            async with connected(self._writer, self._disk) as connection:
+                begun = connection.begin()
+                tx = Transaction(connection=patient(connection))
+                await to_its_end(_begin(begun))
+                try:
+                    yield tx
+                except BaseException:
+                    await to_its_end(begun.rollback())
+                    raise
+                await to_its_end(_commit(begun, tx, durable))
+        finally:
+            for tell in durable:  # nothing that is told of runs before whoever wrote it goes on
+                tell()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -226,10 +231,12 @@ class Database:
         await self._writer.dispose()
 
 
-async def _commit(begun: AsyncTransaction, tx: Transaction) -> None:
+async def _commit(
+    begun: AsyncTransaction, tx: Transaction, durable: list[Callable[[], None]]
+) -> None:
+    """Commits, and says what is to be told, also when nobody waits for it any more."""
     await begun.commit()
-    for tell in tx.after_commit:
-        tell()
+    durable += tx.after_commit
 
 
 async def _begin(transaction: AsyncTransaction) -> None:
