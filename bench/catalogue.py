@@ -12,7 +12,7 @@ from bench.measuring import Scale, Verdict
 from bench.memory import stored_items
 from bench.preferences import grouped
 from bench.processing import noop_items, waiting_items
-from bench.reading import running_batch, stored_batch
+from bench.reading import read_batch
 from bench.scheduling import many_jobs
 from bench.validating import many_users
 from bench.watching import many_watchers, one_watcher
@@ -26,9 +26,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "p2-sqlite": partial(waiting_items, kind="sqlite"),
     "p2-postgresql": partial(waiting_items, kind="postgresql"),
     "p3-sqlite": synchronous_full,
-    "p4-running-sqlite": partial(running_batch, kind="sqlite"),
-    "p4-stored-sqlite": partial(stored_batch, kind="sqlite", target=0.7),
-    "p4-stored-postgresql": partial(stored_batch, kind="postgresql", target=0.6),
+    "p4-running-sqlite": partial(read_batch, kind="sqlite", batch="running", target=0.85),
+    "p4-stored-sqlite": partial(read_batch, kind="sqlite", batch="stored", target=0.7),
+    "p4-stored-postgresql": partial(read_batch, kind="postgresql", batch="stored", target=0.6),
     "p5-sqlite": partial(many_watchers, kind="sqlite"),
     "p5-postgresql": partial(many_watchers, kind="postgresql"),
     "p5-one-watcher-sqlite": partial(one_watcher, kind="sqlite"),

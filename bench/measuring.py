@@ -131,16 +131,21 @@ async def alternate(
     name: str, *, runs: int, unit: str, ours: Measure, limit: Measure
 ) -> list[Pair]:
     """Measures the project, the limit, the project, the limit … and prints a row for each pair."""
-    pairs = []
-    for run in range(1, runs + 1):
-        pair = Pair(ours=await ours(), limit=await limit())
-        pairs.append(pair)
-        print(
-            f"  {name:<24} run {run}   ours {number(pair.ours):>7}   "
-            f"limit {number(pair.limit):>7}   {unit}",
-            flush=True,
-        )
-    return pairs
+    return [
+        await measure_pair(name, run=run, unit=unit, ours=ours, limit=limit)
+        for run in range(1, runs + 1)
+    ]
+
+
+async def measure_pair(name: str, *, run: int, unit: str, ours: Measure, limit: Measure) -> Pair:
+    """Measures the project and then the limit, and prints a row."""
+    pair = Pair(ours=await ours(), limit=await limit())
+    print(
+        f"  {name:<24} run {run}   ours {number(pair.ours):>7}   "
+        f"limit {number(pair.limit):>7}   {unit}",
+        flush=True,
+    )
+    return pair
 
 
 def tell(name: str, **figures: float | str) -> None:

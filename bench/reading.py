@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import grpc
@@ -15,7 +17,7 @@ from batchwork.v1.batch_service_pb2_grpc import BatchServiceStub
 
 from bench.children import Child, child
 from bench.items import inputs
-from bench.measuring import Scale, Verdict, alternate
+from bench.measuring import Scale, Verdict, measure_pair
 from bench.workplace import DatabaseKind, Service, Workplace
 
 _IN_FLIGHT = 16
@@ -23,30 +25,51 @@ _WARM_UP = 300
 _SLOW_ITEMS = 50_000  # of a second each: they last longer than any measurement
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What calls of GetBatch took.
+
+    Attributes:
+        rate: Calls per second with many in flight.
+        latency: Seconds from a call to its answer at one in flight; the median.
+        cpu_seconds: Processor time of the server for one call, all that it did meanwhile included.
+    """
+
+    rate: float
+    latency: float
+    cpu_seconds: float
+
+
 class Reader:
     """Calls GetBatch on a server of either kind, and knows what that cost the server.
 
     Client and server share the machine, and the client is the same for both. Where the client is
     the slower half, a ratio of rates flatters the server; its processor time for a call does not.
+
+    Attributes:
+        readings: One for each measurement.
     """
 
     def __init__(self, channel: grpc.aio.Channel, request: GetBatchRequest, server: Child) -> None:
         self._get_batch = BatchServiceStub(channel).GetBatch
         self._request = request
         self._server = server
-        self._cpu_seconds: list[float] = []
-        self._latencies: list[float] = []
+        self.readings: list[Reading] = []
 
     async def rate(self, calls: int) -> float:
-        """Returns calls per second with many in flight; beside it, notes the latency of one."""
-        self._latencies.append(await self._latency(calls // 5))
+        """Returns calls per second with many in flight, and keeps the whole reading."""
+        latency = await self._latency(calls // 5)
         cpu_seconds = self._server.cpu_seconds
         begin = time.perf_counter()
         waiting = iter(range(calls))
         await asyncio.gather(*(self._call_each(waiting) for _ in range(_IN_FLIGHT)))
-        seconds = time.perf_counter() - begin
-        self._cpu_seconds.append((self._server.cpu_seconds - cpu_seconds) / calls)
-        return calls / seconds
+        reading = Reading(
+            rate=calls / (time.perf_counter() - begin),
+            latency=latency,
+            cpu_seconds=(self._server.cpu_seconds - cpu_seconds) / calls,
+        )
+        self.readings.append(reading)
+        return reading.rate
 
     async def warm_up(self) -> None:
         await self._call_each(iter(range(_WARM_UP)))
@@ -55,16 +78,6 @@ class Reader:
         """Returns what the server answers, as it travels."""
         response: GetBatchResponse = await self._get_batch(self._request)
         return response.SerializeToString()
-
-    @property
-    def latency(self) -> float:
-        """Seconds from a call to its answer at one in flight; the median of medians."""
-        return median(self._latencies)
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Processor time of the server for one call, all that it did meanwhile included."""
-        return median(self._cpu_seconds)
 
     async def _call_each(self, waiting: Iterator[int]) -> None:
         for _ in waiting:
@@ -79,55 +92,75 @@ class Reader:
         return median(durations)
 
 
-async def running_batch(place: Workplace, scale: Scale, kind: DatabaseKind) -> list[Verdict]:
-    """P4: a batch whose items are processed meanwhile."""
-    name = f"P4 running {kind}"
+@asynccontextmanager
+async def _running(place: Workplace, kind: DatabaseKind) -> AsyncIterator[tuple[Service, Batch]]:
+    """Runs a server that has a batch whose items are processed meanwhile."""
     async with place.service(kind, BATCHWORK_SHUTDOWN_GRACE="0") as service:
         batch = await service.client.batches.create_batch(inputs(_SLOW_ITEMS), template_id="slow")
-        verdict = await _compare(name, place, service, batch, scale=scale, target=0.85)
-        if (
-            await service.client.batches.get_batch(batch.batch_id)
-        ).state != BatchState.BATCH_STATE_RUNNING:
+        yield service, batch
+        batch = await service.client.batches.get_batch(batch.batch_id)
+        if batch.state != BatchState.BATCH_STATE_RUNNING:
             raise RuntimeError("The batch ended before the measurement did.")
-    return [verdict]
 
 
-async def stored_batch(
-    place: Workplace, scale: Scale, kind: DatabaseKind, *, target: float
-) -> list[Verdict]:
-    """P4: a batch that is over, so that each call reads it from the database."""
+@asynccontextmanager
+async def _stored(place: Workplace, kind: DatabaseKind) -> AsyncIterator[tuple[Service, Batch]]:
+    """Runs a server that has a batch which is over, so that each call reads the database."""
     async with place.service(kind) as service:
         batch = await service.client.batches.create_batch(inputs(1000), template_id="noop")
         await service.finish(batch)
-        return [
-            await _compare(f"P4 stored {kind}", place, service, batch, scale=scale, target=target)
-        ]
+        yield service, batch
 
 
-async def _compare(
-    name: str, place: Workplace, service: Service, batch: Batch, *, scale: Scale, target: float
-) -> Verdict:
-    request = GetBatchRequest(batch_id=batch.batch_id)
+_STARTS = {"running": _running, "stored": _stored}
+
+
+async def read_batch(
+    place: Workplace, scale: Scale, kind: DatabaseKind, *, batch: str, target: float
+) -> list[Verdict]:
+    """P4: a batch that is ``running`` or ``stored``, each time on other servers.
+
+    Two processes that do the same differ by a tenth, for as long as they live.
+    """
+    name = f"P4 {batch} {kind}"
+    pairs, ours, limits = [], [], []
+    for run in range(1, scale.runs + 1):
+        async with (
+            _STARTS[batch](place, kind) as (service, read),
+            _readers(place, service, GetBatchRequest(batch_id=read.batch_id)) as (our, limit),
+        ):
+            pairs.append(
+                await measure_pair(
+                    name,
+                    run=run,
+                    unit="calls/s",
+                    ours=partial(our.rate, scale.calls),
+                    limit=partial(limit.rate, scale.calls),
+                )
+            )
+        ours += our.readings
+        limits += limit.readings
+    details = {
+        "p50_ms": median(reading.latency for reading in ours) * 1000,
+        "p50_ms_limit": median(reading.latency for reading in limits) * 1000,
+        "server_us": median(reading.cpu_seconds for reading in ours) * 1e6,
+        "server_us_limit": median(reading.cpu_seconds for reading in limits) * 1e6,
+    }
+    return [Verdict(name=name, target=target, unit="calls/s", pairs=pairs, details=details)]
+
+
+@asynccontextmanager
+async def _readers(
+    place: Workplace, service: Service, request: GetBatchRequest
+) -> AsyncIterator[tuple[Reader, Reader]]:
+    """Yields a reader of the server and one of its echo, both warm."""
     async with (
         _reader(service.target, request, service.process) as ours,
         _echo(place, ours, request) as limit,
     ):
         await ours.warm_up()
         await limit.warm_up()
-        pairs = await alternate(
-            name,
-            runs=scale.runs,
-            unit="calls/s",
-            ours=lambda: ours.rate(scale.calls),
-            limit=lambda: limit.rate(scale.calls),
-        )
-    details = {
-        "p50_ms": ours.latency * 1000,
-        "p50_ms_limit": limit.latency * 1000,
-        "server_us": ours.cpu_seconds * 1e6,
-        "server_us_limit": limit.cpu_seconds * 1e6,
-    }
-    return Verdict(name=name, target=target, unit="calls/s", pairs=pairs, details=details)
+        yield ours, limit
 
 
 @asynccontextmanager
