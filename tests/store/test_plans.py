@@ -90,8 +90,8 @@ async def test_a_claim_reads_no_more_of_a_batch_than_its_chunks(new_postgresql_u
 async def test_sqlite_finds_the_next_chunks_in_their_order_without_sorting(sqlite_url, left_out):
     database = await open_database(sqlite_url)
 
-    sql = next_chunks_sql(left_out).replace("?", "0")
-    plan = await run(database, f"EXPLAIN QUERY PLAN {sql}")
+    sql, _ = next_chunks_sql("sqlite", now=START, limit=10, without=range(left_out))
+    plan = await run(database, f"EXPLAIN QUERY PLAN {sql.replace('?', '0')}")
     await database.close()
 
     assert [row[-1] for row in plan] == ["SCAN chunks USING INDEX ix_chunks_dispatch_time"]

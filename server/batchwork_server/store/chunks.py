@@ -21,9 +21,12 @@ from batchwork_server.store.database import Database
 from batchwork_server.store.rows import BATCH_COLUMNS, COUNT_NAMES, batch_from, counts_from
 from batchwork_server.store.statements import (
     Column,
+    Dialect,
     Row,
     dialect_of,
     insert_rows,
+    none_of,
+    one_of,
     run,
     run_for_many,
     update_rows,
@@ -135,14 +138,16 @@ ORDER BY i.item_index
 """
 
 
-def next_chunks_sql(batch_count: int) -> str:
-    """Returns what finds the next chunks, but those of so many batches, by the index of order."""
-    marks = ", ".join("?" for _ in range(batch_count))
-    others = f" AND batch_key NOT IN ({marks})" if batch_count else ""
+def next_chunks_sql(
+    dialect: Dialect, *, now: datetime, limit: int, without: Collection[int]
+) -> tuple[str, Row]:
+    """Returns what finds the next chunks, but those of some batches, by the index of order."""
+    others, keys = none_of("batch_key", without, dialect) if without else ("1 = 1", ())
     return (
         "SELECT chunk_key, item_count, batch_key FROM chunks"
-        f" WHERE state = 'OPEN' AND due_time <= ?{others}"
-        " ORDER BY dispatch_time, chunk_key LIMIT ?"
+        f" WHERE state = 'OPEN' AND due_time <= ? AND {others}"
+        " ORDER BY dispatch_time, chunk_key LIMIT ?",
+        (to_micros(now), *keys, limit),
     )
 
 
@@ -156,9 +161,10 @@ class SqlChunks:
         self, *, now: datetime, limit: int, without: Collection[int] = ()
     ) -> list[OpenChunk]:
         async with self._database.reading() as connection:
-            rows = await run(
-                connection, next_chunks_sql(len(without)), (to_micros(now), *without, limit)
+            sql, parameters = next_chunks_sql(
+                dialect_of(connection), now=now, limit=limit, without=without
             )
+            rows = await run(connection, sql, parameters)
         return [OpenChunk(*row) for row in rows]
 
     async def next_due_time(self, *, after: datetime) -> datetime | None:
@@ -219,20 +225,15 @@ class SqlChunks:
     ) -> Extended:
         if not chunk_keys:
             return Extended(held=frozenset(), batches={})
-        marks = ", ".join("?" for _ in chunk_keys)
+        named, keys = one_of("chunk_key", sorted(chunk_keys), self._database.dialect)
         async with self._database.transaction() as tx:
             connection = tx.connection
             rows = await run(
                 connection,
                 f"UPDATE chunks SET lease_time = {_lease_clock(connection)} + ?"
                 " WHERE owner = ? AND state = 'CLAIMED'"
-                f" AND chunk_key IN ({marks}) RETURNING chunk_key, batch_key",
-                (
-                    *_read_clock(connection, now),
-                    duration_to_micros(lease),
-                    owner,
-                    *sorted(chunk_keys),
-                ),
+                f" AND {named} RETURNING chunk_key, batch_key",
+                (*_read_clock(connection, now), duration_to_micros(lease), owner, *keys),
             )
             batch_keys = sorted({batch_key for _, batch_key in rows})
             stopped = await _stopped_batches(connection, batch_keys)
@@ -271,8 +272,8 @@ class SqlChunks:
             unknown = sorted({key for (key,) in held} - set(known))
             if not unknown:
                 return Reopened(chunk_count=0, batches={})
-            marks = ", ".join("?" for _ in unknown)
-            return await _reopen(tx.connection, f"chunk_key IN ({marks})", tuple(unknown), now=now)
+            named, keys = one_of("chunk_key", unknown, self._database.dialect)
+            return await _reopen(tx.connection, named, keys, now=now)
 
     async def check_counts(self, batch_key: int) -> tuple[Counts, Counts]:
         async with self._database.reading() as connection:
@@ -330,17 +331,17 @@ async def _take(
     now: datetime,
     lease: timedelta,
 ) -> list[Row]:
-    marks = ", ".join("?" for _ in chunk_keys)
+    named, keys = one_of("chunk_key", sorted(chunk_keys), dialect_of(connection))
     return await run(
         connection,
         "UPDATE chunks SET state = 'CLAIMED', epoch = epoch + 1, owner = ?, claim_time = ?,"
         f" lease_time = {_lease_clock(connection)} + ?"
-        f" WHERE state = 'OPEN' AND chunk_key IN ({marks})"
+        f" WHERE state = 'OPEN' AND {named}"
         " RETURNING chunk_key, epoch, batch_key, first_index, item_count, dispatch_time, crashes,"
         " suspect_index",
         (
             *(owner, to_micros(now), *_read_clock(connection, now)),
-            *(duration_to_micros(lease), *sorted(chunk_keys)),
+            *(duration_to_micros(lease), *keys),
         ),
     )
 
@@ -351,12 +352,11 @@ async def _stopped_batches(
     """Returns those of the batches of which no further item is to start."""
     if not batch_keys:
         return {}
-    marks = ", ".join("?" for _ in batch_keys)
+    named, keys = one_of("batch_key", batch_keys, dialect_of(connection))
     rows = await run(
         connection,
-        f"SELECT {BATCH_COLUMNS} FROM batches WHERE state IN ('PAUSED', 'CANCELLING')"
-        f" AND batch_key IN ({marks})",
-        tuple(batch_keys),
+        f"SELECT {BATCH_COLUMNS} FROM batches WHERE state IN ('PAUSED', 'CANCELLING') AND {named}",
+        keys,
     )
     batches = [batch_from(row) for row in rows]
     return {batch.key: batch for batch in batches}

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from batchwork_server.domain.feed_place import FeedPlace
 from batchwork_server.store.database import Database
 from batchwork_server.store.events import event_from
-from batchwork_server.store.statements import Row, dialect_of, run
+from batchwork_server.store.statements import Row, dialect_of, one_of, run
 from batchwork_server.store.store import Event, UnreadEvent
 
 _OLDEST_RUNNING = "((pg_snapshot_xmin(pg_current_snapshot()))::text)::bigint"
@@ -75,12 +75,12 @@ class SqlEvents:
     async def newest_of(self, batch_keys: Sequence[int]) -> Mapping[int, int]:
         if not batch_keys:
             return {}
-        marks = ", ".join("?" for _ in batch_keys)
+        named, parameters = one_of("batch_key", batch_keys, self._database.dialect)
         async with self._database.reading() as connection:
             rows = await run(
                 connection,
-                f"SELECT batch_key, event_sequence FROM batches WHERE batch_key IN ({marks})",
-                tuple(batch_keys),
+                f"SELECT batch_key, event_sequence FROM batches WHERE {named}",
+                parameters,
             )
         return dict(rows)
 

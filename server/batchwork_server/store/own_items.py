@@ -12,7 +12,7 @@ from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.reference import OwnItem
 from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
-from batchwork_server.store.statements import Row, run
+from batchwork_server.store.statements import Row, dialect_of, one_of, run
 from batchwork_server.store.tables import batches, item_users, items
 from batchwork_server.store.times import from_micros
 
@@ -115,6 +115,6 @@ async def batches_of(connection: AsyncConnection, keys: Iterable[int]) -> dict[i
     distinct = tuple(dict.fromkeys(keys))
     if not distinct:
         return {}
-    marks = ", ".join("?" for _ in distinct)
-    sql = f"SELECT {BATCH_COLUMNS} FROM batches WHERE batch_key IN ({marks})"
-    return {batch.key: batch for batch in map(batch_from, await run(connection, sql, distinct))}
+    named, parameters = one_of("batch_key", distinct, dialect_of(connection))
+    rows = await run(connection, f"SELECT {BATCH_COLUMNS} FROM batches WHERE {named}", parameters)
+    return {batch.key: batch for batch in map(batch_from, rows)}

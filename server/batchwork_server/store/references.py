@@ -22,7 +22,7 @@ from batchwork_server.store.own_items import (
     own_item_from,
 )
 from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
-from batchwork_server.store.statements import Column, Row, insert_rows, run
+from batchwork_server.store.statements import Column, Row, dialect_of, insert_rows, one_of, run
 from batchwork_server.store.store import Transaction
 
 _COLUMNS = (
@@ -218,8 +218,8 @@ async def _batches_of(connection: AsyncConnection, given: Sequence[_Given]) -> d
     keys = tuple(dict.fromkeys(each.batch_key for each in given))
     if not keys:
         return {}
-    marks = ", ".join("?" for _ in keys)
-    rows = await run(connection, f"{_BATCHES} b.batch_key IN ({marks})", keys)
+    named, parameters = one_of("b.batch_key", keys, dialect_of(connection))
+    rows = await run(connection, f"{_BATCHES} {named}", parameters)
     return {batch.key: batch for batch in map(batch_from, rows)}
 
 

@@ -15,7 +15,7 @@ from batchwork_server.domain.transition import APPLIES, Verb
 from batchwork_server.store import events
 from batchwork_server.store.own_items import condition_of_user
 from batchwork_server.store.rows import BATCH_COLUMNS, batch_from
-from batchwork_server.store.statements import Column, run, update_rows
+from batchwork_server.store.statements import Column, Dialect, dialect_of, one_of, run, update_rows
 from batchwork_server.store.times import to_micros
 
 _LOCK_BATCH = f"""
@@ -66,7 +66,7 @@ async def reopen(
     locked = await run(connection, _LOCK_BATCH, (to_micros(now), batch.key))
     if not locked:
         return None, 0
-    condition, parameters = _condition(batch, matching)
+    condition, parameters = _condition(batch, matching, dialect_of(connection))
     chosen = await run(connection, _CHOSEN.format(condition=condition), parameters)
     if not chosen:
         return batch_from(locked[0]), 0
@@ -93,12 +93,13 @@ async def reopen(
     return reopened, len(indexes)
 
 
-def _condition(batch: Batch, matching: RetryFilter) -> tuple[str, tuple[Any, ...]]:
-    conditions = ["o.batch_key = ?"]
-    parameters: list[Any] = [batch.key]
-    marks = ", ".join("?" for _ in matching.states)
-    conditions.append(f"o.state IN ({marks}) AND o.state <> 'SUCCEEDED'")
-    parameters += [str(state) for state in matching.states]
+def _condition(
+    batch: Batch, matching: RetryFilter, dialect: Dialect
+) -> tuple[str, tuple[Any, ...]]:
+    states = [str(state) for state in matching.states]
+    of_states, named = one_of("o.state", states, dialect, key_type="text")
+    conditions = ["o.batch_key = ?", of_states, "o.state <> 'SUCCEEDED'"]
+    parameters: list[Any] = [batch.key, *named]
     if matching.error_reason:
         conditions.append("o.error_reason = ?")
         parameters.append(matching.error_reason)
@@ -108,9 +109,9 @@ def _condition(batch: Batch, matching: RetryFilter) -> tuple[str, tuple[Any, ...
         item_conditions.append(of_user)
         parameters += named
     if matching.item_ids:
-        marks = ", ".join("?" for _ in matching.item_ids)
-        item_conditions.append(f"i.item_id IN ({marks})")
-        parameters += matching.item_ids
+        of_items, named = one_of("i.item_id", matching.item_ids, dialect, key_type="text")
+        item_conditions.append(of_items)
+        parameters += named
     if item_conditions:
         conditions.append(
             "EXISTS (SELECT 1 FROM items i WHERE i.batch_key = o.batch_key"

@@ -7,7 +7,7 @@ to the driver as tuples. Values are always bound.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain
@@ -24,8 +24,7 @@ Row = tuple[Any, ...]
 def for_driver(sql: str, dialect: Dialect) -> str:
     """Rewrites ``?`` to the ``$1``, ``$2`` of PostgreSQL; on SQLite it is what the driver wants.
 
-    A statement with as many ``?`` as there are keys is another one for each number of them, so
-    only the newest are kept.
+    On SQLite a statement has as many ``?`` as there are keys, so only the newest are kept.
     """
     if dialect == "sqlite":
         return sql
@@ -35,6 +34,35 @@ def for_driver(sql: str, dialect: Dialect) -> str:
 
 def dialect_of(connection: AsyncConnection) -> Dialect:
     return "sqlite" if connection.dialect.name == "sqlite" else "postgresql"
+
+
+def one_of(
+    column: str, keys: Collection[Any], dialect: Dialect, *, key_type: str = "bigint"
+) -> tuple[str, Row]:
+    """Returns the condition that a column is one of the keys, and what it binds.
+
+    On PostgreSQL the keys are one array, so that the statement is the same however many there are:
+    every connection keeps what it prepared, here and in the database, up to a hundred of them.
+
+    Args:
+        key_type: Of the column, on PostgreSQL.
+    """
+    if dialect == "postgresql":
+        return f"{column} = ANY(?::{key_type}[])", (list(keys),)
+    return f"{column} IN ({_marks(keys)})", tuple(keys)
+
+
+def none_of(
+    column: str, keys: Collection[Any], dialect: Dialect, *, key_type: str = "bigint"
+) -> tuple[str, Row]:
+    """Returns the condition that a column is none of the keys, as ``one_of`` does."""
+    if dialect == "postgresql":
+        return f"{column} <> ALL(?::{key_type}[])", (list(keys),)
+    return f"{column} NOT IN ({_marks(keys)})", tuple(keys)
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" for _ in values)
 
 
 async def run(connection: AsyncConnection, sql: str, parameters: Row = ()) -> list[Row]:
@@ -131,7 +159,7 @@ def _insert_values(
     table: str, columns: tuple[Column, ...], on_conflict: str, row_count: int
 ) -> str:
     names = ", ".join(column.name for column in columns)
-    marks = ", ".join("?" for _ in columns)
+    marks = _marks(columns)
     rows = ", ".join([f"({marks})"] * row_count)
     return f"INSERT INTO {table} ({names}) VALUES {rows} {on_conflict}"
 
