@@ -15,10 +15,7 @@ _M_ARENA_MAX = -8
 
 _LAST_GRACE = 5.0  # seconds in which tasks that were cancelled at the very end have to end
 
-# Blocks from here on come straight from the system. asyncio makes one of 256 KiB to read a socket;
-# as long as that was such a block, each answer of PostgreSQL cost three system calls more, and an
-# interrupt of all processors on which the server has threads.
-_LARGE = 272 * 1024  # bytes
+_LARGE = 256 * 1024  # bytes
 _HAND_OVER = 0.0005  # seconds
 
 
