@@ -15,6 +15,8 @@ _M_ARENA_MAX = -8
 
 _LAST_GRACE = 5.0  # seconds in which tasks that were cancelled at the very end have to end
 
+# Blocks from here on come straight from the system, those included that asyncio reads sockets into:
+# on the heap each tears a hole of that size, and a server on PostgreSQL grew without end.
 _LARGE = 256 * 1024  # bytes
 _HAND_OVER = 0.0005  # seconds
 

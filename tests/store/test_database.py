@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import re
+import socket
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -18,6 +19,7 @@ from alembic.migration import MigrationContext
 from batchwork_server.errors import ConfigurationError, StoreUnavailable
 from batchwork_server.store.database import Database, PostgresLimits, open_database
 from batchwork_server.store.location import shown
+from batchwork_server.store.points import PostgresPoints
 from batchwork_server.store.schema import VERSION_TABLE
 from batchwork_server.store.tables import metadata, system_users
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -102,6 +104,32 @@ async def test_point_query_sees_what_was_committed_and_nothing_else(database):
 
 async def test_point_query_without_a_row_answers_none(database):
     assert await database.fetch_row("SELECT 1 FROM jobs WHERE job_id = ?", ("none",)) is None
+
+
+async def test_point_query_answers_more_than_is_read_at_once(database):
+    long = "x" * (3 * PostgresPoints.READ_SIZE)
+
+    assert await database.fetch_row("SELECT CAST(? AS text)", (long,)) == (long,)
+
+
+async def test_point_query_on_postgresql_reads_a_row_at_a_time(postgresql_url):
+    sizes = []
+    receive = socket.socket.recv
+
+    class Watched(socket.socket):
+        def recv(self, size: int, *args: int) -> bytes:
+            sizes.append(size)
+            return receive(self, size, *args)
+
+    database = await open_database(postgresql_url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", Watched)  # what asyncio connects with
+        await database.fetch_row("SELECT 1", ())
+        sizes.clear()
+        await database.fetch_row("SELECT 1", ())
+    await database.close()
+
+    assert set(sizes) == {PostgresPoints.READ_SIZE}
 
 
 async def test_block_that_fails_writes_nothing(database):

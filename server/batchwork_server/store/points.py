@@ -71,6 +71,7 @@ class PostgresPoints:
     """
 
     CONNECTIONS = 4
+    READ_SIZE = 16 * 1024  # bytes
 
     def __init__(self, arguments: Mapping[str, Any], *, silent_after: timedelta) -> None:
         self._arguments = dict(arguments)
@@ -102,7 +103,18 @@ class PostgresPoints:
         except OSError as error:  # such as a socket file that is not there
             raise _unreachable(error) from error
         give_up_on_silence(connection, silent_after=self._silent_after)
+        self._read_little(connection)
         return connection
+
+    def _read_little(self, connection: Any) -> None:
+        """Makes the transport read a row's worth at a time, where it has a size to read.
+
+        asyncio reads 256 KiB, which it takes from the system for each answer and gives back: three
+        system calls, and an interrupt of every processor on which the server has threads.
+        """
+        transport: Any = getattr(connection, "_transport", None)  # asyncpg has no setting for it
+        if hasattr(transport, "max_size"):
+            transport.max_size = self.READ_SIZE
 
     async def close(self) -> None:
         for connection in self._idle:
