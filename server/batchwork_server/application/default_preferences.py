@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from batchwork_server.application.first_answers import FirstAnswers, Request
 from batchwork_server.application.preferences import (
     check_mask,
     masked_fields,
@@ -44,6 +45,7 @@ class DefaultPreferences:
 
     def __init__(self, *, store: Store, clock: Clock, changed: Callable[[str], None]) -> None:
         self._store = store
+        self._answers = FirstAnswers(store.requests)
         self._clock = clock
         self._changed = changed
 
@@ -83,18 +85,11 @@ class DefaultPreferences:
         violations = [*_check_feature(feature_type), *check_wish(wish, path=_PATH)]
         refuse_any([*violations, *check_mask(masked)])
         now = self._clock.now()
-        request = {
-            "tenant_id": tenant_id,
-            "method": _METHOD,
-            "request_id": idempotency.request_id,
-        }
+        request = Request(method=_METHOD, tenant_id=tenant_id, idempotency=idempotency)
         async with self._store.transaction() as tx:
-            if idempotency.request_id:
-                first = await self._store.requests.replay(
-                    tx, **request, request_hash=idempotency.request_hash, now=now
-                )
-                if first is not None:
-                    return _answer_from(first)
+            first = await self._answers.replay(tx, request, now=now)
+            if first is not None:
+                return _answer_from(first)
             stored = await self._store.preferences.lock_default(
                 tx, feature_type, tenant_id=tenant_id
             )
@@ -103,8 +98,7 @@ class DefaultPreferences:
             default = _changed(stored or _unset(feature_type, now=now), wish, masked, now=now)
             if default != stored:
                 await self._store.preferences.put_default(tx, default, tenant_id=tenant_id, now=now)
-            if idempotency.request_id:
-                await self._store.requests.remember(tx, **request, answer=_answer_to(default))
+            await self._answers.remember(tx, request, _answer_to(default))
         if default != stored:
             self._changed(tenant_id)
         log.info(

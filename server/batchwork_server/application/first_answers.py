@@ -1,4 +1,4 @@
-"""The first answers to calls that change jobs, for those who call again."""
+"""The first answers to calls that change something, for those who call again."""
 
 from __future__ import annotations
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from batchwork_server.application.first_answers import FirstAnswers, Request
 from batchwork_server.application.preferences import (
     MAX_PREFERENCES,
     WISH_FIELDS,
@@ -65,6 +66,7 @@ class PreferenceImports:
 
     def __init__(self, *, store: Store, clock: Clock, changed: Callable[[str], None]) -> None:
         self._store = store
+        self._answers = FirstAnswers(store.requests)
         self._clock = clock
         self._changed = changed
 
@@ -98,19 +100,13 @@ class PreferenceImports:
             RequestIdReused: nothing was changed.
         """
         now = self._clock.now()
-        request = {
-            "tenant_id": tenant_id,
-            "method": _METHOD,
-            "request_id": idempotency.request_id,
-        }
-        repeatable = bool(idempotency.request_id) and not validate_only
+        # What stores nothing is answered anew each time, and keeps no answer either.
+        named = _ANEW if validate_only else idempotency
+        request = Request(method=_METHOD, tenant_id=tenant_id, idempotency=named)
         async with self._store.transaction() as tx:
-            if repeatable:
-                first = await self._store.requests.replay(
-                    tx, **request, request_hash=idempotency.request_hash, now=now
-                )
-                if first is not None:
-                    return [_imported_from(each) for each in first["preferences"]]
+            first = await self._answers.replay(tx, request, now=now)
+            if first is not None:
+                return [_imported_from(each) for each in first["preferences"]]
             stored = await self._store.preferences.lock_users(
                 tx, [user.user_id for user in users], tenant_id=tenant_id
             )
@@ -126,9 +122,8 @@ class PreferenceImports:
                     await self._store.preferences.put(tx, page, tenant_id=tenant_id, now=now)
                 said = {user.user_id: user.active for user in users if user.active is not None}
                 await self._store.inactive_users.put(tx, said, tenant_id=tenant_id)
-            if repeatable:
-                answer = {"preferences": [asdict(each) for each in imported]}
-                await self._store.requests.remember(tx, **request, answer=answer)
+            answer = {"preferences": [_imported_to(each) for each in imported]}
+            await self._answers.remember(tx, request, answer)
         if differing and not validate_only:
             self._changed(tenant_id)
             log.info(
@@ -189,6 +184,15 @@ def _difference(before: Preference | None, after: Preference) -> ImportedPrefere
         kind=kind,
         changed_fields=changed,
     )
+
+
+def _imported_to(imported: ImportedPreference) -> dict[str, Any]:
+    return {
+        "user_id": imported.user_id,
+        "feature_type": imported.feature_type,
+        "kind": imported.kind,
+        "changed_fields": imported.changed_fields,
+    }
 
 
 def _imported_from(document: Mapping[str, Any]) -> ImportedPreference:

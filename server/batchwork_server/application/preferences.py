@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
+from batchwork_server.application.first_answers import FirstAnswers, Request
 from batchwork_server.application.remembered_preferences import recalled, remembered
 from batchwork_server.clock import Clock
 from batchwork_server.domain.filters import PreferenceFilter
@@ -85,6 +86,7 @@ class Preferences:
 
     def __init__(self, *, store: Store, clock: Clock, changed: Callable[[str], None]) -> None:
         self._store = store
+        self._answers = FirstAnswers(store.requests)
         self._clock = clock
         self._changed = changed
 
@@ -138,14 +140,13 @@ class Preferences:
         violations += check_wish(wish, path="preference")
         refuse_any([*violations, *check_mask(masked)])
         wished = WishedPreference(user_id=user_id, feature_type=feature_type, wish=wish, etag=etag)
-        request = _request("SetPreference", tenant_id, idempotency)
+        request = Request(method="SetPreference", tenant_id=tenant_id, idempotency=idempotency)
         async with self._store.transaction() as tx:
-            first = await self._first_answer(tx, request, idempotency)
+            first = await self._answers.replay(tx, request, now=self._clock.now())
             if first is not None:
                 return _answer_from(first)
             [done] = await self._set(tx, [wished], masked, tenant_id=tenant_id)
-            if idempotency.request_id:
-                await self._store.requests.remember(tx, **request, answer=_answer_to(done))
+            await self._answers.remember(tx, request, _answer_to(done))
         if done.changed:
             self._changed(tenant_id)
         log.info(
@@ -177,16 +178,17 @@ class Preferences:
         """
         masked = masked_fields(update_mask)
         refuse_any([*_check_many(wished), *check_mask(masked)])
-        request = _request("BatchSetPreferences", tenant_id, idempotency)
+        request = Request(
+            method="BatchSetPreferences", tenant_id=tenant_id, idempotency=idempotency
+        )
         async with self._store.transaction() as tx:
-            first = await self._first_answer(tx, request, idempotency)
+            first = await self._answers.replay(tx, request, now=self._clock.now())
             if first is not None:
                 return [SetResult(**result) for result in first["results"]]
             done = await self._set(tx, wished, masked, tenant_id=tenant_id)
             results = [_result_of(each) for each in done]
-            if idempotency.request_id:
-                answer = {"results": [_plain(result) for result in results]}
-                await self._store.requests.remember(tx, **request, answer=answer)
+            answer = {"results": [_plain(result) for result in results]}
+            await self._answers.remember(tx, request, answer)
         changed = sum(result.changed for result in results)
         if changed:
             self._changed(tenant_id)
@@ -213,9 +215,9 @@ class Preferences:
             RequestIdReused: nothing was changed.
         """
         key = (feature_type, user_id)
-        request = _request("DeletePreference", tenant_id, idempotency)
+        request = Request(method="DeletePreference", tenant_id=tenant_id, idempotency=idempotency)
         async with self._store.transaction() as tx:
-            first = await self._first_answer(tx, request, idempotency)
+            first = await self._answers.replay(tx, request, now=self._clock.now())
             if first is not None:
                 group_left: int | None = first["group_left"]
                 return group_left
@@ -226,9 +228,7 @@ class Preferences:
             [change] = await self._store.preferences.delete(
                 tx, [stored], tenant_id=tenant_id, now=self._clock.now()
             )
-            if idempotency.request_id:
-                answer = {"group_left": change.group_left}
-                await self._store.requests.remember(tx, **request, answer=answer)
+            await self._answers.remember(tx, request, {"group_left": change.group_left})
         self._changed(tenant_id)
         log.info(
             "preference.deleted", tenant_id=tenant_id, user_id=user_id, feature_type=feature_type
@@ -244,15 +244,6 @@ class Preferences:
     ) -> tuple[list[Preference], tuple[str, str] | None]:
         """Returns a page by feature and user, and where the next one starts."""
         return await self._store.preferences.list(wanted, page_size=page_size, after=after)
-
-    async def _first_answer(
-        self, tx: Transaction, request: Mapping[str, str], idempotency: Idempotency
-    ) -> dict[str, Any] | None:
-        if not idempotency.request_id:
-            return None
-        return await self._store.requests.replay(
-            tx, **request, request_hash=idempotency.request_hash, now=self._clock.now()
-        )
 
     async def _set(
         self,
@@ -414,10 +405,6 @@ def repeated_keys(wished: Sequence[WishedPreference]) -> list[Violation]:
 
 def _name_of(user_id: str, feature_type: str) -> str:
     return f"the preference of {quoted(user_id)} for {quoted(feature_type)}"
-
-
-def _request(method: str, tenant_id: str, idempotency: Idempotency) -> dict[str, str]:
-    return {"tenant_id": tenant_id, "method": method, "request_id": idempotency.request_id}
 
 
 def _result_of(done: SetPreference) -> SetResult:
