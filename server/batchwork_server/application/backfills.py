@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from batchwork_server.application.first_answers import FirstAnswers, Request
 from batchwork_server.clock import Clock
 from batchwork_server.domain.backfill import (
     EARLIEST,
@@ -37,6 +38,7 @@ class Backfills:
 
     def __init__(self, *, store: Store, clock: Clock, wakeups: Wakeups, zone: str) -> None:
         self._store = store
+        self._answers = FirstAnswers(store.requests)
         self._clock = clock
         self._wakeups = wakeups
         self._zone = zone
@@ -63,7 +65,8 @@ class Backfills:
             InvalidArgument: the range is not in the past, or holds too many due times.
             RequestIdReused: nothing was queued.
         """
-        first = None if validate_only else await self._first_answer(tenant_id, idempotency)
+        request = Request(method="BackfillJob", tenant_id=tenant_id, idempotency=idempotency)
+        first = None if validate_only else await self._answers.find(request)
         if first is not None:
             return _backfill_from(first)
         now = self._clock.now()
@@ -77,7 +80,7 @@ class Backfills:
             known = await self._store.occurrences.of_due_times(job, times)
             return _planned(times, known)
         async with self._store.transaction() as tx:
-            answer = await self._replay(tx, "BackfillJob", tenant_id, idempotency, now=now)
+            answer = await self._answers.replay(tx, request, now=now)
             if answer is not None:
                 return _backfill_from(answer)
             held = await self._store.occurrences.hold(tx, asked.job_id, tenant_id=tenant_id)
@@ -86,7 +89,7 @@ class Backfills:
             if held != job:
                 times = due_times_in(asked, held, zone=self._zone)
             backfill = await self._queue(tx, held, times, asked, now=now)
-            await self._remember(tx, "BackfillJob", tenant_id, idempotency, _backfill_to(backfill))
+            await self._answers.remember(tx, request, _backfill_to(backfill))
         log.info(
             "job.backfilled",
             tenant_id=tenant_id,
@@ -125,9 +128,10 @@ class Backfills:
             NotFound: no occurrence of such a backfill is kept, or it is not the tenant's.
             RequestIdReused: nothing was cancelled.
         """
+        request = Request(method="CancelBackfill", tenant_id=tenant_id, idempotency=idempotency)
         now = self._clock.now()
         async with self._store.transaction() as tx:
-            answer = await self._replay(tx, "CancelBackfill", tenant_id, idempotency, now=now)
+            answer = await self._answers.replay(tx, request, now=now)
             if answer is not None:
                 return int(answer["cancelled_count"])
             count = await self._store.occurrences.cancel_backfill(
@@ -135,61 +139,11 @@ class Backfills:
             )
             if count is None:
                 raise NotFound("backfill", backfill_id)
-            facts = {"cancelled_count": count}
-            await self._remember(tx, "CancelBackfill", tenant_id, idempotency, facts)
+            await self._answers.remember(tx, request, {"cancelled_count": count})
         log.info(
             "backfill.cancelled", tenant_id=tenant_id, backfill_id=backfill_id, cancelled=count
         )
         return count
-
-    async def _first_answer(
-        self, tenant_id: str, idempotency: Idempotency
-    ) -> Mapping[str, Any] | None:
-        if not idempotency.request_id:
-            return None
-        return await self._store.requests.find(
-            tenant_id=tenant_id,
-            method="BackfillJob",
-            request_id=idempotency.request_id,
-            request_hash=idempotency.request_hash,
-        )
-
-    async def _replay(
-        self,
-        tx: Transaction,
-        method: str,
-        tenant_id: str,
-        idempotency: Idempotency,
-        *,
-        now: datetime,
-    ) -> Mapping[str, Any] | None:
-        if not idempotency.request_id:
-            return None
-        return await self._store.requests.replay(
-            tx,
-            tenant_id=tenant_id,
-            method=method,
-            request_id=idempotency.request_id,
-            request_hash=idempotency.request_hash,
-            now=now,
-        )
-
-    async def _remember(
-        self,
-        tx: Transaction,
-        method: str,
-        tenant_id: str,
-        idempotency: Idempotency,
-        answer: Mapping[str, Any],
-    ) -> None:
-        if idempotency.request_id:
-            await self._store.requests.remember(
-                tx,
-                tenant_id=tenant_id,
-                method=method,
-                request_id=idempotency.request_id,
-                answer=answer,
-            )
 
 
 def _check_range(asked: BackfillRange, *, now: datetime) -> None:
