@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from batchwork_server.application.first_answers import FirstAnswers, Request
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import Batch, BatchState, StateReason
 from batchwork_server.domain.caller import Caller
@@ -25,14 +26,11 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    """One call: which verb, for which batch, from whom."""
+class _Request(Request):
+    """One call: which verb, for which batch."""
 
-    method: str
     verb: Verb
     batch_id: str
-    caller: Caller
-    idempotency: Idempotency
 
 
 class _Replayed(Exception):
@@ -61,6 +59,7 @@ class BatchChanges:
         self, *, store: Store, dispatcher: Dispatcher, clock: Clock, wakeups: Wakeups
     ) -> None:
         self._store = store
+        self._answers = FirstAnswers(store.requests)
         self._dispatcher = dispatcher
         self._clock = clock
         self._wakeups = wakeups
@@ -90,7 +89,7 @@ class BatchChanges:
             method="PauseBatch",
             verb=Verb.PAUSE,
             batch_id=batch_id,
-            caller=caller,
+            tenant_id=caller.tenant_id,
             idempotency=idempotency,
         )
         batch = await self._change(request, apply)
@@ -114,7 +113,7 @@ class BatchChanges:
             method="ResumeBatch",
             verb=Verb.RESUME,
             batch_id=batch_id,
-            caller=caller,
+            tenant_id=caller.tenant_id,
             idempotency=idempotency,
         )
         batch = await self._change(request, apply)
@@ -158,7 +157,7 @@ class BatchChanges:
             method="CancelBatch",
             verb=Verb.CANCEL,
             batch_id=batch_id,
-            caller=caller,
+            tenant_id=caller.tenant_id,
             idempotency=idempotency,
         )
         batch = await self._change(request, apply)
@@ -193,7 +192,7 @@ class BatchChanges:
             method="RetryBatch",
             verb=Verb.RETRY,
             batch_id=batch_id,
-            caller=caller,
+            tenant_id=caller.tenant_id,
             idempotency=idempotency,
         )
         try:
@@ -223,14 +222,15 @@ class BatchChanges:
         """
         now = self._clock.now()
         async with self._store.transaction() as tx:
-            answer = await self._replayed(tx, request, now=now)
+            answer = await self._answers.replay(tx, request, now=now)
             batch = await self._locked(tx, request)
             if answer is not None:
                 raise _Replayed(batch, answer)
             if effect_of(request.verb, batch.state) is Effect.REFUSED:
                 raise WrongState("batch", batch.batch_id, state=batch.state, verb=request.verb)
             changed = await apply(tx, batch, now)
-            await self._remember(tx, request, dict(facts() if facts else {}))
+            remembered = {"batch_id": request.batch_id, **(facts() if facts else {})}
+            await self._answers.remember(tx, request, remembered)
             if changed is not None:
                 tx.after_commit.append(partial(self._tell, request.verb, changed))
         return changed or batch
@@ -246,32 +246,7 @@ class BatchChanges:
         )
 
     async def _locked(self, tx: Transaction, request: _Request) -> Batch:
-        tenant_id = request.caller.tenant_id
-        batch = await self._store.changes.lock(tx, request.batch_id, tenant_id=tenant_id)
+        batch = await self._store.changes.lock(tx, request.batch_id, tenant_id=request.tenant_id)
         if batch is None:
             raise NotFound("batch", request.batch_id)
         return batch
-
-    async def _replayed(
-        self, tx: Transaction, request: _Request, *, now: datetime
-    ) -> Mapping[str, Any] | None:
-        if not request.idempotency.request_id:
-            return None
-        return await self._store.requests.replay(
-            tx,
-            tenant_id=request.caller.tenant_id,
-            method=request.method,
-            request_id=request.idempotency.request_id,
-            request_hash=request.idempotency.request_hash,
-            now=now,
-        )
-
-    async def _remember(self, tx: Transaction, request: _Request, facts: Mapping[str, Any]) -> None:
-        if request.idempotency.request_id:
-            await self._store.requests.remember(
-                tx,
-                tenant_id=request.caller.tenant_id,
-                method=request.method,
-                request_id=request.idempotency.request_id,
-                answer={"batch_id": request.batch_id, **facts},
-            )

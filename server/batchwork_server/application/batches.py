@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from batchwork_server.application.first_answers import FirstAnswers, Request
 from batchwork_server.application.plan_digest import PlanDigest, digest_of
 from batchwork_server.application.planning import Plan, Planning
 from batchwork_server.application.validation_reports import tell_found
@@ -91,6 +92,7 @@ class Batches:
         targets: NotificationTargets = NO_TARGETS,
     ) -> None:
         self._store = store
+        self._answers = FirstAnswers(store.requests)
         self._planning = planning
         self._dispatcher = dispatcher
         self._clock = clock
@@ -158,35 +160,21 @@ class Batches:
             Unavailable: nothing was stored; safe to call again with the same request id.
         """
         tenant_id = caller.tenant_id
-        known = await self._first_answer(method, tenant_id, idempotency)
+        request = Request(method=method, tenant_id=tenant_id, idempotency=idempotency)
+        known = await self._first_answer(request)
         if known is not None:
             return known
         prepared = await self.prepare(submission, tenant_id=tenant_id)
         changed = await _changed_since(planned, prepared.plan)
         async with self._store.transaction() as tx:
-            if idempotency.request_id:
-                answer = await self._store.requests.replay(
-                    tx,
-                    tenant_id=tenant_id,
-                    method=method,
-                    request_id=idempotency.request_id,
-                    request_hash=idempotency.request_hash,
-                    now=prepared.create_time,
-                )
-                if answer is not None:
-                    return await self.get_batch(answer["batch_id"], tenant_id=tenant_id)
+            answer = await self._answers.replay(tx, request, now=prepared.create_time)
+            if answer is not None:
+                return await self.get_batch(answer["batch_id"], tenant_id=tenant_id)
             if changed:
                 raise PlanStale(submission.job_id, changed)
             cancelled = await self._make_room(tx, prepared, overlap)
             batch = await self.insert(tx, prepared)
-            if idempotency.request_id:
-                await self._store.requests.remember(
-                    tx,
-                    tenant_id=tenant_id,
-                    method=method,
-                    request_id=idempotency.request_id,
-                    answer={"batch_id": batch.batch_id},
-                )
+            await self._answers.remember(tx, request, {"batch_id": batch.batch_id})
             tell = partial(self.announce, batch, plan=prepared.plan, cancelled=cancelled)
             tx.after_commit.append(tell)
         reach("create.committed")
@@ -338,21 +326,12 @@ class Batches:
         longest = self._draft_timeout if submission.is_draft else options.batch_timeout
         return None if longest is None else now + longest
 
-    async def _first_answer(
-        self, method: str, tenant_id: str, idempotency: Idempotency
-    ) -> Batch | None:
+    async def _first_answer(self, request: Request) -> Batch | None:
         """Returns the batch of the same request before, without the cost of planning it again."""
-        if not idempotency.request_id:
-            return None
-        answer = await self._store.requests.find(
-            tenant_id=tenant_id,
-            method=method,
-            request_id=idempotency.request_id,
-            request_hash=idempotency.request_hash,
-        )
+        answer = await self._answers.find(request)
         if answer is None:
             return None
-        return await self.get_batch(answer["batch_id"], tenant_id=tenant_id)
+        return await self.get_batch(answer["batch_id"], tenant_id=request.tenant_id)
 
     async def plan_job(
         self, job: StoredJob, *, caller: Caller, user_ids: frozenset[str] = frozenset()
@@ -386,7 +365,8 @@ class Batches:
             NotFound: there is no such job, or it is not the caller's.
             WrongState: another run of it goes on, and ``overlap`` says SKIP.
         """
-        known = await self._first_answer("RunJob", caller.tenant_id, idempotency)
+        request = Request(method="RunJob", tenant_id=caller.tenant_id, idempotency=idempotency)
+        known = await self._first_answer(request)
         if known is not None:
             return known
         job = await self._store.jobs.get(job_id, tenant_id=caller.tenant_id)
@@ -397,7 +377,7 @@ class Batches:
             submission_of(job, user_ids=user_ids),
             caller=caller,
             idempotency=idempotency,
-            method="RunJob",
+            method=request.method,
             planned=planned,
             overlap=overlap,
         )

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
+from batchwork_server.application.first_answers import FirstAnswers, Request
 from batchwork_server.clock import Clock
 from batchwork_server.domain.batch import BatchState
 from batchwork_server.domain.caller import Caller
@@ -36,8 +37,7 @@ class _Purge:
 
     older_than: timedelta
     states: tuple[BatchState, ...]
-    tenant_id: str
-    idempotency: Idempotency
+    request: Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,7 @@ class Deletion:
 
     def __init__(self, *, store: Store, clock: Clock, rows_left: Callable[[], None]) -> None:
         self._store = store
+        self._answers = FirstAnswers(store.requests)
         self._clock = clock
         self._rows_left = rows_left
 
@@ -82,9 +83,8 @@ class Deletion:
             WrongState: it is not over.
         """
         tenant_id = caller.tenant_id
-        if await self._in_reserve_if_full(
-            partial(self._delete, batch_id, tenant_id=tenant_id, idempotency=idempotency)
-        ):
+        request = Request(method="DeleteBatch", tenant_id=tenant_id, idempotency=idempotency)
+        if await self._in_reserve_if_full(partial(self._delete, batch_id, request)):
             log.info("batch.deleted", batch_id=batch_id, tenant_id=tenant_id)
             self._rows_left()
 
@@ -106,8 +106,9 @@ class Deletion:
         purge = _Purge(
             older_than=older_than,
             states=states,
-            tenant_id=caller.tenant_id,
-            idempotency=idempotency,
+            request=Request(
+                method="PurgeBatches", tenant_id=caller.tenant_id, idempotency=idempotency
+            ),
         )
         progress = _Progress(ended_until=self._clock.now() - older_than)
         if not force:
@@ -119,7 +120,7 @@ class Deletion:
             self._rows_left()
         log.info(
             "batches.purged",
-            tenant_id=purge.tenant_id,
+            tenant_id=caller.tenant_id,
             batches=progress.deleted.batch_count,
             items=progress.deleted.item_count,
         )
@@ -133,15 +134,13 @@ class Deletion:
             async with self._store.ballast_dropped():
                 return await work()
 
-    async def _delete(self, batch_id: str, *, tenant_id: str, idempotency: Idempotency) -> bool:
+    async def _delete(self, batch_id: str, request: Request) -> bool:
         """Returns false when the same request has deleted it before."""
         async with self._store.transaction() as tx:
-            known = await self._replayed(
-                tx, "DeleteBatch", tenant_id=tenant_id, idempotency=idempotency
-            )
-            if known is not None:
+            # Nothing is to be remembered: that there is an answer says all.
+            if await self._answers.replay(tx, request, now=self._clock.now()) is not None:
                 return False
-            batch = await self._store.changes.lock(tx, batch_id, tenant_id=tenant_id)
+            batch = await self._store.changes.lock(tx, batch_id, tenant_id=request.tenant_id)
             if batch is None:
                 raise NotFound("batch", batch_id)
             if effect_of(Verb.DELETE, batch.state) is Effect.REFUSED:
@@ -150,16 +149,14 @@ class Deletion:
 
     async def _purge_page(self, purge: _Purge, progress: _Progress) -> _Progress:
         async with self._store.transaction() as tx:
-            await self._store.retention.lock_purges(tx, tenant_id=purge.tenant_id)
-            known = await self._replayed(
-                tx, "PurgeBatches", tenant_id=purge.tenant_id, idempotency=purge.idempotency
-            )
+            await self._store.retention.lock_purges(tx, tenant_id=purge.request.tenant_id)
+            known = await self._answers.replay(tx, purge.request, now=self._clock.now())
             if known is not None:
                 progress = _progress_from(known, after=progress.after)
             if progress.is_done:
                 return progress
             progress = await self._deleted_more(tx, purge, progress)
-            await self._remember(tx, purge, progress)
+            await self._answers.remember(tx, purge.request, _progress_to(progress))
         return progress
 
     async def _deleted_more(self, tx: Transaction, purge: _Purge, progress: _Progress) -> _Progress:
@@ -177,34 +174,10 @@ class Deletion:
         )
         return replace(progress, deleted=deleted, after=page[-1].place)
 
-    async def _replayed(
-        self, tx: Transaction, method: str, *, tenant_id: str, idempotency: Idempotency
-    ) -> Mapping[str, Any] | None:
-        if not idempotency.request_id:
-            return None
-        return await self._store.requests.replay(
-            tx,
-            tenant_id=tenant_id,
-            method=method,
-            request_id=idempotency.request_id,
-            request_hash=idempotency.request_hash,
-            now=self._clock.now(),
-        )
-
-    async def _remember(self, tx: Transaction, purge: _Purge, progress: _Progress) -> None:
-        if purge.idempotency.request_id:
-            await self._store.requests.remember(
-                tx,
-                tenant_id=purge.tenant_id,
-                method="PurgeBatches",
-                request_id=purge.idempotency.request_id,
-                answer=_progress_to(progress),
-            )
-
 
 def _matching(purge: _Purge, progress: _Progress) -> PurgeFilter:
     return PurgeFilter(
-        tenant_id=purge.tenant_id, ended_until=progress.ended_until, states=purge.states
+        tenant_id=purge.request.tenant_id, ended_until=progress.ended_until, states=purge.states
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from batchwork_server.application.batches import chunks_of
+from batchwork_server.application.first_answers import FirstAnswers, Request
 from batchwork_server.application.validation import Validation
 from batchwork_server.application.validation_reports import tell_found
 from batchwork_server.clock import Clock
@@ -86,6 +86,7 @@ class Uploads:
         meter: Meter | None = None,
     ) -> None:
         self._store = store
+        self._answers = FirstAnswers(store.requests)
         self._validation = validation
         self._dispatcher = dispatcher
         self._clock = clock
@@ -257,8 +258,9 @@ class Uploads:
             RequestIdReused: the request id was used with other content.
         """
         tenant_id, now = caller.tenant_id, self._clock.now()
+        request = Request(method="SealBatch", tenant_id=tenant_id, idempotency=idempotency)
         async with self._store.transaction() as tx:
-            answer = await self._replayed(tx, idempotency, tenant_id=tenant_id)
+            answer = await self._answers.replay(tx, request, now=self._clock.now())
             locked = await self._store.changes.lock(tx, batch_id, tenant_id=tenant_id)
             if answer is not None and locked is not None:
                 return locked
@@ -268,7 +270,7 @@ class Uploads:
                     "batch", batch_id, expected=expected_count, found=draft.counts.total
                 )
             sealed = await self._store.changes.seal(tx, draft, now=now)
-            await self._remember(tx, idempotency, batch_id, tenant_id=tenant_id)
+            await self._answers.remember(tx, request, {"batch_id": batch_id})
             sealed = sealed or draft
             tx.after_commit.append(partial(self._tell_sealed, sealed))
         reach("seal.committed")
@@ -284,32 +286,6 @@ class Uploads:
             items=sealed.counts.total,
             state=sealed.state,
         )
-
-    async def _replayed(
-        self, tx: Transaction, idempotency: Idempotency, *, tenant_id: str
-    ) -> Mapping[str, Any] | None:
-        if not idempotency.request_id:
-            return None
-        return await self._store.requests.replay(
-            tx,
-            tenant_id=tenant_id,
-            method="SealBatch",
-            request_id=idempotency.request_id,
-            request_hash=idempotency.request_hash,
-            now=self._clock.now(),
-        )
-
-    async def _remember(
-        self, tx: Transaction, idempotency: Idempotency, batch_id: str, *, tenant_id: str
-    ) -> None:
-        if idempotency.request_id:
-            await self._store.requests.remember(
-                tx,
-                tenant_id=tenant_id,
-                method="SealBatch",
-                request_id=idempotency.request_id,
-                answer={"batch_id": batch_id},
-            )
 
 
 class _Upload:
