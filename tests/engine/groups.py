@@ -16,6 +16,7 @@ from batchwork_server.application.group_pages import GroupPages
 from batchwork_server.application.group_schedules import GroupSchedules
 from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.notices import JobNotices
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.validation import Validation
@@ -75,10 +76,15 @@ class GroupServer:
             alone=False,
             draft_timeout=timedelta(hours=1),
         )
-        self.jobs = Jobs(
-            store=self.store,
+        notices = JobNotices(
             categories=source,
             users=self.store.users,
+            templates=templates,
+            preferences=self.store.preferences,
+        )
+        self.jobs = Jobs(
+            store=self.store,
+            notices=notices,
             templates=templates,
             clock=clock,
             wakeups=wakeups,
@@ -86,8 +92,7 @@ class GroupServer:
         )
         self.imports = JobImports(
             store=self.store,
-            categories=source,
-            users=self.store.users,
+            notices=notices,
             templates=templates,
             clock=clock,
             wakeups=wakeups,

@@ -17,6 +17,7 @@ from batchwork_server.application.batches import Batches
 from batchwork_server.application.firing import Firing
 from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.notices import JobNotices
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.validation import Validation
 from batchwork_server.domain.batch import Batch, BatchOptions, BatchState, StateReason
@@ -72,10 +73,15 @@ class Server:
             alone=False,
             draft_timeout=HOUR,
         )
-        self.jobs = Jobs(
-            store=self.store,
+        notices = JobNotices(
             categories=self.categories,
             users=users,
+            templates=templates,
+            preferences=self.store.preferences,
+        )
+        self.jobs = Jobs(
+            store=self.store,
+            notices=notices,
             templates=templates,
             clock=clock,
             wakeups=wakeups,
@@ -83,8 +89,7 @@ class Server:
         )
         self.imports = JobImports(
             store=self.store,
-            categories=self.categories,
-            users=users,
+            notices=notices,
             templates=templates,
             clock=clock,
             wakeups=wakeups,

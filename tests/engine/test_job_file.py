@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.notices import JobNotices
 from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.job_file import MAX_FILE_BYTES
 from batchwork_server.engine import job_file as module
@@ -51,20 +52,25 @@ class Server:
         self.store = SqlStore(database)
         self.categories = FakeCategories()
         self.categories.add("posts", make_loaded_item("post_1"))
-        self.jobs = Jobs(
-            store=self.store,
+        templates = FakeTemplates(make_template(template_id="tpl_posts"))
+        notices = JobNotices(
             categories=self.categories,
             users=FakeUsers(),
-            templates=FakeTemplates(make_template(template_id="tpl_posts")),
+            templates=templates,
+            preferences=self.store.preferences,
+        )
+        self.jobs = Jobs(
+            store=self.store,
+            notices=notices,
+            templates=templates,
             clock=clock,
             wakeups=Wakeups(),
             zone="UTC",
         )
         self.imports = JobImports(
             store=self.store,
-            categories=self.categories,
-            users=FakeUsers(),
-            templates=FakeTemplates(make_template(template_id="tpl_posts")),
+            notices=notices,
+            templates=templates,
             clock=clock,
             wakeups=Wakeups(),
             zone="UTC",

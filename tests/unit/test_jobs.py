@@ -15,7 +15,7 @@ from batchwork_server.application.job_imports import (
     JobImports,
 )
 from batchwork_server.application.jobs import JobReading, Jobs
-from batchwork_server.application.notices import MAX_NOTICES
+from batchwork_server.application.notices import MAX_NOTICES, JobNotices
 from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.job import parse_job
 from batchwork_server.domain.submission import Idempotency
@@ -80,18 +80,25 @@ def wakeups() -> Wakeups:
 
 
 @pytest.fixture
+def notices(
+    store: SqlStore, categories: FakeCategories, users: FakeUsers, templates: FakeTemplates
+) -> JobNotices:
+    return JobNotices(
+        categories=categories, users=users, templates=templates, preferences=store.preferences
+    )
+
+
+@pytest.fixture
 def jobs(
     store: SqlStore,
-    categories: FakeCategories,
-    users: FakeUsers,
+    notices: JobNotices,
     templates: FakeTemplates,
     clock: FakeClock,
     wakeups: Wakeups,
 ) -> Jobs:
     return Jobs(
         store=store,
-        categories=categories,
-        users=users,
+        notices=notices,
         templates=templates,
         clock=clock,
         wakeups=wakeups,
@@ -102,16 +109,14 @@ def jobs(
 @pytest.fixture
 def imports(
     store: SqlStore,
-    categories: FakeCategories,
-    users: FakeUsers,
+    notices: JobNotices,
     templates: FakeTemplates,
     clock: FakeClock,
     wakeups: Wakeups,
 ) -> JobImports:
     return JobImports(
         store=store,
-        categories=categories,
-        users=users,
+        notices=notices,
         templates=templates,
         clock=clock,
         wakeups=wakeups,

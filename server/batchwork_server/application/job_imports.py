@@ -31,7 +31,7 @@ from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import InvalidArgument, Violation
 from batchwork_server.logs import get_logger
-from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
+from batchwork_server.ports import TemplateService
 from batchwork_server.store.store import Store
 from batchwork_server.wakeups import Wakeups
 
@@ -94,7 +94,7 @@ class JobImports:
 
     Args:
         zone: Of jobs whose schedule names none.
-        purposes: Those that jobs may have; None allows any.
+        notices: Tells what of a job is accepted although it may not be meant.
         targets: Who can be told of the ends of runs.
     """
 
@@ -102,26 +102,18 @@ class JobImports:
         self,
         *,
         store: Store,
-        categories: CategoryRepository,
-        users: UserRepository,
+        notices: JobNotices,
         templates: TemplateService,
         clock: Clock,
         wakeups: Wakeups,
         zone: str,
-        purposes: frozenset[str] | None = None,
         targets: NotificationTargets = NO_TARGETS,
     ) -> None:
         self._store = store
         self._targets = targets
         self._answers = FirstAnswers(store.requests)
         self._writing = JobWriting(store, zone=zone)
-        self._notices = JobNotices(
-            categories=categories,
-            users=users,
-            templates=templates,
-            preferences=store.preferences,
-            purposes=purposes,
-        )
+        self._notices = notices
         self._templates = templates
         self._clock = clock
         self._wakeups = wakeups

@@ -26,8 +26,8 @@ from batchwork_server.domain.json_object import quoted
 from batchwork_server.domain.notification import NO_TARGETS, NotificationTargets
 from batchwork_server.domain.selection import Selection, parse_filters
 from batchwork_server.errors import Violation
-from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
-from batchwork_server.store.store import JobStore, PreferenceStore
+from batchwork_server.ports import CategoryRepository, TemplateService
+from batchwork_server.store.store import JobStore
 
 FILTERS_NOT_TRIED = "FILTERS_NOT_TRIED"
 
@@ -81,31 +81,24 @@ class JobValidation:
 
     Args:
         zone: Of schedules that name none.
-        purposes: Those that jobs may have; None allows any.
+        notices: Tells what of a job is accepted although it may not be meant.
+        targets: Who can be told of the ends of runs.
     """
 
     def __init__(
         self,
         *,
         jobs: JobStore,
-        preferences: PreferenceStore,
         categories: CategoryRepository,
-        users: UserRepository,
+        notices: JobNotices,
         templates: TemplateService,
         clock: Clock,
         zone: str,
-        purposes: frozenset[str] | None = None,
         targets: NotificationTargets = NO_TARGETS,
     ) -> None:
         self._jobs = jobs
         self._categories = categories
-        self._notices = JobNotices(
-            categories=categories,
-            users=users,
-            templates=templates,
-            preferences=preferences,
-            purposes=purposes,
-        )
+        self._notices = notices
         self._templates = templates
         self._clock = clock
         self._zone = zone

@@ -29,7 +29,7 @@ from batchwork_server.errors import (
     Violation,
 )
 from batchwork_server.logs import get_logger
-from batchwork_server.ports import CategoryRepository, TemplateService, UserRepository
+from batchwork_server.ports import TemplateService
 from batchwork_server.store.store import JobStore, Store, Transaction
 from batchwork_server.wakeups import Wakeups
 
@@ -70,7 +70,7 @@ class Jobs:
 
     Args:
         zone: Of jobs whose schedule names none.
-        purposes: Those that jobs may have; None allows any.
+        notices: Tells what of a job is accepted although it may not be meant.
         targets: Who can be told of the ends of runs.
     """
 
@@ -78,26 +78,18 @@ class Jobs:
         self,
         *,
         store: Store,
-        categories: CategoryRepository,
-        users: UserRepository,
+        notices: JobNotices,
         templates: TemplateService,
         clock: Clock,
         wakeups: Wakeups,
         zone: str,
-        purposes: frozenset[str] | None = None,
         targets: NotificationTargets = NO_TARGETS,
     ) -> None:
         self._store = store
         self._targets = targets
         self._answers = FirstAnswers(store.requests)
         self._writing = JobWriting(store, zone=zone)
-        self._notices = JobNotices(
-            categories=categories,
-            users=users,
-            templates=templates,
-            preferences=store.preferences,
-            purposes=purposes,
-        )
+        self._notices = notices
         self._templates = templates
         self._clock = clock
         self._wakeups = wakeups

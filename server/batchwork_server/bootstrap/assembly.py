@@ -30,6 +30,7 @@ from batchwork_server.application.item_validation import ItemValidation
 from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.job_validation import JobValidation
 from batchwork_server.application.jobs import Jobs
+from batchwork_server.application.notices import JobNotices
 from batchwork_server.application.notifications import Outbox
 from batchwork_server.application.occurrences import Occurrences
 from batchwork_server.application.once import Once
@@ -156,26 +157,29 @@ def put_together(
         batches_are_kept=settings.batches_are_kept,
         events_are_kept=settings.events_are_kept,
     )
-    jobs = Jobs(
-        store=store,
+    job_notices = JobNotices(
         categories=store.categories,
         users=users,
+        templates=templates,
+        preferences=store.preferences,
+        purposes=settings.purposes,
+    )
+    jobs = Jobs(
+        store=store,
+        notices=job_notices,
         templates=templates,
         clock=clock,
         wakeups=wakeups,
         zone=settings.time_zone,
-        purposes=settings.purposes,
         targets=notifiers.targets,
     )
     job_imports = JobImports(
         store=store,
-        categories=store.categories,
-        users=users,
+        notices=job_notices,
         templates=templates,
         clock=clock,
         wakeups=wakeups,
         zone=settings.time_zone,
-        purposes=settings.purposes,
         targets=notifiers.targets,
     )
     job_file = _job_file(settings, job_imports)
@@ -260,13 +264,11 @@ def put_together(
         ),
         job_validation=JobValidation(
             jobs=store.jobs,
-            preferences=store.preferences,
             categories=store.categories,
-            users=users,
+            notices=job_notices,
             templates=templates,
             clock=clock,
             zone=settings.time_zone,
-            purposes=settings.purposes,
             targets=notifiers.targets,
         ),
         batch_validation=BatchValidation(planning=planning, batches=store.batches),
