@@ -137,7 +137,7 @@ class Place:
                 user_column=None,
                 on_error=OnError.ABORT,
             )
-            await app.job_imports.import_jobs(
+            await app.jobs.imports.import_jobs(
                 json.dumps({"batch_processing_jobs": [job]}), tenant_id="default"
             )
 

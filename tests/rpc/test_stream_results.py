@@ -140,7 +140,7 @@ async def test_a_server_that_stops_says_so_and_another_stream_goes_on(api, serve
     stream = api.batches.StreamResults(StreamResultsRequest(batch_id="bat-1", follow=True))
     first = await anext(aiter(stream))
 
-    server.application.results.close()
+    server.application.batches.results.close()
     rest, refusal = await told_until_refused(stream)
 
     assert ids_in([first, *rest]) == ["b"]

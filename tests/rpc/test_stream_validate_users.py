@@ -121,7 +121,7 @@ async def test_a_source_that_is_away_for_a_while_does_not_end_the_stream(
     api, server, monkeypatch: pytest.MonkeyPatch
 ):
     await load(server, ("ada", True))
-    users = server.application.validation._users
+    users = server.application.validation.users._users
     known, away = users.verdicts, True
 
     async def verdicts_or_none(user_ids: Any, *, tenant_id: str) -> Any:
@@ -160,7 +160,7 @@ async def test_a_server_that_shuts_down_ends_the_stream_with_the_next_message(ap
     await call.write(asking("ada"))
     await call.read()
 
-    server.application.validation.close()
+    server.application.validation.users.close()
     await call.write(asking("bob"))
     refusal = await refused(call.read())
 
@@ -169,7 +169,7 @@ async def test_a_server_that_shuts_down_ends_the_stream_with_the_next_message(ap
 
 async def test_few_messages_are_read_before_their_answers_are(api, server, monkeypatch):
     """Memory holds a few messages, because the next ones wait on the line."""
-    users = server.application.validation._users
+    users = server.application.validation.users._users
     asked, go_on = 0, asyncio.Event()
 
     async def slowly(user_ids: Any, *, tenant_id: str) -> Any:

@@ -266,7 +266,7 @@ async def test_a_server_that_stops_ends_an_upload_and_keeps_what_came(api, serve
     async with asyncio.timeout(30):
         while not (await get_batch(api)).upload_offset:
             await asyncio.sleep(0.01)
-    server.application.uploads.close()
+    server.application.batches.uploads.close()
     stopping.set()
     refusal = await uploading
 

@@ -141,7 +141,7 @@ async def test_a_server_that_stops_tells_its_watchers(api, server, processor):
     responses = aiter(api.batches.WatchBatch(WatchBatchRequest(batch_id=batch.batch_id)))
     await anext(responses)
 
-    server.application.watching.close()
+    server.application.batches.watching.close()
     told, refusal = await told_until_refused(responses)
 
     assert told[-1].event.kind == BATCH_EVENT_KIND_GOING_AWAY
@@ -159,7 +159,7 @@ async def test_a_watcher_that_leaves_frees_its_place(api, server, processor):
     leaving.cancel()
 
     async with asyncio.timeout(10):
-        while server.application.watching.watchers:
+        while server.application.batches.watching.watchers:
             await api.batches.GetBatch(GetBatchRequest(batch_id=batch.batch_id))
     processor.gate.set()
 

@@ -174,7 +174,7 @@ async def test_a_server_that_stops_tells_its_watchers(api, server, processor):
     stream = watch(api)
     await anext(stream)
 
-    server.application.watching.close()
+    server.application.batches.watching.close()
     told, refusal = await told_until_refused(stream)
 
     processor.gate.set()

@@ -102,7 +102,7 @@ async def test_a_server_that_stops_tells_its_watchers(api, server):
     stream = watch(api)
     await take(aiter(stream), 1)
 
-    server.application.preference_changes.close()
+    server.application.preferences.changes.close()
     told, refusal = await told_until_refused(stream)
 
     assert (told[-1].kind, told[-1].after) == (GOING_AWAY, 1)

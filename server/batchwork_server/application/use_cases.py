@@ -1,4 +1,4 @@
-"""All that the services of the contract call, one class a noun."""
+"""What the services of the contract call, one class a noun."""
 
 from __future__ import annotations
 
@@ -39,38 +39,67 @@ from batchwork_server.application.watching import Watching
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UseCases:
-    """The use cases behind the contract, over one store."""
+class BatchUseCases:
+    """What ``BatchService`` calls."""
 
     batches: Batches
     changes: BatchChanges
     deletion: Deletion
     uploads: Uploads
     results: Results
-    jobs: Jobs
-    job_imports: JobImports
-    upcoming: UpcomingRuns
-    occurrences: Occurrences
-    backfills: Backfills
-    preferences: Preferences
-    default_preferences: DefaultPreferences
-    preference_views: PreferenceViews
-    preference_changes: PreferenceChanges
-    preference_imports: PreferenceImports
-    compatible_categories: CompatibleCategories
-    forecast: Forecast
-    explaining: Explaining
-    source_notes: SourceNotes
-    override_notices: OverrideNotices
-    validation: Validation
-    job_validation: JobValidation
-    item_validation: ItemValidation
-    batch_validation: BatchValidation
-    reference_checks: ReferenceChecks
-    validation_reports: ValidationReports
     watching: Watching
     statistics: Statistics
     references: References
     contexts: Contexts
     user_contexts: UserContexts
     outbox: Outbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobUseCases:
+    """What ``JobService`` calls."""
+
+    jobs: Jobs
+    imports: JobImports
+    batches: Batches
+    upcoming: UpcomingRuns
+    occurrences: Occurrences
+    backfills: Backfills
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceUseCases:
+    """What ``PreferenceService`` calls."""
+
+    preferences: Preferences
+    defaults: DefaultPreferences
+    views: PreferenceViews
+    changes: PreferenceChanges
+    imports: PreferenceImports
+    categories: CompatibleCategories
+    forecast: Forecast
+    explaining: Explaining
+    source_notes: SourceNotes
+    overrides: OverrideNotices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationUseCases:
+    """What ``ValidationService`` calls."""
+
+    users: Validation
+    jobs: JobValidation
+    items: ItemValidation
+    references: ReferenceChecks
+    batches: BatchValidation
+    reports: ValidationReports
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseCases:
+    """The use cases behind the contract, over one store."""
+
+    batches: BatchUseCases
+    jobs: JobUseCases
+    preferences: PreferenceUseCases
+    validation: ValidationUseCases

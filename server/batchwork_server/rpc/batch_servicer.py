@@ -9,17 +9,7 @@ from typing import Any
 from batchwork.v1 import batch_service_pb2 as messages
 from batchwork.v1.batch_service_pb2_grpc import BatchServiceServicer
 
-from batchwork_server.application.batch_changes import BatchChanges
-from batchwork_server.application.batches import Batches
-from batchwork_server.application.contexts import Contexts
-from batchwork_server.application.notifications import Outbox
-from batchwork_server.application.references import References
-from batchwork_server.application.results import Results
-from batchwork_server.application.retention import Deletion
-from batchwork_server.application.statistics import Statistics
-from batchwork_server.application.uploads import Uploads
-from batchwork_server.application.user_contexts import UserContexts
-from batchwork_server.application.watching import Watching
+from batchwork_server.application.use_cases import BatchUseCases
 from batchwork_server.rpc.batch_conversion import (
     answer_to,
     batch_to,
@@ -72,32 +62,18 @@ from batchwork_server.rpc.upload_conversion import expected_count_from, parts_fr
 class BatchServicer(BatchServiceServicer):
     """Answers for batches and their items; the contract says what each call means."""
 
-    def __init__(
-        self,
-        *,
-        batches: Batches,
-        changes: BatchChanges,
-        deletion: Deletion,
-        uploads: Uploads,
-        results: Results,
-        watching: Watching,
-        statistics: Statistics,
-        references: References,
-        contexts: Contexts,
-        user_contexts: UserContexts,
-        outbox: Outbox,
-    ) -> None:
-        self._batches = batches
-        self._changes = changes
-        self._deletion = deletion
-        self._uploads = uploads
-        self._results = results
-        self._watching = watching
-        self._statistics = statistics
-        self._references = references
-        self._contexts = contexts
-        self._user_contexts = user_contexts
-        self._outbox = outbox
+    def __init__(self, use_cases: BatchUseCases) -> None:
+        self._batches = use_cases.batches
+        self._changes = use_cases.changes
+        self._deletion = use_cases.deletion
+        self._uploads = use_cases.uploads
+        self._results = use_cases.results
+        self._watching = use_cases.watching
+        self._statistics = use_cases.statistics
+        self._references = use_cases.references
+        self._contexts = use_cases.contexts
+        self._user_contexts = use_cases.user_contexts
+        self._outbox = use_cases.outbox
 
     async def CreateBatch(
         self, request: messages.CreateBatchRequest, context: Any

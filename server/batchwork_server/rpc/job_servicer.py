@@ -7,12 +7,7 @@ from typing import Any
 from batchwork.v1 import job_service_pb2 as messages
 from batchwork.v1.job_service_pb2_grpc import JobServiceServicer
 
-from batchwork_server.application.backfills import Backfills
-from batchwork_server.application.batches import Batches
-from batchwork_server.application.job_imports import JobImports
-from batchwork_server.application.jobs import Jobs
-from batchwork_server.application.occurrences import Occurrences
-from batchwork_server.application.upcoming import UpcomingRuns
+from batchwork_server.application.use_cases import JobUseCases
 from batchwork_server.rpc.backfill_conversion import backfill_range_from, backfill_to
 from batchwork_server.rpc.batch_conversion import batch_to, plan_to
 from batchwork_server.rpc.change_conversion import LONGEST_NOTE
@@ -51,21 +46,13 @@ MAX_JOBS_OF_UPCOMING = 100
 class JobServicer(JobServiceServicer):
     """Answers for job definitions; the contract says what each call means."""
 
-    def __init__(
-        self,
-        jobs: Jobs,
-        imports: JobImports,
-        batches: Batches,
-        upcoming: UpcomingRuns,
-        occurrences: Occurrences,
-        backfills: Backfills,
-    ) -> None:
-        self._jobs = jobs
-        self._imports = imports
-        self._batches = batches
-        self._upcoming = upcoming
-        self._occurrences = occurrences
-        self._backfills = backfills
+    def __init__(self, use_cases: JobUseCases) -> None:
+        self._jobs = use_cases.jobs
+        self._imports = use_cases.imports
+        self._batches = use_cases.batches
+        self._upcoming = use_cases.upcoming
+        self._occurrences = use_cases.occurrences
+        self._backfills = use_cases.backfills
 
     async def ImportJobs(
         self, request: messages.ImportJobsRequest, context: Any

@@ -10,22 +10,15 @@ from typing import Any
 from batchwork.v1 import preference_service_pb2 as messages
 from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceServicer
 
-from batchwork_server.application.compatible_categories import CompatibleCategories
-from batchwork_server.application.default_preferences import DefaultPreferences
-from batchwork_server.application.explaining import Explaining
-from batchwork_server.application.forecast import DEFAULT_LENGTH, Forecast
-from batchwork_server.application.override_notices import OverrideNotices, SaidOverrides
-from batchwork_server.application.preference_changes import PreferenceChanges
-from batchwork_server.application.preference_imports import PreferenceImports
-from batchwork_server.application.preference_views import PreferenceViews
+from batchwork_server.application.forecast import DEFAULT_LENGTH
+from batchwork_server.application.override_notices import SaidOverrides
 from batchwork_server.application.preferences import (
     MAX_PREFERENCES,
     WISH_FIELDS,
-    Preferences,
     masked_fields,
     repeated_keys,
 )
-from batchwork_server.application.source_notes import SourceNotes
+from batchwork_server.application.use_cases import PreferenceUseCases
 from batchwork_server.domain.forecast import (
     LONGEST_BUCKET,
     LONGEST_FORECAST,
@@ -75,30 +68,17 @@ _PREVIEWED = 10
 class PreferenceServicer(PreferenceServiceServicer):
     """Answers for what users wish; the contract says what each call means."""
 
-    def __init__(
-        self,
-        preferences: Preferences,
-        *,
-        defaults: DefaultPreferences,
-        views: PreferenceViews,
-        changes: PreferenceChanges,
-        imports: PreferenceImports,
-        categories: CompatibleCategories,
-        forecast: Forecast,
-        explaining: Explaining,
-        source_notes: SourceNotes,
-        overrides: OverrideNotices,
-    ) -> None:
-        self._preferences = preferences
-        self._defaults = defaults
-        self._views = views
-        self._changes = changes
-        self._imports = imports
-        self._categories = categories
-        self._forecast = forecast
-        self._explaining = explaining
-        self._source_notes = source_notes
-        self._overrides = overrides
+    def __init__(self, use_cases: PreferenceUseCases) -> None:
+        self._preferences = use_cases.preferences
+        self._defaults = use_cases.defaults
+        self._views = use_cases.views
+        self._changes = use_cases.changes
+        self._imports = use_cases.imports
+        self._categories = use_cases.categories
+        self._forecast = use_cases.forecast
+        self._explaining = use_cases.explaining
+        self._source_notes = use_cases.source_notes
+        self._overrides = use_cases.overrides
 
     async def GetPreference(
         self, request: messages.GetPreferenceRequest, context: Any

@@ -88,59 +88,10 @@ class RpcServer:
         )
         # All that generated code wants of a server is that it takes handlers.
         guarded: Any = self._boundary.around(self._server)
-        add_BatchServiceServicer_to_server(
-            BatchServicer(
-                batches=use_cases.batches,
-                changes=use_cases.changes,
-                deletion=use_cases.deletion,
-                uploads=use_cases.uploads,
-                results=use_cases.results,
-                watching=use_cases.watching,
-                statistics=use_cases.statistics,
-                references=use_cases.references,
-                contexts=use_cases.contexts,
-                user_contexts=use_cases.user_contexts,
-                outbox=use_cases.outbox,
-            ),
-            guarded,
-        )
-        add_JobServiceServicer_to_server(
-            JobServicer(
-                use_cases.jobs,
-                use_cases.job_imports,
-                use_cases.batches,
-                use_cases.upcoming,
-                use_cases.occurrences,
-                use_cases.backfills,
-            ),
-            guarded,
-        )
-        add_PreferenceServiceServicer_to_server(
-            PreferenceServicer(
-                use_cases.preferences,
-                defaults=use_cases.default_preferences,
-                views=use_cases.preference_views,
-                changes=use_cases.preference_changes,
-                imports=use_cases.preference_imports,
-                categories=use_cases.compatible_categories,
-                forecast=use_cases.forecast,
-                explaining=use_cases.explaining,
-                source_notes=use_cases.source_notes,
-                overrides=use_cases.override_notices,
-            ),
-            guarded,
-        )
-        add_ValidationServiceServicer_to_server(
-            ValidationServicer(
-                validation=use_cases.validation,
-                jobs=use_cases.job_validation,
-                items=use_cases.item_validation,
-                references=use_cases.reference_checks,
-                batches=use_cases.batch_validation,
-                reports=use_cases.validation_reports,
-            ),
-            guarded,
-        )
+        add_BatchServiceServicer_to_server(BatchServicer(use_cases.batches), guarded)
+        add_JobServiceServicer_to_server(JobServicer(use_cases.jobs), guarded)
+        add_PreferenceServiceServicer_to_server(PreferenceServicer(use_cases.preferences), guarded)
+        add_ValidationServiceServicer_to_server(ValidationServicer(use_cases.validation), guarded)
         add_HealthServicer_to_server(self._health, guarded)
         if reflection:
             enable_server_reflection((*SERVICES, HEALTH_SERVICE, REFLECTION_SERVICE), guarded)

@@ -10,12 +10,8 @@ from typing import Any
 from batchwork.v1 import validation_service_pb2 as messages
 from batchwork.v1.validation_service_pb2_grpc import ValidationServiceServicer
 
-from batchwork_server.application.batch_validation import BatchValidation
-from batchwork_server.application.item_validation import ItemValidation
-from batchwork_server.application.job_validation import JobsReport, JobValidation
-from batchwork_server.application.reference_checks import ReferenceChecks
-from batchwork_server.application.validation import Validation
-from batchwork_server.application.validation_reports import ValidationReports
+from batchwork_server.application.job_validation import JobsReport
+from batchwork_server.application.use_cases import ValidationUseCases
 from batchwork_server.domain.job_file import MAX_JOBS
 from batchwork_server.rpc.batch_conversion import submission_from
 from batchwork_server.rpc.checks import Checks
@@ -48,28 +44,19 @@ _SOURCES_OF_JOBS = ("jobs_json", "jobs", "job_ids", "all_stored")
 class ValidationServicer(ValidationServiceServicer):
     """Answers whether what is named is there and right; the contract says what each call means."""
 
-    def __init__(
-        self,
-        *,
-        validation: Validation,
-        jobs: JobValidation,
-        items: ItemValidation,
-        references: ReferenceChecks,
-        batches: BatchValidation,
-        reports: ValidationReports,
-    ) -> None:
-        self._validation = validation
-        self._jobs = jobs
-        self._items = items
-        self._references = references
-        self._batches = batches
-        self._reports = reports
+    def __init__(self, use_cases: ValidationUseCases) -> None:
+        self._users = use_cases.users
+        self._jobs = use_cases.jobs
+        self._items = use_cases.items
+        self._references = use_cases.references
+        self._batches = use_cases.batches
+        self._reports = use_cases.reports
 
     async def ValidateUsers(
         self, request: messages.ValidateUsersRequest, context: Any
     ) -> messages.ValidateUsersResponse:
         user_ids = user_ids_from(request)
-        report = await self._validation.validate_users(user_ids, tenant_id=caller_of().tenant_id)
+        report = await self._users.validate_users(user_ids, tenant_id=caller_of().tenant_id)
         return messages.ValidateUsersResponse(
             results=results_to(report), totals=totals_to(report.totals)
         )
@@ -77,7 +64,7 @@ class ValidationServicer(ValidationServiceServicer):
     async def StreamValidateUsers(
         self, requests: AsyncIterable[messages.StreamValidateUsersRequest], context: Any
     ) -> AsyncGenerator[messages.StreamValidateUsersResponse, None]:
-        reports = self._validation.stream_validate_users(
+        reports = self._users.stream_validate_users(
             pages_from(requests), tenant_id=caller_of().tenant_id
         )
         async with aclosing(reports):
