@@ -17,6 +17,7 @@ from batchwork_server.application.pacing import Pacing
 from batchwork_server.application.planning import Planning
 from batchwork_server.application.told import WatchMessage
 from batchwork_server.application.validation import Validation
+from batchwork_server.application.watchers import Watchers
 from batchwork_server.application.watching import Watching
 from batchwork_server.clock import Clock, SystemClock
 from batchwork_server.domain.batch import Batch, BatchOptions, BatchState
@@ -58,6 +59,7 @@ class Worker:
     batches: Batches
     changes: BatchChanges
     watching: Watching
+    watchers: Watchers
     engine: Engine
     deadlines: Deadlines
     deferred: DeferredValidation
@@ -183,6 +185,7 @@ def put_together(
     registry = ProcessorRegistry()
     registry.register("scripted", work)
     wakeups = Wakeups()
+    watchers = Watchers(max_watchers)
     Endings(wakeups)
     users, categories = FakeUsers(), FakeCategories()
     dispatcher = LocalDispatcher(chunks=store.chunks, clock=clock, wakeups=wakeups)
@@ -235,7 +238,8 @@ def put_together(
         store=store,
         batches=batches,
         changes=BatchChanges(store=store, dispatcher=dispatcher, clock=clock, wakeups=wakeups),
-        watching=Watching(store=store, clock=clock, wakeups=wakeups, max_watchers=max_watchers),
+        watching=Watching(store=store, clock=clock, wakeups=wakeups, watchers=watchers),
+        watchers=watchers,
         engine=Engine(
             processor=processor,
             dispatcher=dispatcher,

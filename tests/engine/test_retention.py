@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from batchwork_server import failpoints
 from batchwork_server.application.retention import Deletion
 from batchwork_server.application.told import ResumePoint
+from batchwork_server.application.watchers import Watchers
 from batchwork_server.application.watching import Watching
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.caller import Caller
@@ -316,7 +317,7 @@ async def test_a_watch_over_forgotten_events_says_so_or_starts_with_a_snapshot(s
         )
     clock.advance(7 * DAY)
     await Retention(store=store, clock=clock, events_are_kept=DAY).run_once()
-    watching = Watching(store=store, clock=clock, wakeups=Wakeups(), max_watchers=10)
+    watching = Watching(store=store, clock=clock, wakeups=Wakeups(), watchers=Watchers(10))
 
     async def told(resume: ResumePoint | None) -> list[str]:
         messages = watching.watch(

@@ -125,7 +125,7 @@ async def test_silence_is_broken_by_heartbeats(start_worker):
     assert first.kind == "SNAPSHOT"
     assert message.sequence == message.resume.sequence
     await watch.aclose()
-    assert worker.watching.watchers == 0
+    assert worker.watchers.count == 0
 
 
 async def test_watchers_are_told_when_the_server_goes_away(worker: Worker):

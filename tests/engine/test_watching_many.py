@@ -154,7 +154,7 @@ async def test_another_tenant_is_told_nothing(worker: Worker):
     async with aclosing(watch_many(worker, matching={"tenant_id": "other"})) as watch:
         telling = asyncio.create_task(anext(watch))
         async with asyncio.timeout(60):
-            while not worker.watching.watchers:
+            while not worker.watchers.count:
                 await asyncio.sleep(0)
         await worker.finish(await worker.submit(["i0"]))
 
@@ -340,7 +340,7 @@ async def test_silence_is_broken_by_heartbeats_about_no_batch(start_worker):
     await watch.aclose()
 
     assert (message.kind, message.batch_id, message.sequence) == ("HEARTBEAT", "", 0)
-    assert worker.watching.watchers == 0
+    assert worker.watchers.count == 0
 
 
 async def test_both_kinds_of_watchers_share_the_quota(worker: Worker):

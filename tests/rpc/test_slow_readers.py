@@ -56,7 +56,7 @@ async def test_a_watcher_that_never_reads_is_ended_and_nobody_else_notices(
             processor.gate.set()
             told = [response.event async for response in good]
             async with asyncio.timeout(60):
-                while server.application.batches.watching.watchers:
+                while server.application.watchers.count:
                     await api.finished(batch.batch_id)
                 _, refusal = await told_until_refused(unread)
 

@@ -159,7 +159,7 @@ async def test_a_watcher_that_leaves_frees_its_place(api, server, processor):
     leaving.cancel()
 
     async with asyncio.timeout(10):
-        while server.application.batches.watching.watchers:
+        while server.application.watchers.count:
             await api.batches.GetBatch(GetBatchRequest(batch_id=batch.batch_id))
     processor.gate.set()
 

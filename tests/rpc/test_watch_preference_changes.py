@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import grpc
 import pytest
+from batchwork.v1.batch_service_pb2 import WatchBatchRequest
 from batchwork.v1.preference_service_pb2 import (
     PREFERENCE_WATCH_KIND_CHANGE as CHANGE,
 )
@@ -21,7 +23,7 @@ from batchwork.v1.preference_service_pb2 import (
 )
 from batchwork_server.bootstrap import serving
 
-from tests.rpc.api import ADA, BOB, OLGA, Api, as_caller, refused, told_until_refused
+from tests.rpc.api import ADA, BOB, OLGA, Api, as_caller, refusal_of, refused, told_until_refused
 from tests.rpc.preferences import put
 
 
@@ -127,6 +129,36 @@ async def test_too_many_watchers_are_told_when_to_come_back(settings, processors
         "QUOTA_WATCHERS",
     )
     assert "RetryInfo" in refusal.details
+
+
+async def test_watches_of_changes_and_of_batches_are_counted_together(
+    settings, processors, processor
+):
+    """Each kind was counted by itself, so a server held twice the watches that it allows."""
+    processor.gate = asyncio.Event()
+    two_watchers = replace(settings, max_watchers=2)
+    async with (
+        serving(two_watchers, processors=processors) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        api = Api(channel)
+        batch = await api.create_batch()
+        request = WatchBatchRequest(batch_id=batch.batch_id)
+        of_changes, of_batch = watch(api), api.batches.WatchBatch(request)
+        await take(aiter(of_changes), 1)
+        await of_batch.read()
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused_changes:
+            await take(aiter(watch(api)), 1)
+        with pytest.raises(grpc.aio.AioRpcError) as refused_batch:
+            await take(aiter(api.batches.WatchBatch(request)), 1)
+
+        of_changes.cancel()
+        processor.gate.set()
+    assert [refusal_of(refused_changes.value).reason, refusal_of(refused_batch.value).reason] == [
+        "QUOTA_WATCHERS",
+        "QUOTA_WATCHERS",
+    ]
 
 
 @pytest.mark.parametrize("fields", [{"after": -1}, {"tenant_id": "-"}], ids=list)

@@ -9,8 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from batchwork_server.application import preference_changes
 from batchwork_server.application.preference_changes import PreferenceChanges
+from batchwork_server.application.watchers import Watchers
 from batchwork_server.domain.preference import Preference
+from batchwork_server.errors import QuotaExceeded
 from batchwork_server.store.database import open_database
 from batchwork_server.store.sql_store import SqlStore
 
@@ -36,7 +39,7 @@ async def put(store: SqlStore, *preferences: Preference) -> None:
 async def test_after_fifteen_seconds_of_silence_comes_a_heartbeat(
     store: SqlStore, clock: FakeClock
 ) -> None:
-    changes = PreferenceChanges(store=store, clock=clock, max_watchers=1)
+    changes = PreferenceChanges(store=store, clock=clock, watchers=Watchers(1))
     watch = changes.watch_preference_changes(tenant_id=TENANT, after=None)
 
     async with aclosing(watch):
@@ -54,7 +57,7 @@ async def test_after_fifteen_seconds_of_silence_comes_a_heartbeat(
 async def test_a_change_that_nobody_announced_is_found_within_a_second(
     store: SqlStore, clock: FakeClock
 ) -> None:
-    changes = PreferenceChanges(store=store, clock=clock, max_watchers=1)
+    changes = PreferenceChanges(store=store, clock=clock, watchers=Watchers(1))
     watch = changes.watch_preference_changes(tenant_id=TENANT, after=0)
 
     async with aclosing(watch):
@@ -94,7 +97,7 @@ async def test_watchers_of_a_tenant_share_a_look_a_second(
     """Each of them looked by itself: a thousand watchers cost a thousand queries a second."""
     counting = _Counting(store)
     monkeypatch.setattr(store, "preference_changes", counting)
-    changes = PreferenceChanges(store=store, clock=clock, max_watchers=100)
+    changes = PreferenceChanges(store=store, clock=clock, watchers=Watchers(100))
     watches = [changes.watch_preference_changes(tenant_id=TENANT, after=0) for _ in range(50)]
     for watch in watches:
         await anext(watch)
@@ -122,7 +125,7 @@ async def test_watchers_of_a_tenant_share_a_look_a_second(
 async def test_a_watcher_that_is_far_behind_leaves_nothing_out(
     store: SqlStore, clock: FakeClock
 ) -> None:
-    changes = PreferenceChanges(store=store, clock=clock, max_watchers=2)
+    changes = PreferenceChanges(store=store, clock=clock, watchers=Watchers(2))
     slow = changes.watch_preference_changes(tenant_id=TENANT, after=0)
     quick = changes.watch_preference_changes(tenant_id=TENANT, after=0)
 
@@ -136,3 +139,21 @@ async def test_a_watcher_that_is_far_behind_leaves_nothing_out(
         by_slow = [(await anext(slow)).after for _ in range(3000)]
 
     assert by_quick == by_slow == list(range(1, 3001))
+
+
+async def test_watches_of_changes_leave_room_for_others(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preference_changes, "MOST_WATCHERS", 1)
+    watchers = Watchers(2)
+    changes = PreferenceChanges(store=store, clock=clock, watchers=watchers)
+    first = changes.watch_preference_changes(tenant_id=TENANT, after=None)
+    second = changes.watch_preference_changes(tenant_id="another", after=None)
+
+    async with aclosing(first):
+        await anext(first)
+        with pytest.raises(QuotaExceeded, match="1 watchers of changes"):
+            await anext(second)
+        left = watchers.count
+
+    assert (left, watchers.count) == (1, 0)

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from batchwork_server.application.told import HEARTBEAT
+from batchwork_server.application.watchers import Watchers, no_room_for_more
 from batchwork_server.clock import Clock
 from batchwork_server.domain.preference_groups import PreferenceChange
-from batchwork_server.errors import QuotaExceeded, ResumeTokenExpired, ShuttingDown
+from batchwork_server.errors import ResumeTokenExpired, ShuttingDown
 from batchwork_server.store.store import Store
 
 MOST_WATCHERS = 1000
-"""How many watches of changes a server holds at once."""
+"""How many watches of changes a server holds at once: each one wakes every second."""
 
 _LOOK = timedelta(seconds=1)
 _YOUNG = timedelta(milliseconds=900)
@@ -104,14 +105,13 @@ class PreferenceChanges:
     """The use cases behind ``ListPreferenceChanges`` and ``WatchPreferenceChanges``.
 
     Args:
-        max_watchers: How many streams this server holds at once.
+        watchers: Counts the streams, and those of others.
     """
 
-    def __init__(self, *, store: Store, clock: Clock, max_watchers: int) -> None:
+    def __init__(self, *, store: Store, clock: Clock, watchers: Watchers) -> None:
         self._store = store
         self._clock = clock
-        self._max_watchers = min(max_watchers, MOST_WATCHERS)
-        self._watchers = 0
+        self._watchers = watchers
         self._closing = False
         self._tails: dict[str, _Tail] = {}
 
@@ -186,23 +186,22 @@ class PreferenceChanges:
     def _admitted(self, tenant_id: str) -> Iterator[_Tail]:
         if self._closing:
             raise _shutting_down()
-        if self._watchers >= self._max_watchers:
-            raise QuotaExceeded(
-                f"This server has {self._watchers} watchers of changes, and no room for more.",
-                reason="QUOTA_WATCHERS",
-                subject="watchers",
-                retry_after=timedelta(seconds=5),
-            )
+        watching = sum(tail.watchers for tail in self._tails.values())
+        if watching >= MOST_WATCHERS:
+            raise no_room_for_more(f"{watching} watchers of changes")
+        with self._watchers.admitted(), self._joined(tenant_id) as tail:
+            yield tail
+
+    @contextmanager
+    def _joined(self, tenant_id: str) -> Iterator[_Tail]:
         tail = self._tails.get(tenant_id)
         if tail is None:
             tail = _Tail(store=self._store, clock=self._clock, tenant_id=tenant_id)
             self._tails[tenant_id] = tail
-        self._watchers += 1
         tail.watchers += 1
         try:
             yield tail
         finally:
-            self._watchers -= 1
             tail.watchers -= 1
             if not tail.watchers:
                 del self._tails[tenant_id]

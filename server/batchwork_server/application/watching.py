@@ -27,13 +27,14 @@ from batchwork_server.application.told import (
     ResumePoint,
     WatchMessage,
 )
+from batchwork_server.application.watchers import Watchers
 from batchwork_server.application.watching_many import ManyWatcher
 from batchwork_server.clock import Clock
 from batchwork_server.domain import event_types
 from batchwork_server.domain.batch import Batch, Counts
 from batchwork_server.domain.filters import BatchFilter
 from batchwork_server.domain.item import Item
-from batchwork_server.errors import NotFound, QuotaExceeded, ResumeTokenExpired, ShuttingDown
+from batchwork_server.errors import NotFound, ResumeTokenExpired, ShuttingDown
 from batchwork_server.store.store import Event, Store
 from batchwork_server.wakeups import Wakeups
 
@@ -46,22 +47,16 @@ class Watching:
     """The use cases behind ``WatchBatch`` and ``WatchBatches``.
 
     Args:
-        max_watchers: How many streams this server holds at once.
+        watchers: Counts the streams, and those of others.
     """
 
-    def __init__(self, *, store: Store, clock: Clock, wakeups: Wakeups, max_watchers: int) -> None:
+    def __init__(self, *, store: Store, clock: Clock, wakeups: Wakeups, watchers: Watchers) -> None:
         self._store = store
         self._clock = clock
-        self._max_watchers = max_watchers
+        self._watchers = watchers
         self._feed = EventFeed(store=store, clock=clock, wakeups=wakeups)
         self._topics: dict[int, _Topic] = {}
-        self._watchers = 0
         self._closing = False
-
-    @property
-    def watchers(self) -> int:
-        """How many streams there are."""
-        return self._watchers
 
     def close(self) -> None:
         """Tells every watcher that the server is going away, and ends their streams."""
@@ -162,19 +157,9 @@ class Watching:
         """Counts a watcher, and keeps the feed running for it."""
         if self._closing:
             raise _shutting_down()
-        if self._watchers >= self._max_watchers:
-            raise QuotaExceeded(
-                f"This server has {self._watchers} watchers, and no room for more.",
-                reason="QUOTA_WATCHERS",
-                subject="watchers",
-                retry_after=timedelta(seconds=5),
-            )
-        self._watchers += 1
-        try:
+        with self._watchers.admitted():
             async with self._feed.running():
                 yield
-        finally:
-            self._watchers -= 1
 
     @contextmanager
     def _joined(self, batch_key: int) -> Iterator[_Topic]:

@@ -58,6 +58,7 @@ from batchwork_server.application.use_cases import (
 from batchwork_server.application.user_contexts import UserContexts
 from batchwork_server.application.validation import Validation
 from batchwork_server.application.validation_reports import ValidationReports
+from batchwork_server.application.watchers import Watchers
 from batchwork_server.application.watching import Watching
 from batchwork_server.bootstrap.outside import Outside
 from batchwork_server.clock import Clock
@@ -98,6 +99,7 @@ class Application(UseCases):
 
     store: SqlStore
     database: Database
+    watchers: Watchers
     job_file: JobFile | None
     once: Once
     preference_poller: PreferencePoller | None
@@ -126,6 +128,7 @@ class _Ground:
     templates: TemplateService
     targets: NotificationTargets
     wakeups: Wakeups
+    watchers: Watchers
     meter: Meter | None
     dispatcher: LocalDispatcher
     validation: Validation
@@ -170,6 +173,7 @@ def put_together(
         validation=_validation(ground, notices),
         store=ground.store,
         database=database,
+        watchers=ground.watchers,
         job_file=job_file,
         once=_once(ground, batches.batches, firing, groups),
         preference_poller=preference_poller,
@@ -221,6 +225,7 @@ def _ground(settings: Settings, database: Database, outside: Outside, *, clock: 
         templates=outside.templates,
         targets=targets,
         wakeups=wakeups,
+        watchers=Watchers(settings.max_watchers),
         meter=meter,
         dispatcher=LocalDispatcher(chunks=store.chunks, clock=clock, wakeups=wakeups),
         validation=validation,
@@ -252,7 +257,7 @@ def _preferences(ground: _Ground, source: ConfigDatabase | None) -> PreferenceUs
     """Returns the use cases of preferences, which ``source`` may have as well."""
     store, clock, settings = ground.store, ground.clock, ground.settings
     zone = settings.time_zone
-    changes = PreferenceChanges(store=store, clock=clock, max_watchers=settings.max_watchers)
+    changes = PreferenceChanges(store=store, clock=clock, watchers=ground.watchers)
     views = PreferenceViews(store=store, templates=ground.templates, clock=clock, zone=zone)
     return PreferenceUseCases(
         preferences=Preferences(store=store, clock=clock, changed=changes.announce),
@@ -303,7 +308,7 @@ def _batches(
             store=store,
             clock=clock,
             wakeups=wakeups,
-            max_watchers=ground.settings.max_watchers,
+            watchers=ground.watchers,
         ),
         statistics=Statistics(store=store),
         references=References(store=store),
