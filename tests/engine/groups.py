@@ -165,6 +165,7 @@ class GroupServer:
         async with self.store.transaction() as tx:
             before = await self.store.preferences.lock_default(tx, FEATURE, tenant_id=TENANT)
             default = DefaultPreference(
+                tenant_id=TENANT,
                 feature_type=FEATURE,
                 enabled=wish.enabled,
                 schedule=wish.schedule,

@@ -31,6 +31,7 @@ async def put(
     **overrides: Any,
 ) -> None:
     preference = Preference(
+        tenant_id=TENANT,
         user_id=user_id,
         feature_type="digest",
         enabled=enabled,

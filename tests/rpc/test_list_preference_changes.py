@@ -59,6 +59,17 @@ async def test_pages_go_on_after_any_change(api):
     assert (list(nothing.changes), nothing.newest) == ([], 3)
 
 
+async def test_a_page_token_does_what_the_last_sequence_does(api):
+    for user in ("ada", "bob", "cyd"):
+        await put(api, user)
+
+    first = await call(api, after=1, page_size=1)
+    rest = await call(api, after=1, page_size=1, page_token=first.next_page_token)
+
+    assert [change.sequence for change in (*first.changes, *rest.changes)] == [2, 3]
+    assert (rest.newest, rest.next_page_token) == (3, "")
+
+
 async def test_a_change_that_is_yet_to_come_is_out_of_range(api):
     refusal = await refused(call(api, after=1))
 
@@ -88,7 +99,9 @@ async def test_what_is_forgotten_is_never_passed_over(api, server):
     assert (list(nothing.changes), nothing.newest) == ([], 3)
 
 
-@pytest.mark.parametrize("fields", [{"after": -1}, {"page_size": -1}], ids=list)
+@pytest.mark.parametrize(
+    "fields", [{"after": -1}, {"page_size": -1}, {"page_token": "garbage"}], ids=list
+)
 async def test_bad_requests_are_violations(api, fields):
     refusal = await refused(call(api, **fields))
 

@@ -186,7 +186,13 @@ async def test_an_operator_sees_the_things_of_the_tenant_that_is_named(guarded, 
 
 
 @pytest.mark.usefixtures("things_of_ada")
-@pytest.mark.parametrize("name", ["GetBatch", "ListBatches", "ListItems", "GetJob", "ListJobs"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("GetBatch", "ListBatches", "ListItems", "GetJob", "ListJobs"),
+        *("ListPreferences", "ListPreferenceGroups", "ListPreferenceChanges"),
+    ],
+)
 async def test_an_operator_may_name_all_tenants(guarded, name):
     request = as_operator_of((READS | LISTS)[name], "-")
 

@@ -9,7 +9,12 @@ import pytest
 import sqlalchemy as sa
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.context import ContextItems
-from batchwork_server.domain.filters import BatchFilter, ItemFilter, ReferenceFilter
+from batchwork_server.domain.filters import (
+    BatchFilter,
+    ItemFilter,
+    PreferenceFilter,
+    ReferenceFilter,
+)
 from batchwork_server.domain.firing import NextRun
 from batchwork_server.store.chunks import next_chunks_sql
 from batchwork_server.store.database import Database, open_database
@@ -18,10 +23,11 @@ from batchwork_server.store.group_schedules import NEXT_START as NEXT_GROUP
 from batchwork_server.store.occurrences import NEXT_START
 from batchwork_server.store.opt_outs import OPTED_OUT
 from batchwork_server.store.own_items import has_part_in, is_for
-from batchwork_server.store.preferences import FETCH_OF_USERS
+from batchwork_server.store.preferences import FETCH_OF_USERS, select_page
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.store.statistics import items_of_user
 from batchwork_server.store.tables import batches, item_users, items
+from sqlalchemy.dialects import sqlite
 
 from tests.factories import TENANT, make_item
 from tests.fakes import START
@@ -162,12 +168,12 @@ async def test_sqlite_finds_the_next_start_by_its_index(sqlite_url):
 PREFERENCES = 5_000
 
 
-async def put_preferences(database: Database) -> None:
+async def put_preferences(database: Database, *, tenant_id: str = TENANT) -> None:
     await run(
         database,
         "INSERT INTO preferences (tenant_id, feature_type, user_id, enabled, overrides_json,"
         " revision, create_time, update_time)"
-        f" SELECT '{TENANT}', 'posts', 'user_' || n, true, '{{}}', 1, 0, 0"
+        f" SELECT '{tenant_id}', 'posts', 'user_' || n, true, '{{}}', 1, 0, 0"
         f" FROM generate_series(1, {PREFERENCES}) AS n",
     )
 
@@ -212,6 +218,79 @@ async def test_sqlite_finds_what_some_users_wish_by_an_index(sqlite_url):
         " (tenant_id=? AND user_id=?)"
     ) in steps
     assert "SEARCH i USING PRIMARY KEY (tenant_id=? AND user_id=?)" in steps
+
+
+PAGES = [
+    pytest.param(
+        PreferenceFilter(tenant_id=None),
+        "SEARCH preferences USING PRIMARY KEY ((tenant_id,feature_type,user_id)>(?,?,?))",
+        id="of all tenants",
+    ),
+    pytest.param(
+        PreferenceFilter(tenant_id=TENANT),
+        "SEARCH preferences USING PRIMARY KEY (tenant_id=? AND (feature_type,user_id)>(?,?))",
+        id="of a tenant",
+    ),
+    pytest.param(
+        PreferenceFilter(tenant_id=None, user_id="user_7"),
+        "SEARCH preferences USING INDEX ix_preferences_tenant_id_user_id_feature_type"
+        " (tenant_id=? AND user_id=?)",
+        id="of a user of all tenants",
+    ),
+    pytest.param(
+        PreferenceFilter(tenant_id=TENANT, user_id="user_7"),
+        "SEARCH preferences USING INDEX ix_preferences_tenant_id_user_id_feature_type"
+        " (tenant_id=? AND user_id=? AND feature_type>?)",
+        id="of a user of a tenant",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wanted", "step"), PAGES)
+async def test_sqlite_begins_a_page_of_preferences_where_the_last_one_ended(
+    sqlite_url, wanted, step
+):
+    database = await open_database(sqlite_url)
+    query = select_page(wanted, after=(TENANT, "posts", "user_1")).limit(100)
+    text = query.compile(
+        dialect=sqlite.dialect(),
+        compile_kwargs={"literal_binds": True},
+    ).string
+
+    plan = await run(database, f"EXPLAIN QUERY PLAN {text}")
+    await database.close()
+
+    steps = [each[-1] for each in plan]
+    assert steps[0] == step
+    assert wanted.user_id or not any("TEMP B-TREE" in each for each in steps)
+
+
+@pytest.mark.parametrize("user_id", ["", "user_7"], ids=["page by page", "of a user"])
+async def test_postgresql_reads_few_of_the_preferences_of_all_tenants(new_postgresql_url, user_id):
+    database = await open_database(new_postgresql_url)
+    for number in range(10):
+        await put_preferences(database, tenant_id=f"tenant_{number}")
+    await run(database, "ANALYZE")
+    await database.close()
+    indexes = ("pk_preferences", "ix_preferences_tenant_id_user_id_feature_type")
+    before = sum([await rows_read(new_postgresql_url, index) for index in indexes])
+
+    database = await open_database(new_postgresql_url)
+    page, _ = await SqlStore(database).preferences.list(
+        PreferenceFilter(tenant_id=None, user_id=user_id),
+        page_size=100,
+        after=("tenant_3", "posts", "user_995"),
+    )
+    [(scanned,)] = await run(
+        database, "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'preferences'"
+    )
+    await database.close()
+
+    read = sum([await rows_read(new_postgresql_url, index) for index in indexes]) - before
+    assert {each.tenant_id for each in page} == (
+        {f"tenant_{number}" for number in range(4, 10)} if user_id else {"tenant_3", "tenant_4"}
+    )
+    assert read + scanned < 500
 
 
 async def test_sqlite_finds_the_next_group_by_its_index(sqlite_url):

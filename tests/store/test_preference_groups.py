@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import time, timedelta
 
 import pytest
@@ -18,7 +19,7 @@ from batchwork_server.domain.preference_groups import (
 )
 from batchwork_server.domain.schedule import Daily, Schedule
 from batchwork_server.store.sql_store import SqlStore
-from batchwork_server.store.store import Store
+from batchwork_server.store.store import GroupPlace, Store
 
 from tests.factories import TENANT
 from tests.fakes import START
@@ -28,13 +29,16 @@ MORNING = Schedule(cadence=Daily(at=time(9)), time_zone="Europe/Berlin")
 EVENING = Schedule(cadence=Daily(at=time(18)))
 
 
-async def put(store: Store, *preferences: Preference, now=START) -> list[PreferenceChange]:
+async def put(
+    store: Store, *wished: Preference, tenant_id: str = TENANT, now=START
+) -> list[PreferenceChange]:
+    preferences = [replace(each, tenant_id=tenant_id) for each in wished]
     async with store.transaction() as tx:
         keys = [(each.feature_type, each.user_id) for each in preferences]
-        await store.preferences.lock(tx, keys, tenant_id=TENANT)
+        await store.preferences.lock(tx, keys, tenant_id=tenant_id)
         active = {each.user_id: each.active for each in preferences}
-        await store.inactive_users.put(tx, active, tenant_id=TENANT)
-        return await store.preferences.put(tx, preferences, tenant_id=TENANT, now=now)
+        await store.inactive_users.put(tx, active, tenant_id=tenant_id)
+        return await store.preferences.put(tx, preferences, tenant_id=tenant_id, now=now)
 
 
 async def delete(store: Store, *keys: tuple[str, str]) -> list[PreferenceChange]:
@@ -47,6 +51,7 @@ async def delete(store: Store, *keys: tuple[str, str]) -> list[PreferenceChange]
 
 async def put_default(store: Store, feature_type: str, *, revision: int) -> PreferenceChange:
     default = DefaultPreference(
+        tenant_id=TENANT,
         feature_type=feature_type,
         enabled=True,
         schedule=MORNING,
@@ -191,6 +196,62 @@ async def test_another_tenant_sees_neither_group_nor_members_nor_changes(store: 
     ) == ([], None)
     assert await store.preference_changes.after(0, tenant_id="other", limit=10) == []
     assert await store.preference_changes.newest(tenant_id="other") == 0
+
+
+@pytest.mark.parametrize(
+    ("feature_type", "with_empty", "found"),
+    [
+        ("", False, ["a posts MORNING", "a reports EVENING", "b posts EVENING", "b posts MORNING"]),
+        ("posts", False, ["a posts MORNING", "b posts EVENING", "b posts MORNING"]),
+        ("reports", True, ["a reports EVENING", "c reports MORNING"]),
+    ],
+    ids=["all", "of a feature", "with those without members"],
+)
+async def test_the_groups_of_all_tenants_come_by_tenant_each_once(
+    store: Store, feature_type: str, with_empty: bool, found: list[str]
+) -> None:
+    await put(store, make_preference(feature_type="reports", schedule=MORNING), tenant_id="c")
+    await put(store, make_preference(feature_type="reports", enabled=False), tenant_id="c")
+    await put(store, make_preference("user_1", schedule=EVENING), tenant_id="b")
+    await put(store, make_preference("user_2", schedule=MORNING), tenant_id="b")
+    await put(store, make_preference(feature_type="reports", schedule=EVENING), tenant_id="a")
+    await put(store, make_preference(schedule=MORNING), tenant_id="a")
+
+    groups: list[PreferenceGroup] = []
+    after: GroupPlace | None = None
+    for _ in range(3):
+        page, after = await store.preference_groups.list(
+            tenant_id=None,
+            feature_type=feature_type,
+            with_empty=with_empty,
+            page_size=2,
+            after=after,
+        )
+        groups += page
+        if after is None:
+            break
+
+    names = {MORNING: "MORNING", EVENING: "EVENING"}
+    assert [
+        f"{each.tenant_id} {each.feature_type} {names[each.schedule]}"
+        for each in groups
+        if each.schedule is not None
+    ] == found
+    assert after is None
+
+
+async def test_the_changes_of_the_tenants_after_one_come_by_tenant_and_in_order(
+    store: Store,
+) -> None:
+    of_b = await put(store, make_preference("user_1"), make_preference("user_2"), tenant_id="b")
+    of_a = await put(store, make_preference("user_1"), tenant_id="a")
+    of_b += await put(store, make_preference("user_1", revision=2), tenant_id="b")
+    changes = store.preference_changes
+
+    assert await changes.after_tenant("", limit=10) == [*of_a, *of_b]
+    assert await changes.after_tenant("a", limit=2) == of_b[:2]
+    assert await changes.after_tenant("b", limit=10) == []
+    assert [change.tenant_id for change in (*of_a, *of_b)] == ["a", "b", "b", "b"]
 
 
 async def test_a_thousand_at_once_are_numbered_in_their_order(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import time, timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ def make_preference(
     user_id: str = "user_1", feature_type: str = "posts", **changes: Any
 ) -> Preference:
     values: dict[str, Any] = {
+        "tenant_id": TENANT,
         "enabled": True,
         "schedule": None,
         "template_overrides": {},
@@ -29,7 +31,8 @@ def make_preference(
     return Preference(user_id=user_id, feature_type=feature_type, **values | changes)
 
 
-async def put(store: Store, *preferences: Preference, tenant_id: str = TENANT) -> None:
+async def put(store: Store, *wished: Preference, tenant_id: str = TENANT) -> None:
+    preferences = [replace(each, tenant_id=tenant_id) for each in wished]
     async with store.transaction() as tx:
         await store.preferences.lock(tx, [], tenant_id=tenant_id)
         await store.preferences.put(tx, preferences, tenant_id=tenant_id, now=START)
@@ -117,7 +120,7 @@ async def test_pages_go_by_feature_and_then_by_user(store: Store) -> None:
         ("posts", "user_2"),
         ("reports", "user_1"),
     ]
-    assert (after_first, after_second) == (("posts", "user_2"), None)
+    assert (after_first, after_second) == ((TENANT, "posts", "user_2"), None)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +147,46 @@ async def test_a_filter_keeps_what_meets_it(
     page, _ = await store.preferences.list(wanted, page_size=10, after=None)
 
     assert [(p.feature_type, p.user_id) for p in page] == found
+
+
+async def pages_of(store: Store, wanted: PreferenceFilter) -> list[tuple[str, str, str]]:
+    """Returns whose preferences for what are listed, two a page."""
+    found: list[tuple[str, str, str]] = []
+    page, after = await store.preferences.list(wanted, page_size=2, after=None)
+    while True:
+        found += [(each.tenant_id, each.feature_type, each.user_id) for each in page]
+        if after is None:
+            return found
+        assert (len(page), after) == (2, found[-1])
+        page, after = await store.preferences.list(wanted, page_size=2, after=after)
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({}, ["aposts1", "aposts2", "areports1", "bposts1", "breports2", "creports1"]),
+        ({"user_id": "user_1"}, ["aposts1", "areports1", "bposts1", "creports1"]),
+        ({"feature_type": "reports"}, ["areports1", "breports2", "creports1"]),
+        ({"enabled": False}, ["aposts2", "bposts1"]),
+        ({"enabled": True, "user_id": "user_1"}, ["aposts1", "areports1", "creports1"]),
+        ({"user_id": "stranger"}, []),
+    ],
+    ids=["all", "user", "feature", "not enabled", "enabled for a user", "nobody"],
+)
+async def test_the_preferences_of_all_tenants_come_by_tenant_each_once(
+    store: Store, filters: dict[str, Any], found: list[str]
+) -> None:
+    await put(store, make_preference("user_1", "reports"), tenant_id="c")
+    await put(store, make_preference("user_2", "reports"), tenant_id="b")
+    await put(store, make_preference("user_1", "posts", enabled=False), tenant_id="b")
+    await put(store, make_preference("user_2", "posts", enabled=False), tenant_id="a")
+    await put(
+        store,
+        make_preference("user_1", "reports"),
+        make_preference("user_1", "posts"),
+        tenant_id="a",
+    )
+
+    listed = await pages_of(store, PreferenceFilter(tenant_id=None, **filters))
+
+    assert [tenant + feature + user[-1] for tenant, feature, user in listed] == found

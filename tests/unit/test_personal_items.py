@@ -115,6 +115,7 @@ def world() -> World:
 
 def wish(user_id: str, **overrides: Any) -> Preference:
     return Preference(
+        tenant_id=TENANT,
         user_id=user_id,
         feature_type="digest",
         enabled=True,

@@ -9,6 +9,7 @@ import pytest
 from batchwork_server.domain.preference_groups import ChangeKind, PreferenceChange
 from batchwork_server.domain.preference_history import PreferenceHistory, Standing
 
+from tests.factories import TENANT
 from tests.fakes import START
 
 HOUR = timedelta(hours=1)
@@ -23,6 +24,7 @@ def in_group(key: int) -> Standing:
 def change(hour: int, revision: int, **fields: Any) -> PreferenceChange:
     values: dict[str, Any] = {"kind": ChangeKind.SET, "enabled": True}
     return PreferenceChange(
+        tenant_id=TENANT,
         sequence=hour,
         change_time=START + hour * HOUR,
         feature_type="posts",

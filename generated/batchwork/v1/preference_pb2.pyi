@@ -126,6 +126,7 @@ class Preference(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     INACTIVE_FIELD_NUMBER: _builtins.int
     KNOWN_OVERRIDES_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Names the user."""
     feature_type: _builtins.str
@@ -138,6 +139,8 @@ class Preference(_message.Message):
     """Tells that whoever keeps the user says that nothing is to be done for them
     now. An import of preferences sets it.
     """
+    tenant_id: _builtins.str
+    """Names the tenant who owns the preference. Set by the server."""
     @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
         """Says when the user wants it; unset means the tenant's default, else that of
@@ -182,10 +185,11 @@ class Preference(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         inactive: _builtins.bool = ...,
         known_overrides: Global___KnownOverrides | None = ...,
+        tenant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "inactive", b"inactive", "known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "inactive", b"inactive", "known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides", "tenant_id", b"tenant_id", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -286,12 +290,15 @@ class DefaultPreference(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     KNOWN_OVERRIDES_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
     feature_type: _builtins.str
     """Names the feature."""
     enabled: _builtins.bool
     """Tells whether users without a preference of their own want the feature."""
     etag: _builtins.str
     """Changes with every change of the default."""
+    tenant_id: _builtins.str
+    """Names the tenant whose default it is. Set by the server."""
     @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
         """Says when, for users who name no schedule; its zone also counts for users
@@ -327,10 +334,11 @@ class DefaultPreference(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         known_overrides: Global___KnownOverrides | None = ...,
+        tenant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "feature_type", b"feature_type", "known_overrides", b"known_overrides", "schedule", b"schedule", "template_overrides", b"template_overrides", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,6 +359,7 @@ class PreferenceChange(_message.Message):
     ENABLED_FIELD_NUMBER: _builtins.int
     GROUP_LEFT_FIELD_NUMBER: _builtins.int
     GROUP_JOINED_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts the changes of the tenant from 1, without a gap."""
     kind: Global___PreferenceChangeKind.ValueType
@@ -369,6 +378,8 @@ class PreferenceChange(_message.Message):
     """
     group_joined: _builtins.int
     """Identifies the group that the user joined; unset likewise."""
+    tenant_id: _builtins.str
+    """Names the tenant."""
     @_builtins.property
     def change_time(self) -> _timestamp_pb2.Timestamp:
         """Tells when it happened; never before the change before it."""
@@ -385,10 +396,11 @@ class PreferenceChange(_message.Message):
         enabled: _builtins.bool = ...,
         group_left: _builtins.int | None = ...,
         group_joined: _builtins.int | None = ...,
+        tenant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "change_time", b"change_time", "group_joined", b"group_joined", "group_left", b"group_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "change_time", b"change_time", "enabled", b"enabled", "feature_type", b"feature_type", "group_joined", b"group_joined", "group_left", b"group_left", "kind", b"kind", "revision", b"revision", "sequence", b"sequence", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined", "_group_left", b"_group_left", "change_time", b"change_time", "enabled", b"enabled", "feature_type", b"feature_type", "group_joined", b"group_joined", "group_left", b"group_left", "kind", b"kind", "revision", b"revision", "sequence", b"sequence", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__group_joined: _TypeAlias = _typing.Literal["group_joined"]  # noqa: Y015
     _WhichOneofArgType__group_joined: _TypeAlias = _typing.Literal["_group_joined", b"_group_joined"]  # noqa: Y015

@@ -1300,6 +1300,7 @@ class PreferenceGroup(_message.Message):
     TIME_ZONE_ORIGIN_FIELD_NUMBER: _builtins.int
     NEXT_RUNS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
     group_key: _builtins.int
     """Identifies the group."""
     feature_type: _builtins.str
@@ -1310,6 +1311,8 @@ class PreferenceGroup(_message.Message):
     """Says who said how often and at what time."""
     time_zone_origin: _preference_pb2.PreferenceOrigin.ValueType
     """Says who said the zone."""
+    tenant_id: _builtins.str
+    """Names the tenant who owns the group."""
     @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
         """Holds the schedule that the members name; unset when they name none."""
@@ -1341,10 +1344,11 @@ class PreferenceGroup(_message.Message):
         time_zone_origin: _preference_pb2.PreferenceOrigin.ValueType = ...,
         next_runs: _abc.Iterable[_job_service_pb2.UpcomingRun] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        tenant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_schedule", b"effective_schedule", "schedule", b"schedule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_schedule", b"effective_schedule", "feature_type", b"feature_type", "group_key", b"group_key", "member_count", b"member_count", "next_runs", b"next_runs", "schedule", b"schedule", "schedule_origin", b"schedule_origin", "time_zone_origin", b"time_zone_origin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_schedule", b"effective_schedule", "feature_type", b"feature_type", "group_key", b"group_key", "member_count", b"member_count", "next_runs", b"next_runs", "schedule", b"schedule", "schedule_origin", b"schedule_origin", "tenant_id", b"tenant_id", "time_zone_origin", b"time_zone_origin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1370,7 +1374,7 @@ class ListPreferenceGroupsRequest(_message.Message):
     with_empty: _builtins.bool
     """Lists groups without members, too."""
     tenant_id: _builtins.str
-    """Names another tenant; operators only."""
+    """Names another tenant, or `-` for all; operators only."""
     def __init__(
         self,
         *,
@@ -1400,7 +1404,7 @@ class ListPreferenceGroupsResponse(_message.Message):
     """Continues after this page; empty when it was the last."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreferenceGroup]:
-        """Lists the groups by feature and key."""
+        """Lists the groups by feature and key; of all tenants by tenant first."""
 
     def __init__(
         self,
@@ -1601,24 +1605,31 @@ class ListPreferenceChangesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Sets the size of a page. Optional; unset means 50, more than 100 means 100."""
     after: _builtins.int
     """Continues after this change; 0 means from the first one on. Optional; unset
-    means from the oldest one that is kept.
+    means from the oldest one that is kept. Each tenant counts its own changes,
+    so for all tenants it has to be unset.
     """
     tenant_id: _builtins.str
-    """Names another tenant; operators only."""
+    """Names another tenant, or `-` for all; operators only."""
+    page_token: _builtins.str
+    """Continues after a page, instead of `after`. All else must be as for the first
+    page.
+    """
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         after: _builtins.int | None = ...,
         tenant_id: _builtins.str = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after", "page_size", b"page_size", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
     _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
@@ -1634,21 +1645,31 @@ class ListPreferenceChangesResponse(_message.Message):
 
     CHANGES_FIELD_NUMBER: _builtins.int
     NEWEST_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     newest: _builtins.int
-    """Holds the sequence of the newest change there is; 0 when there was none."""
+    """Holds the sequence of the newest change there is; 0 when there was none, and
+    for all tenants.
+    """
+    next_page_token: _builtins.str
+    """Continues after this page; empty when it was the last. Of one tenant, `after`
+    with the sequence of the last change does so, too.
+    """
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.PreferenceChange]:
-        """Lists the changes in their order; empty when nothing has changed since."""
+        """Lists the changes in their order, of all tenants by tenant first; empty when
+        nothing has changed since.
+        """
 
     def __init__(
         self,
         *,
         changes: _abc.Iterable[_preference_pb2.PreferenceChange] | None = ...,
         newest: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "newest", b"newest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "newest", b"newest", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1739,7 +1760,7 @@ class ListPreferencesRequest(_message.Message):
     enabled: _builtins.bool
     """Keeps preferences that are enabled, or that are not."""
     tenant_id: _builtins.str
-    """Names another tenant; operators only."""
+    """Names another tenant, or `-` for all; operators only."""
     def __init__(
         self,
         *,
@@ -1772,7 +1793,7 @@ class ListPreferencesResponse(_message.Message):
     """Continues after this page; empty when it was the last."""
     @_builtins.property
     def preferences(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Preference]:
-        """Lists the preferences by feature and user."""
+        """Lists the preferences by feature and user; of all tenants by tenant first."""
 
     def __init__(
         self,

@@ -188,7 +188,8 @@ class PreferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPreferences(self, request, context):
-        """Lists preferences by feature and user, a page at a time.
+        """Lists preferences by feature and user, a page at a time; of all tenants by
+        tenant first.
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -285,7 +286,7 @@ class PreferenceServiceServicer:
 
     def ListPreferenceGroups(self, request, context):
         """Lists the groups of users whose enabled preferences name the same schedule,
-        by feature and key, a page at a time.
+        by feature and key, a page at a time; of all tenants by tenant first.
 
         Errors:
         INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -339,11 +340,15 @@ class PreferenceServiceServicer:
         """Lists the changes of the tenant's preferences and defaults in their order,
         from any change on. None is left out.
 
+        Of all tenants they come by tenant first, from the oldest ones that are kept.
+        What changes meanwhile for a tenant whose pages have been told is not told;
+        whoever wants to go on follows each tenant.
+
         Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`),
         and 62 days at least.
 
         Errors:
-        INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+        INVALID_ARGUMENT  FIELD_VIOLATION: also bad page token. Do not retry.
         OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: changes after this one are not
         kept any more, or it has not happened yet. Read the
         preferences again and go on after `newest`.

@@ -75,7 +75,8 @@ class PreferenceServiceStub:
       ABORTED           ETAG_MISMATCH: somebody changed one. Read it again.
     """
     ListPreferences: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferencesRequest, _preference_service_pb2.ListPreferencesResponse]
-    """Lists preferences by feature and user, a page at a time.
+    """Lists preferences by feature and user, a page at a time; of all tenants by
+    tenant first.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -144,7 +145,7 @@ class PreferenceServiceStub:
     """
     ListPreferenceGroups: _grpc.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferenceGroupsRequest, _preference_service_pb2.ListPreferenceGroupsResponse]
     """Lists the groups of users whose enabled preferences name the same schedule,
-    by feature and key, a page at a time.
+    by feature and key, a page at a time; of all tenants by tenant first.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -182,11 +183,15 @@ class PreferenceServiceStub:
     """Lists the changes of the tenant's preferences and defaults in their order,
     from any change on. None is left out.
 
+    Of all tenants they come by tenant first, from the oldest ones that are kept.
+    What changes meanwhile for a tenant whose pages have been told is not told;
+    whoever wants to go on follows each tenant.
+
     Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`),
     and 62 days at least.
 
     Errors:
-      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      INVALID_ARGUMENT  FIELD_VIOLATION: also bad page token. Do not retry.
       OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: changes after this one are not
                         kept any more, or it has not happened yet. Read the
                         preferences again and go on after `newest`.
@@ -253,7 +258,8 @@ class PreferenceServiceAsyncStub(PreferenceServiceStub):
       ABORTED           ETAG_MISMATCH: somebody changed one. Read it again.
     """
     ListPreferences: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferencesRequest, _preference_service_pb2.ListPreferencesResponse]  # type: ignore[assignment]
-    """Lists preferences by feature and user, a page at a time.
+    """Lists preferences by feature and user, a page at a time; of all tenants by
+    tenant first.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -322,7 +328,7 @@ class PreferenceServiceAsyncStub(PreferenceServiceStub):
     """
     ListPreferenceGroups: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListPreferenceGroupsRequest, _preference_service_pb2.ListPreferenceGroupsResponse]  # type: ignore[assignment]
     """Lists the groups of users whose enabled preferences name the same schedule,
-    by feature and key, a page at a time.
+    by feature and key, a page at a time; of all tenants by tenant first.
 
     Errors:
       INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -360,11 +366,15 @@ class PreferenceServiceAsyncStub(PreferenceServiceStub):
     """Lists the changes of the tenant's preferences and defaults in their order,
     from any change on. None is left out.
 
+    Of all tenants they come by tenant first, from the oldest ones that are kept.
+    What changes meanwhile for a tenant whose pages have been told is not told;
+    whoever wants to go on follows each tenant.
+
     Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`),
     and 62 days at least.
 
     Errors:
-      INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+      INVALID_ARGUMENT  FIELD_VIOLATION: also bad page token. Do not retry.
       OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: changes after this one are not
                         kept any more, or it has not happened yet. Read the
                         preferences again and go on after `newest`.
@@ -458,7 +468,8 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.ListPreferencesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_preference_service_pb2.ListPreferencesResponse, _abc.Awaitable[_preference_service_pb2.ListPreferencesResponse]]:
-        """Lists preferences by feature and user, a page at a time.
+        """Lists preferences by feature and user, a page at a time; of all tenants by
+        tenant first.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -569,7 +580,7 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_preference_service_pb2.ListPreferenceGroupsResponse, _abc.Awaitable[_preference_service_pb2.ListPreferenceGroupsResponse]]:
         """Lists the groups of users whose enabled preferences name the same schedule,
-        by feature and key, a page at a time.
+        by feature and key, a page at a time; of all tenants by tenant first.
 
         Errors:
           INVALID_ARGUMENT  FIELD_VIOLATION: bad filter or page token. Do not
@@ -631,11 +642,15 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the changes of the tenant's preferences and defaults in their order,
         from any change on. None is left out.
 
+        Of all tenants they come by tenant first, from the oldest ones that are kept.
+        What changes meanwhile for a tenant whose pages have been told is not told;
+        whoever wants to go on follows each tenant.
+
         Changes are kept as long as events are (`BATCHWORK_EVENT_RETENTION_DAYS`),
         and 62 days at least.
 
         Errors:
-          INVALID_ARGUMENT  FIELD_VIOLATION. Do not retry.
+          INVALID_ARGUMENT  FIELD_VIOLATION: also bad page token. Do not retry.
           OUT_OF_RANGE      RESUME_TOKEN_EXPIRED: changes after this one are not
                             kept any more, or it has not happened yet. Read the
                             preferences again and go on after `newest`.

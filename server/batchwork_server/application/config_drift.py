@@ -12,7 +12,7 @@ from batchwork_server.domain.preference_groups import schedule_text
 from batchwork_server.errors import SourceUnavailable
 from batchwork_server.logs import get_logger
 from batchwork_server.ports import ConfigDatabase
-from batchwork_server.store.store import Store
+from batchwork_server.store.store import GroupPlace, Store
 
 log = get_logger(__name__)
 
@@ -141,7 +141,7 @@ class ConfigDrift:
 
     async def _stored(self, feature_type: str) -> dict[_Group, int]:
         stored: dict[_Group, int] = {}
-        after: tuple[str, int] | None = None
+        after: GroupPlace | None = None
         while True:
             groups, after = await self._store.preference_groups.list(
                 tenant_id=self._tenant_id,

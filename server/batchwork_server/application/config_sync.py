@@ -124,7 +124,7 @@ class ConfigSync:
         # Of a million users who are read again nearly all are as they were: they hold up nobody.
         seen = await preferences.of_users(user_ids, tenant_id=tenant_id)
         inactive = await self._store.inactive_users.among(user_ids, tenant_id=tenant_id)
-        difference = _difference(users, seen, inactive, now=self._clock.now())
+        difference = _difference(users, seen, inactive, tenant_id=tenant_id, now=self._clock.now())
         if not difference.counts.changed and not difference.active:
             return difference.counts
         async with self._store.transaction() as tx:
@@ -133,7 +133,7 @@ class ConfigSync:
             now = self._clock.now()
             locked = await preferences.lock_users(tx, user_ids, tenant_id=tenant_id)
             inactive = await self._store.inactive_users.among(user_ids, tenant_id=tenant_id, tx=tx)
-            difference = _difference(users, locked, inactive, now=now)
+            difference = _difference(users, locked, inactive, tenant_id=tenant_id, now=now)
             await preferences.put(tx, difference.wanted, tenant_id=tenant_id, now=now)
             await preferences.delete(tx, difference.gone, tenant_id=tenant_id, now=now)
             await self._store.inactive_users.put(tx, difference.active, tenant_id=tenant_id)
@@ -174,11 +174,17 @@ def _difference(
     before: Mapping[PreferenceKey, Preference],
     inactive: Collection[str],
     *,
+    tenant_id: str,
     now: datetime,
 ) -> _Difference:
     wished = {
         (feature_type, user.user_id): _preference(
-            before.get((feature_type, user.user_id)), user, feature_type, wish, now=now
+            before.get((feature_type, user.user_id)),
+            user,
+            feature_type,
+            wish,
+            tenant_id=tenant_id,
+            now=now,
         )
         for user in users
         for feature_type, wish in user.wishes.items()
@@ -198,13 +204,20 @@ def _difference(
 
 
 def _preference(
-    before: Preference | None, user: UserWishes, feature_type: str, wish: Wish, *, now: datetime
+    before: Preference | None,
+    user: UserWishes,
+    feature_type: str,
+    wish: Wish,
+    *,
+    tenant_id: str,
+    now: datetime,
 ) -> Preference:
     """Returns what is to be stored; the stored one itself when it is so already."""
     active = user.active is not False
     if before is not None and _is_so(before, wish, active=active):
         return before
     return Preference(
+        tenant_id=tenant_id,
         user_id=user.user_id,
         feature_type=feature_type,
         enabled=wish.enabled,

@@ -89,13 +89,14 @@ class DefaultPreferences:
         async with self._store.transaction() as tx:
             first = await self._answers.replay(tx, request, now=now)
             if first is not None:
-                return _answer_from(first)
+                return _answer_from(first, tenant_id=tenant_id)
             stored = await self._store.preferences.lock_default(
                 tx, feature_type, tenant_id=tenant_id
             )
             name = f"the default for {quoted(feature_type)}"
             match_etag(etag, None if stored is None else stored.etag, name=name)
-            default = _changed(stored or _unset(feature_type, now=now), wish, masked, now=now)
+            base = stored or _unset(feature_type, tenant_id=tenant_id, now=now)
+            default = _changed(base, wish, masked, now=now)
             if default != stored:
                 await self._store.preferences.put_default(tx, default, tenant_id=tenant_id, now=now)
             await self._answers.remember(tx, request, _answer_to(default))
@@ -117,10 +118,11 @@ def _check_feature(feature_type: str) -> list[Violation]:
     return [Violation(f"{_PATH}.feature_type", message)]
 
 
-def _unset(feature_type: str, *, now: datetime) -> DefaultPreference:
+def _unset(feature_type: str, *, tenant_id: str, now: datetime) -> DefaultPreference:
     """Returns what a default is before it is set first: revision 0."""
     nothing = Wish()
     return DefaultPreference(
+        tenant_id=tenant_id,
         feature_type=feature_type,
         enabled=nothing.enabled,
         schedule=nothing.schedule,
@@ -156,9 +158,10 @@ def _answer_to(default: DefaultPreference) -> dict[str, Any]:
     }
 
 
-def _answer_from(document: Mapping[str, Any]) -> DefaultPreference:
+def _answer_from(document: Mapping[str, Any], *, tenant_id: str) -> DefaultPreference:
     schedule = document["schedule"]
     return DefaultPreference(
+        tenant_id=tenant_id,
         feature_type=document["feature_type"],
         enabled=document["enabled"],
         schedule=None if schedule is None else parse_schedule(schedule, path="schedule")[0],

@@ -14,7 +14,7 @@ from batchwork_server.domain.effective_preference import job_times_of
 from batchwork_server.domain.filters import JobFilter
 from batchwork_server.domain.forecast import GroupLoad, LoadBucket, forecast
 from batchwork_server.domain.preference_groups import PreferenceGroup, effective_schedule
-from batchwork_server.store.store import Store
+from batchwork_server.store.store import GroupPlace, Store
 
 DEFAULT_LENGTH = timedelta(days=1)
 
@@ -86,7 +86,7 @@ class Forecast:
             silent=await self._silent(features.values(), tenant_id=tenant_id),
         )
         loads: list[GroupLoad] = []
-        after: tuple[str, int] | None = None
+        after: GroupPlace | None = None
         # Those who say nothing may have no group yet.
         alone = dict.fromkeys(counts.silent)
         while True:

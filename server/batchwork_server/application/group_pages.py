@@ -231,7 +231,12 @@ class GroupPages:
         )
         period = _period(run)
         wishes = [
-            silent_preference(user, feature_type=run.group.feature_type, now=run.due_time)
+            silent_preference(
+                user,
+                feature_type=run.group.feature_type,
+                tenant_id=run.row.tenant_id,
+                now=run.due_time,
+            )
             for user in users
         ]
         return [(wish, period) for wish in wishes], _next(run, place, last)
@@ -282,9 +287,12 @@ def _skip_reason(preference: Preference, period: Period, last: UserRun | None) -
     return None
 
 
-def silent_preference(user_id: str, *, feature_type: str, now: datetime) -> Preference:
+def silent_preference(
+    user_id: str, *, feature_type: str, tenant_id: str, now: datetime
+) -> Preference:
     """Returns what stands for the preference of a user who is served and has set nothing."""
     return Preference(
+        tenant_id=tenant_id,
         user_id=user_id,
         feature_type=feature_type,
         enabled=True,

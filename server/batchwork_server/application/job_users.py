@@ -12,7 +12,7 @@ from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.group_schedules import MemberSkip
 from batchwork_server.domain.preference import DefaultPreference, Preference
 from batchwork_server.domain.submission import Submission
-from batchwork_server.store.store import Store
+from batchwork_server.store.store import PreferencePlace, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class _Reader:
             tenant_id=self._tenant_id, feature_type=self._feature_type, enabled=True
         )
         seen: set[str] = set()
-        after: tuple[str, str] | None = None
+        after: PreferencePlace | None = None
         while True:
             page, after = await self._store.preferences.list(
                 wanting, page_size=PAGE_USERS, after=after
@@ -107,7 +107,12 @@ class _Reader:
             yield page
 
     def _silent(self, user_id: str) -> Preference:
-        return silent_preference(user_id, feature_type=self._feature_type, now=self._now)
+        return silent_preference(
+            user_id,
+            feature_type=self._feature_type,
+            tenant_id=self._tenant_id,
+            now=self._now,
+        )
 
 
 def _serves_silent(submission: Submission, default: DefaultPreference | None) -> bool:

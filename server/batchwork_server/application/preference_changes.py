@@ -30,6 +30,10 @@ _PAGE = 256
 _MOST_REMEMBERED = 4 * _PAGE
 
 
+ChangePlace = tuple[str, int]
+"""The tenant and the number of a change after which a page starts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToldChange:
     """One message of a watch.
@@ -43,6 +47,21 @@ class ToldChange:
     kind: str
     after: int
     change: PreferenceChange | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedChanges:
+    """A page of changes.
+
+    Attributes:
+        newest: The number of the newest change there is; 0 when there was none, and of all tenants,
+            who count each for themselves.
+        last: After which change the next page starts; None when this was the last one.
+    """
+
+    changes: Sequence[PreferenceChange]
+    newest: int = 0
+    last: ChangePlace | None = None
 
 
 class _Tail:
@@ -129,8 +148,8 @@ class PreferenceChanges:
 
     async def list_preference_changes(
         self, *, tenant_id: str, after: int | None, page_size: int
-    ) -> tuple[Sequence[PreferenceChange], int]:
-        """Returns a page of changes, and the number of the newest there is.
+    ) -> ListedChanges:
+        """Returns a page of the changes of a tenant.
 
         Args:
             after: None means from the oldest one that is kept.
@@ -140,12 +159,33 @@ class PreferenceChanges:
         """
         if after is None:
             found = await self._store.preference_changes.after(
-                0, tenant_id=tenant_id, limit=page_size
+                0, tenant_id=tenant_id, limit=page_size + 1
             )
         else:
-            found = await self._after(after, tenant_id=tenant_id, limit=page_size)
+            found = await self._after(after, tenant_id=tenant_id, limit=page_size + 1)
         newest = await self._store.preference_changes.newest(tenant_id=tenant_id)
-        return found, newest
+        return _page_of(found, page_size=page_size, newest=newest)
+
+    async def list_changes_of_all(
+        self, *, after: ChangePlace | None, page_size: int
+    ) -> ListedChanges:
+        """Returns a page of the changes of all tenants, by tenant and in their order.
+
+        Args:
+            after: None means from the oldest ones that are kept.
+
+        Raises:
+            ResumeTokenExpired: changes after it are not kept any more, or it is yet to come.
+        """
+        found: list[PreferenceChange] = []
+        passed, limit = "", page_size + 1
+        if after is not None:
+            passed, sequence = after
+            found += await self._after(sequence, tenant_id=passed, limit=limit)
+        if len(found) < limit:
+            changes = self._store.preference_changes
+            found += await changes.after_tenant(passed, limit=limit - len(found))
+        return _page_of(found, page_size=page_size)
 
     async def watch_preference_changes(
         self, *, tenant_id: str, after: int | None
@@ -236,6 +276,16 @@ class PreferenceChanges:
             f"The changes after {sequence} are not kept any more; read the preferences again and "
             "go on after the newest change."
         )
+
+
+def _page_of(
+    found: Sequence[PreferenceChange], *, page_size: int, newest: int = 0
+) -> ListedChanges:
+    """Returns the page of what was found: one more than it may have, when there are so many."""
+    page, last = found[:page_size], None
+    if len(found) > page_size:
+        last = (page[-1].tenant_id, page[-1].sequence)
+    return ListedChanges(changes=page, newest=newest, last=last)
 
 
 def _shutting_down() -> ShuttingDown:

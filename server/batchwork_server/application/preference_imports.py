@@ -113,7 +113,7 @@ class PreferenceImports:
             inactive = await self._store.inactive_users.among(
                 [user.user_id for user in users], tenant_id=tenant_id, tx=tx
             )
-            after = _after(users, stored, inactive, now=now)
+            after = _after(users, stored, inactive, tenant_id=tenant_id, now=now)
             imported = [_difference(stored.get(key), each) for key, each in after.items()]
             differing = [each for key, each in after.items() if stored.get(key) != each]
             if not validate_only:
@@ -140,6 +140,7 @@ def _after(
     stored: Mapping[PreferenceKey, Preference],
     inactive: Collection[str],
     *,
+    tenant_id: str,
     now: datetime,
 ) -> dict[PreferenceKey, Preference]:
     """Returns the preferences that are named, as they are after the import, then the others.
@@ -151,7 +152,11 @@ def _after(
         for feature_type, wish in user.wishes.items():
             key = (feature_type, user.user_id)
             base = stored.get(key) or unset_preference(
-                user.user_id, feature_type, now=now, active=user.user_id not in inactive
+                user.user_id,
+                feature_type,
+                tenant_id=tenant_id,
+                now=now,
+                active=user.user_id not in inactive,
             )
             after[key] = changed_preference(base, wish, _ALL, now=now, active=user.active)
     active = {user.user_id: user.active for user in users}

@@ -33,7 +33,7 @@ from batchwork_server.domain.preference_groups import (
 from batchwork_server.domain.schedule import Schedule
 from batchwork_server.errors import NotFound, SourceUnavailable
 from batchwork_server.ports import TemplateService
-from batchwork_server.store.store import Store
+from batchwork_server.store.store import GroupPlace, Store
 
 MOST_JOBS = 10
 """For how many jobs of a feature the next runs are told."""
@@ -198,13 +198,17 @@ class PreferenceViews:
     async def list_preference_groups(
         self,
         *,
-        tenant_id: str,
+        tenant_id: str | None,
         feature_type: str,
         with_empty: bool,
         page_size: int,
-        after: tuple[str, int] | None,
-    ) -> tuple[list[GroupView], tuple[str, int] | None]:
-        """Returns a page of groups by feature and key, and where the next one starts."""
+        after: GroupPlace | None,
+    ) -> tuple[list[GroupView], GroupPlace | None]:
+        """Returns a page of groups by tenant, feature and key, and where the next one starts.
+
+        Args:
+            tenant_id: None means all tenants, for operators.
+        """
         groups, last = await self._store.preference_groups.list(
             tenant_id=tenant_id,
             feature_type=feature_type,
@@ -213,12 +217,12 @@ class PreferenceViews:
             after=after,
         )
         features = {
-            name: await self.feature(name, tenant_id=tenant_id)
-            for name in dict.fromkeys(group.feature_type for group in groups)
+            (owner, name): await self.feature(name, tenant_id=owner)
+            for owner, name in dict.fromkeys(_feature_of(group) for group in groups)
         }
         found = []
         for group in groups:
-            feature = features[group.feature_type]
+            feature = features[_feature_of(group)]
             found.append(
                 GroupView(
                     group=group,
@@ -330,6 +334,10 @@ class PreferenceViews:
             start_time=start_time(due.instant, key=f"{tenant_id}/{job_id}", jitter=jitter),
             zone=effective.time_zone,
         )
+
+
+def _feature_of(group: PreferenceGroup) -> tuple[str, str]:
+    return group.tenant_id, group.feature_type
 
 
 def _is_driven_by(job: StoredJob, feature_type: str) -> bool:

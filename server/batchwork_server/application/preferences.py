@@ -17,7 +17,7 @@ from batchwork_server.domain.preference_groups import PreferenceChange
 from batchwork_server.domain.submission import Idempotency
 from batchwork_server.errors import EtagMismatch, InvalidArgument, NotFound, Violation
 from batchwork_server.logs import get_logger
-from batchwork_server.store.store import PreferenceKey, Store, Transaction
+from batchwork_server.store.store import PreferenceKey, PreferencePlace, Store, Transaction
 
 WISH_FIELDS = tuple(item.name for item in fields(Wish))
 """What an update mask may name."""
@@ -144,7 +144,7 @@ class Preferences:
         async with self._store.transaction() as tx:
             first = await self._answers.replay(tx, request, now=self._clock.now())
             if first is not None:
-                return _answer_from(first)
+                return _answer_from(first, tenant_id=tenant_id)
             [done] = await self._set(tx, [wished], masked, tenant_id=tenant_id)
             await self._answers.remember(tx, request, _answer_to(done))
         if done.changed:
@@ -240,9 +240,9 @@ class Preferences:
         wanted: PreferenceFilter,
         *,
         page_size: int,
-        after: tuple[str, str] | None = None,
-    ) -> tuple[list[Preference], tuple[str, str] | None]:
-        """Returns a page by feature and user, and where the next one starts."""
+        after: PreferencePlace | None = None,
+    ) -> tuple[list[Preference], PreferencePlace | None]:
+        """Returns a page by tenant, feature and user, and where the next one starts."""
         return await self._store.preferences.list(wanted, page_size=page_size, after=after)
 
     async def _set(
@@ -271,7 +271,11 @@ class Preferences:
             changed_preference(
                 stored.get(each.key)
                 or unset_preference(
-                    each.user_id, each.feature_type, now=now, active=each.user_id not in inactive
+                    each.user_id,
+                    each.feature_type,
+                    tenant_id=tenant_id,
+                    now=now,
+                    active=each.user_id not in inactive,
                 ),
                 each.wish,
                 masked,
@@ -339,10 +343,13 @@ def match_etag(etag: str, stored: str | None, *, name: str) -> None:
     )
 
 
-def unset_preference(user_id: str, feature_type: str, *, now: datetime, active: bool) -> Preference:
+def unset_preference(
+    user_id: str, feature_type: str, *, tenant_id: str, now: datetime, active: bool
+) -> Preference:
     """Returns what a preference of a user is before it is set first: revision 0."""
     nothing = Wish()
     return Preference(
+        tenant_id=tenant_id,
         user_id=user_id,
         feature_type=feature_type,
         enabled=nothing.enabled,
@@ -430,9 +437,9 @@ def _answer_to(done: SetPreference) -> dict[str, Any]:
     }
 
 
-def _answer_from(document: Mapping[str, Any]) -> SetPreference:
+def _answer_from(document: Mapping[str, Any], *, tenant_id: str) -> SetPreference:
     return SetPreference(
-        preference=recalled(document),
+        preference=recalled(document, tenant_id=tenant_id),
         group_left=document.get("group_left"),
         group_joined=document.get("group_joined"),
     )

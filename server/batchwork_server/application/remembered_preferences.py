@@ -27,10 +27,15 @@ def remembered(preference: Preference) -> dict[str, Any]:
     }
 
 
-def recalled(document: Mapping[str, Any]) -> Preference:
-    """Reads a preference; what an older server has kept says less."""
+def recalled(document: Mapping[str, Any], *, tenant_id: str) -> Preference:
+    """Reads a preference; what an older server has kept says less.
+
+    Args:
+        tenant_id: Whose request it was kept with; it does not say so itself.
+    """
     schedule = document["schedule"]
     return Preference(
+        tenant_id=tenant_id,
         user_id=document["user_id"],
         feature_type=document["feature_type"],
         enabled=document["enabled"],

@@ -134,9 +134,13 @@ class OccurrenceFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceFilter:
-    """Which preferences to list; everything that is set must hold."""
+    """Which preferences to list; everything that is set must hold.
 
-    tenant_id: str
+    Attributes:
+        tenant_id: None means all tenants, for operators.
+    """
+
+    tenant_id: str | None
     user_id: str = ""
     feature_type: str = ""
     enabled: bool | None = None

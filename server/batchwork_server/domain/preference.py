@@ -53,6 +53,7 @@ class Preference:
             stored before that was noted.
     """
 
+    tenant_id: str
     user_id: str
     feature_type: str
     enabled: bool
@@ -87,6 +88,7 @@ class DefaultPreference:
         revision: Counts the changes from 1.
     """
 
+    tenant_id: str
     feature_type: str
     enabled: bool
     schedule: Schedule | None

@@ -88,6 +88,7 @@ class PreferenceChange:
         group_joined: Likewise for the group the user is in now.
     """
 
+    tenant_id: str
     sequence: int
     change_time: datetime
     kind: ChangeKind

@@ -121,7 +121,7 @@ def preference_filter_from(
     request: ListPreferencesRequest, *, caller: Caller, checks: Checks
 ) -> PreferenceFilter:
     return PreferenceFilter(
-        tenant_id=checks.tenant(caller, request.tenant_id),
+        tenant_id=checks.scope(caller, request.tenant_id),
         user_id=checks.line("user_id", request.user_id),
         feature_type=checks.line("feature_type", request.feature_type),
         enabled=request.enabled if request.HasField("enabled") else None,

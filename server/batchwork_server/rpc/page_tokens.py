@@ -21,6 +21,7 @@ from batchwork.v1.job_service_pb2 import (
 from batchwork.v1.preference_service_pb2 import (
     ListCompatibleCategoriesRequest,
     ListGroupMembersRequest,
+    ListPreferenceChangesRequest,
     ListPreferenceGroupsRequest,
     ListPreferencesRequest,
 )
@@ -41,6 +42,7 @@ ListRequest: TypeAlias = (
     | ListJobsRequest
     | ListNotificationsRequest
     | ListOccurrencesRequest
+    | ListPreferenceChangesRequest
     | ListPreferenceGroupsRequest
     | ListPreferencesRequest
     | ListReferencesRequest
@@ -116,6 +118,68 @@ def numbered_from(request: ListRequest, *, checks: Checks) -> tuple[str, int] | 
             return name, number
     _refuse(checks)
     return None
+
+
+def token_after_owned(
+    request: ListRequest, place: tuple[str, *tuple[str | int, ...]] | None, *, tenant_id: str | None
+) -> str:
+    """Returns the token for the page after what a tenant owns; empty without a place.
+
+    Args:
+        place: Begins with the tenant.
+        tenant_id: Whose things are listed, which a token need not say; None means everybody's.
+    """
+    if place is None:
+        return ""
+    values = place if tenant_id is None else place[1:]
+    return write_token(*values, binding=_filters_of(request))
+
+
+def preference_place_from(
+    request: ListRequest, *, tenant_id: str | None, checks: Checks
+) -> tuple[str, str, str] | None:
+    """Returns the tenant, the feature and the user after whom a page starts; none for the first."""
+    match _owned_from(request, tenant_id=tenant_id):
+        case None:
+            return None
+        case [owner, feature_type, user_id] if all(map(_is_name, (owner, feature_type, user_id))):
+            return owner, feature_type, user_id
+    _refuse(checks)
+    return None
+
+
+def group_place_from(
+    request: ListRequest, *, tenant_id: str | None, checks: Checks
+) -> tuple[str, str, int] | None:
+    """Returns the tenant, the feature and the key after which a page starts; none for the first."""
+    match _owned_from(request, tenant_id=tenant_id):
+        case None:
+            return None
+        case [owner, feature_type, int(group_key)] if (
+            _is_name(owner) and _is_name(feature_type) and 0 <= group_key <= MAX_INTEGER
+        ):
+            return owner, feature_type, group_key
+    _refuse(checks)
+    return None
+
+
+def change_place_from(
+    request: ListRequest, *, tenant_id: str | None, checks: Checks
+) -> tuple[str, int] | None:
+    """Returns the tenant and the number after which a page starts; none for the first."""
+    match _owned_from(request, tenant_id=tenant_id):
+        case None:
+            return None
+        case [owner, int(sequence)] if _is_name(owner) and 0 <= sequence <= MAX_INTEGER:
+            return owner, sequence
+    _refuse(checks)
+    return None
+
+
+def _owned_from(request: ListRequest, *, tenant_id: str | None) -> list[Any] | None:
+    """Returns the values of the token with the tenant before them."""
+    values = _values_from(request)
+    return values if values is None or tenant_id is None else [tenant_id, *values]
 
 
 def reference_place_from(request: ListRequest, *, checks: Checks) -> tuple[str, int] | None:

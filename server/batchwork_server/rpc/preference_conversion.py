@@ -76,6 +76,7 @@ def wished_from(path: str, given: messages.Preference, *, checks: Checks) -> Wis
 def preference_to(preference: Preference) -> messages.Preference:
     schedule = preference.schedule
     return messages.Preference(
+        tenant_id=preference.tenant_id,
         user_id=preference.user_id,
         feature_type=preference.feature_type,
         enabled=preference.enabled,
@@ -92,6 +93,7 @@ def preference_to(preference: Preference) -> messages.Preference:
 def default_to(default: DefaultPreference) -> messages.DefaultPreference:
     schedule = default.schedule
     return messages.DefaultPreference(
+        tenant_id=default.tenant_id,
         feature_type=default.feature_type,
         enabled=default.enabled,
         schedule=None if schedule is None else schedule_to(schedule),
@@ -144,6 +146,7 @@ def group_to(view: GroupView) -> service.PreferenceGroup:
     group = view.group
     message = service.PreferenceGroup(
         group_key=group.group_key,
+        tenant_id=group.tenant_id,
         feature_type=group.feature_type,
         schedule=None if group.schedule is None else schedule_to(group.schedule),
         member_count=group.member_count,
@@ -160,6 +163,7 @@ def group_to(view: GroupView) -> service.PreferenceGroup:
 
 def change_to(change: PreferenceChange) -> messages.PreferenceChange:
     return messages.PreferenceChange(
+        tenant_id=change.tenant_id,
         sequence=change.sequence,
         change_time=timestamp_to(change.change_time),
         kind=_KINDS[change.kind],

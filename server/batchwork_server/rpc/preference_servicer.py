@@ -37,12 +37,12 @@ from batchwork_server.rpc.filters import preference_filter_from
 from batchwork_server.rpc.idempotency import idempotency_from
 from batchwork_server.rpc.interceptors import caller_of
 from batchwork_server.rpc.page_tokens import (
+    change_place_from,
+    group_place_from,
     name_from,
-    names_from,
-    numbered_from,
+    preference_place_from,
     token_after_name,
-    token_after_names,
-    token_after_numbered,
+    token_after_owned,
 )
 from batchwork_server.rpc.preference_conversion import (
     category_to,
@@ -179,14 +179,14 @@ class PreferenceServicer(PreferenceServiceServicer):
         checks = Checks()
         wanted = preference_filter_from(request, caller=caller_of(), checks=checks)
         page_size = checks.page_size(request.page_size)
-        after = names_from(request, checks=checks)
+        after = preference_place_from(request, tenant_id=wanted.tenant_id, checks=checks)
         checks.done()
         preferences, last = await self._preferences.list_preferences(
             wanted, page_size=page_size, after=after
         )
         return messages.ListPreferencesResponse(
             preferences=[preference_to(preference) for preference in preferences],
-            next_page_token=token_after_names(request, last),
+            next_page_token=token_after_owned(request, last, tenant_id=wanted.tenant_id),
         )
 
     async def ImportPreferences(
@@ -321,9 +321,9 @@ class PreferenceServicer(PreferenceServiceServicer):
     ) -> messages.ListPreferenceGroupsResponse:
         checks = Checks()
         feature_type = checks.line("feature_type", request.feature_type)
-        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        tenant_id = checks.scope(caller_of(), request.tenant_id)
         page_size = checks.page_size(request.page_size)
-        after = numbered_from(request, checks=checks)
+        after = group_place_from(request, tenant_id=tenant_id, checks=checks)
         checks.done()
         views, last = await self._views.list_preference_groups(
             tenant_id=tenant_id,
@@ -334,7 +334,7 @@ class PreferenceServicer(PreferenceServiceServicer):
         )
         return messages.ListPreferenceGroupsResponse(
             groups=[group_to(view) for view in views],
-            next_page_token=token_after_numbered(request, last),
+            next_page_token=token_after_owned(request, last, tenant_id=tenant_id),
         )
 
     async def ForecastLoad(
@@ -411,14 +411,24 @@ class PreferenceServicer(PreferenceServiceServicer):
     ) -> messages.ListPreferenceChangesResponse:
         checks = Checks()
         after = _after_from(request, checks=checks)
-        tenant_id = checks.tenant(caller_of(), request.tenant_id)
+        tenant_id = checks.scope(caller_of(), request.tenant_id)
         page_size = checks.page_size(request.page_size)
+        place = change_place_from(request, tenant_id=tenant_id, checks=checks)
+        if tenant_id is None and after is not None:
+            checks.refuse("after", "Each tenant counts its own changes; name one, or leave it out.")
         checks.done()
-        changes, newest = await self._changes.list_preference_changes(
-            tenant_id=tenant_id, after=after, page_size=page_size
-        )
+        if tenant_id is None:
+            listed = await self._changes.list_changes_of_all(after=place, page_size=page_size)
+        else:
+            listed = await self._changes.list_preference_changes(
+                tenant_id=tenant_id,
+                after=after if place is None else place[1],
+                page_size=page_size,
+            )
         return messages.ListPreferenceChangesResponse(
-            changes=[change_to(change) for change in changes], newest=newest
+            changes=[change_to(change) for change in listed.changes],
+            newest=listed.newest,
+            next_page_token=token_after_owned(request, listed.last, tenant_id=tenant_id),
         )
 
     async def WatchPreferenceChanges(

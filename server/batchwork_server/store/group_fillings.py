@@ -7,7 +7,7 @@ import json
 import sqlalchemy as sa
 
 from batchwork_server.domain.group_schedules import GroupSchedule, RunTerms
-from batchwork_server.domain.job import render_job
+from batchwork_server.domain.job import StoredJob, render_job
 from batchwork_server.domain.preference import DefaultPreference
 from batchwork_server.domain.preference_groups import schedule_of_text, schedule_text
 from batchwork_server.store.database import Database
@@ -74,7 +74,7 @@ class SqlGroupFillings:
         return RunTerms(
             job=job,
             schedule=schedule,
-            default=_default_of(found.default_json, feature_type=job.definition.feature_type),
+            default=_default_of(found.default_json, job=job),
         )
 
     async def drop(self, tx: Transaction, row: GroupSchedule) -> None:
@@ -96,12 +96,13 @@ def _default_text(default: DefaultPreference | None) -> str:
     )
 
 
-def _default_of(text: str, *, feature_type: str) -> DefaultPreference | None:
+def _default_of(text: str, *, job: StoredJob) -> DefaultPreference | None:
     if not text:
         return None
     value = json.loads(text)
     return DefaultPreference(
-        feature_type=feature_type,
+        tenant_id=job.tenant_id,
+        feature_type=job.definition.feature_type,
         enabled=value["enabled"],
         schedule=schedule_of_text(value["schedule"]),
         template_overrides=value["template_overrides"],

@@ -1,9 +1,11 @@
-"""Where a page ends."""
+"""Where a page starts, and where it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+
+import sqlalchemy as sa
 
 _Row = TypeVar("_Row", bound=Sequence[Any])
 
@@ -27,3 +29,18 @@ def first_page(
         if total > PAGE_BYTES and count > 0:
             return rows[:count], True
     return rows[:page_size], len(rows) > page_size
+
+
+def follows(
+    key: Sequence[sa.ColumnElement[Any]], place: Sequence[Any], *, tenant_id: str | None
+) -> sa.ColumnElement[bool]:
+    """Returns what holds of the rows after a place, in the order of a key that begins with tenants.
+
+    Args:
+        key: The columns of the order.
+        place: Their values.
+        tenant_id: Whose rows are read, which says the first column; None means everybody's.
+    """
+    # SQLite takes an index for the equal tenant or for the row of values, and not for both.
+    first = 0 if tenant_id is None else 1
+    return sa.tuple_(*key[first:]) > sa.tuple_(*place[first:])

@@ -105,6 +105,16 @@ class SqlPreferenceChanges:
         async with self._database.reading() as connection:
             return [_change_from(row) for row in await connection.execute(query)]
 
+    async def after_tenant(self, tenant_id: str, *, limit: int) -> Sequence[PreferenceChange]:
+        query = (
+            sa.select(preference_changes)
+            .where(preference_changes.c.tenant_id > tenant_id)
+            .order_by(preference_changes.c.tenant_id, preference_changes.c.sequence)
+            .limit(limit)
+        )
+        async with self._database.reading() as connection:
+            return [_change_from(row) for row in await connection.execute(query)]
+
     async def of_user(
         self, user_id: str, *, feature_type: str, tenant_id: str, since: datetime, limit: int
     ) -> Sequence[PreferenceChange]:
@@ -155,6 +165,7 @@ def _row_of(change: PreferenceChange, tenant_id: str) -> tuple[Any, ...]:
 
 def _change_from(row: Any) -> PreferenceChange:
     return PreferenceChange(
+        tenant_id=row.tenant_id,
         sequence=row.sequence,
         change_time=from_micros(row.change_time),
         kind=ChangeKind(row.kind),

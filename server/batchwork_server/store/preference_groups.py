@@ -15,10 +15,10 @@ from batchwork_server.domain.preference_groups import (
 )
 from batchwork_server.domain.schedule import Schedule
 from batchwork_server.store.database import Database
-from batchwork_server.store.pages import first_page
+from batchwork_server.store.pages import first_page, follows
 from batchwork_server.store.preference_changes import lock_feed
 from batchwork_server.store.statements import run
-from batchwork_server.store.store import Transaction
+from batchwork_server.store.store import GroupPlace, Transaction
 from batchwork_server.store.tables import preference_groups
 from batchwork_server.store.times import from_micros, to_micros
 
@@ -115,28 +115,33 @@ class SqlPreferenceGroups:
     async def list(
         self,
         *,
-        tenant_id: str,
+        tenant_id: str | None,
         feature_type: str,
         with_empty: bool,
         page_size: int,
-        after: tuple[str, int] | None,
-    ) -> tuple[list[PreferenceGroup], tuple[str, int] | None]:
-        key = sa.tuple_(_columns.feature_type, _columns.group_key)
-        query = sa.select(preference_groups).where(_columns.tenant_id == tenant_id)
+        after: GroupPlace | None,
+    ) -> tuple[list[PreferenceGroup], GroupPlace | None]:
+        key = (_columns.tenant_id, _columns.feature_type, _columns.group_key)
+        query = sa.select(preference_groups)
+        if tenant_id is not None:
+            query = query.where(_columns.tenant_id == tenant_id)
         if feature_type:
             query = query.where(_columns.feature_type == feature_type)
         if not with_empty:
             query = query.where(_columns.member_count > 0)
         if after is not None:
-            query = query.where(key > sa.tuple_(*after))
-        query = query.order_by(_columns.feature_type, _columns.group_key)
+            query = query.where(follows(key, after, tenant_id=tenant_id))
+        query = query.order_by(*key)
         async with self._database.reading() as connection:
             rows = (await connection.execute(query.limit(page_size + 1))).all()
         page, more_follow = first_page(
             rows, page_size=page_size, weight=lambda row: len(row.schedule_json)
         )
         found = [group_from(row) for row in page]
-        return found, (page[-1].feature_type, page[-1].group_key) if more_follow else None
+        if not more_follow:
+            return found, None
+        last = found[-1]
+        return found, (last.tenant_id, last.feature_type, last.group_key)
 
     async def feature_types(self, *, tenant_id: str) -> Sequence[str]:
         async with self._database.reading() as connection:

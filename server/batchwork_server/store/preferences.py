@@ -16,6 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
 
 from batchwork_server.domain.filters import PreferenceFilter
 from batchwork_server.domain.preference import DefaultPreference, Preference
@@ -27,10 +28,10 @@ from batchwork_server.domain.preference_groups import (
 )
 from batchwork_server.store.database import Database
 from batchwork_server.store.inactive_users import IS_ACTIVE
-from batchwork_server.store.pages import first_page
+from batchwork_server.store.pages import first_page, follows
 from batchwork_server.store.preference_changes import append_changes, lock_feed
 from batchwork_server.store.statements import Column, dialect_of, insert_rows, update_rows
-from batchwork_server.store.store import PreferenceKey, Transaction
+from batchwork_server.store.store import PreferenceKey, PreferencePlace, Transaction
 from batchwork_server.store.tables import preference_defaults, preferences
 from batchwork_server.store.times import from_micros, to_micros
 
@@ -69,11 +70,11 @@ _FETCH_OF_USERS = f"""
 SELECT {_READ} FROM {{rows}} CROSS JOIN preferences
 WHERE tenant_id = v.tenant AND user_id = v.member
 """
+_BY_USER = "ix_preferences_tenant_id_user_id_feature_type"
 # Without statistics SQLite takes a tenant for ten rows, and would go through all of it each time.
 FETCH_OF_USERS = {
     "sqlite": _FETCH_OF_USERS.replace(
-        "JOIN preferences",
-        "JOIN preferences INDEXED BY ix_preferences_tenant_id_user_id_feature_type",
+        "JOIN preferences", f"JOIN preferences INDEXED BY {_BY_USER}"
     ),
     "postgresql": _FETCH_OF_USERS,
 }
@@ -235,6 +236,7 @@ class SqlPreferences:
             on_conflict=_REPLACE_DEFAULT,
         )
         change = PreferenceChange(
+            tenant_id=tenant_id,
             sequence=0,
             change_time=now,
             kind=ChangeKind.DEFAULT_SET,
@@ -246,20 +248,19 @@ class SqlPreferences:
         return (await append_changes(tx.connection, [change], tenant_id=tenant_id))[0]
 
     async def list(
-        self, wanted: PreferenceFilter, *, page_size: int, after: tuple[str, str] | None
-    ) -> tuple[list[Preference], tuple[str, str] | None]:
-        key = sa.tuple_(preferences.c.feature_type, preferences.c.user_id)
-        query = select_preferences().where(*_conditions(wanted))
-        if after is not None:
-            query = query.where(key > sa.tuple_(*after))
-        query = query.order_by(preferences.c.feature_type, preferences.c.user_id)
+        self, wanted: PreferenceFilter, *, page_size: int, after: PreferencePlace | None
+    ) -> tuple[list[Preference], PreferencePlace | None]:
+        query = select_page(wanted, after=after).limit(page_size + 1)
         async with self._database.reading() as connection:
-            rows = (await connection.execute(query.limit(page_size + 1))).all()
+            rows = (await connection.execute(query)).all()
         page, more_follow = first_page(
             rows, page_size=page_size, weight=lambda row: len(row.overrides_json)
         )
         found = [preference_from(row) for row in page]
-        return found, (page[-1].feature_type, page[-1].user_id) if more_follow else None
+        if not more_follow:
+            return found, None
+        last = found[-1]
+        return found, (last.tenant_id, last.feature_type, last.user_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +343,7 @@ def _change_of(
 ) -> PreferenceChange:
     moved = left != joined
     return PreferenceChange(
+        tenant_id=preference.tenant_id,
         sequence=0,
         change_time=now,
         kind=kind,
@@ -362,14 +364,58 @@ async def _fetch_of_users(
     return _by_key(await update_rows(connection, statement, _USER_COLUMNS, users))
 
 
-def _conditions(wanted: PreferenceFilter) -> Iterator[sa.ColumnElement[bool]]:
-    yield preferences.c.tenant_id == wanted.tenant_id
+class _PreferencesByUser(sa.TableClause):
+    """The preferences, which SQLite is to find by their users."""
+
+    inherit_cache = True
+
+
+@compiles(_PreferencesByUser, "sqlite")
+def _with_index(table: _PreferencesByUser, compiler: Any, **options: Any) -> str:
+    hint = f" INDEXED BY {_BY_USER}" if options.get("asfrom") else ""
+    return f"{compiler.visit_table(table, **options)}{hint}"
+
+
+_preferences_by_user = _PreferencesByUser(
+    preferences.name, *(sa.column(column.name, column.type) for column in preferences.columns)
+)
+
+
+def select_page(wanted: PreferenceFilter, *, after: PreferencePlace | None) -> sa.Select[Any]:
+    """Returns what reads the preferences of a filter after a place, in their order."""
+    table = _preferences_by_user if wanted.user_id else preferences
+    key = (table.c.tenant_id, table.c.feature_type, table.c.user_id)
+    query = select_preferences(table).where(*_conditions(wanted, table))
+    if after is not None:
+        query = query.where(follows(key, after, tenant_id=wanted.tenant_id))
+    return query.order_by(*key)
+
+
+def _conditions(
+    wanted: PreferenceFilter, table: sa.TableClause
+) -> Iterator[sa.ColumnElement[bool]]:
+    if wanted.tenant_id is not None:
+        yield table.c.tenant_id == wanted.tenant_id
+    elif wanted.user_id:
+        # The index is asked tenant by tenant; else all preferences would be read.
+        yield table.c.tenant_id.in_(_tenants())
     if wanted.user_id:
-        yield preferences.c.user_id == wanted.user_id
+        yield table.c.user_id == wanted.user_id
     if wanted.feature_type:
-        yield preferences.c.feature_type == wanted.feature_type
+        yield table.c.feature_type == wanted.feature_type
     if wanted.enabled is not None:
-        yield preferences.c.enabled == wanted.enabled
+        yield table.c.enabled == wanted.enabled
+
+
+def _tenants() -> sa.Select[tuple[str]]:
+    """Returns what reads the tenants who have preferences, each by one look into the index."""
+    tenant_id = preferences.c.tenant_id
+    tenants = sa.select(sa.func.min(tenant_id).label("tenant_id")).cte(recursive=True)
+    following = sa.select(sa.func.min(tenant_id)).where(tenant_id > tenants.c.tenant_id)
+    tenants = tenants.union_all(
+        sa.select(following.scalar_subquery()).where(tenants.c.tenant_id.is_not(None))
+    )
+    return sa.select(tenants.c.tenant_id)
 
 
 async def _fetch_default(
@@ -383,6 +429,7 @@ async def _fetch_default(
     if row is None:
         return None
     return DefaultPreference(
+        tenant_id=row.tenant_id,
         feature_type=row.feature_type,
         enabled=row.enabled,
         schedule=schedule_of_text(row.schedule_json or ""),
@@ -409,14 +456,15 @@ def _row_of(
     )
 
 
-def select_preferences() -> sa.Select[Any]:
+def select_preferences(table: sa.TableClause = preferences) -> sa.Select[Any]:
     """Returns what reads the rows that ``preference_from`` takes."""
-    columns = [column for column in preferences.columns if column.name != "active"]
+    columns = [column for column in table.columns if column.name != "active"]
     return sa.select(*columns, sa.literal_column(IS_ACTIVE, sa.Boolean).label("active"))
 
 
 def preference_from(row: Any) -> Preference:
     return Preference(
+        tenant_id=row.tenant_id,
         user_id=row.user_id,
         feature_type=row.feature_type,
         enabled=bool(row.enabled),

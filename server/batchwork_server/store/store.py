@@ -49,8 +49,12 @@ from batchwork_server.store.protocols.occurrences import (
 )
 from batchwork_server.store.protocols.opt_outs import OptOutStore
 from batchwork_server.store.protocols.preference_changes import PreferenceChangeStore
-from batchwork_server.store.protocols.preference_groups import PreferenceGroupStore
-from batchwork_server.store.protocols.preferences import PreferenceKey, PreferenceStore
+from batchwork_server.store.protocols.preference_groups import GroupPlace, PreferenceGroupStore
+from batchwork_server.store.protocols.preferences import (
+    PreferenceKey,
+    PreferencePlace,
+    PreferenceStore,
+)
 from batchwork_server.store.protocols.references import ReferenceStore
 from batchwork_server.store.protocols.requests import RequestStore
 from batchwork_server.store.protocols.results import ResultStore
@@ -85,6 +89,7 @@ __all__ = [
     "Extended",
     "ForgottenEvents",
     "GroupMemberStore",
+    "GroupPlace",
     "GroupRunStore",
     "GroupScheduleStore",
     "GroupedJob",
@@ -99,6 +104,7 @@ __all__ = [
     "PreferenceChangeStore",
     "PreferenceGroupStore",
     "PreferenceKey",
+    "PreferencePlace",
     "PreferenceStore",
     "QueuedDueTimes",
     "QueuedJob",

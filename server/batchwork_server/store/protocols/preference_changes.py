@@ -25,6 +25,14 @@ class PreferenceChangeStore(Protocol):
         """
         ...
 
+    async def after_tenant(self, tenant_id: str, *, limit: int) -> Sequence[PreferenceChange]:
+        """Returns the changes of the tenants whose names come after one, by tenant and in order.
+
+        Args:
+            tenant_id: Empty means all tenants, for operators.
+        """
+        ...
+
     async def of_user(
         self, user_id: str, *, feature_type: str, tenant_id: str, since: datetime, limit: int
     ) -> Sequence[PreferenceChange]:

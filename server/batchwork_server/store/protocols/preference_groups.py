@@ -10,6 +10,9 @@ from batchwork_server.domain.preference_groups import PreferenceGroup
 from batchwork_server.domain.schedule import Schedule
 from batchwork_server.store.protocols.transaction import Transaction
 
+GroupPlace = tuple[str, str, int]
+"""The tenant, the feature and the key of a group after which a page starts."""
+
 
 class PreferenceGroupStore(Protocol):
     """The users of a feature who wish the same schedule."""
@@ -42,15 +45,16 @@ class PreferenceGroupStore(Protocol):
     async def list(
         self,
         *,
-        tenant_id: str,
+        tenant_id: str | None,
         feature_type: str,
         with_empty: bool,
         page_size: int,
-        after: tuple[str, int] | None,
-    ) -> tuple[list[PreferenceGroup], tuple[str, int] | None]:
-        """Returns a page by feature and key, and where the next one starts.
+        after: GroupPlace | None,
+    ) -> tuple[list[PreferenceGroup], GroupPlace | None]:
+        """Returns a page by tenant, feature and key, and where the next one starts.
 
         Args:
+            tenant_id: None means all tenants, for operators.
             feature_type: Empty means every feature.
             with_empty: Also those that have no members any more.
         """

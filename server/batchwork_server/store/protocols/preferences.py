@@ -14,6 +14,9 @@ from batchwork_server.store.protocols.transaction import Transaction
 PreferenceKey = tuple[str, str]
 """The feature and the user of a preference."""
 
+PreferencePlace = tuple[str, str, str]
+"""The tenant, the feature and the user of a preference after which a page starts."""
+
 
 class PreferenceStore(Protocol):
     """What the users of tenants wish for features, and the tenants for those who say nothing.
@@ -91,9 +94,9 @@ class PreferenceStore(Protocol):
         ...
 
     async def list(
-        self, wanted: PreferenceFilter, *, page_size: int, after: tuple[str, str] | None
-    ) -> tuple[list[Preference], tuple[str, str] | None]:
-        """Returns a page by feature and user, and where the next one starts.
+        self, wanted: PreferenceFilter, *, page_size: int, after: PreferencePlace | None
+    ) -> tuple[list[Preference], PreferencePlace | None]:
+        """Returns a page by tenant, feature and user, and where the next one starts.
 
         A page ends early when it holds about 3 MiB.
         """
