@@ -14,6 +14,9 @@ from batchwork_client.errors import error_of
 
 LARGEST_PAGE = 100
 
+ALL_TENANTS = "-"
+"""Names every tenant, where an operator may."""
+
 Metadata = tuple[tuple[str, str], ...]
 
 _Request = TypeVar("_Request")

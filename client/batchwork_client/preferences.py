@@ -15,7 +15,7 @@ from batchwork.v1.preference_service_pb2_grpc import PreferenceServiceStub
 from batchwork.v1.schedule_pb2 import Schedule
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from batchwork_client.calls import LARGEST_PAGE, Calls, new_request_id
+from batchwork_client.calls import ALL_TENANTS, LARGEST_PAGE, Calls, new_request_id
 from batchwork_client.instants import timestamp_of
 from batchwork_client.preference_watch import watch_changes
 from batchwork_client.watch import DEFAULT_PATIENCE, Patience
@@ -327,7 +327,14 @@ class Preferences:
         tenant_id: str = "",
         limit: int | None = None,
     ) -> AsyncIterator[messages.PreferenceGroup]:
-        """Yields the groups of users who wish the same schedule, by feature; at most ``limit``."""
+        """Yields the groups of users who wish the same schedule, by tenant and feature.
+
+        Args:
+            feature_type: Only of this feature.
+            with_empty: Also groups without members.
+            tenant_id: Another tenant, or ``-`` for all; operators only.
+            limit: The most groups.
+        """
 
         def request_for(size: int, token: str) -> messages.ListPreferenceGroupsRequest:
             return messages.ListPreferenceGroupsRequest(
@@ -392,16 +399,21 @@ class Preferences:
     async def list_preference_changes(
         self, *, after: int | None = None, tenant_id: str = "", limit: int | None = None
     ) -> AsyncIterator[PreferenceChange]:
-        """Yields the changes there have been, in their order; at most ``limit``.
+        """Yields the changes there have been, by tenant and in their order; at most ``limit``.
 
         Args:
-            after: The sequence after which to begin; unset means the oldest that is kept.
-            tenant_id: Another tenant; operators only.
+            after: The sequence after which to begin; unset means the oldest that is kept. Each
+                tenant counts its own changes, so for all of them it has to be unset.
+            tenant_id: Another tenant, or ``-`` for all; operators only.
             limit: The most changes.
 
         Raises:
             ResumeTokenExpiredError: Changes after ``after`` are not kept any more.
         """
+        if tenant_id == ALL_TENANTS:
+            async for change in self._changes_of_all(after=after, limit=limit):
+                yield change
+            return
         missing = limit
         while missing is None or missing > 0:
             size = LARGEST_PAGE if missing is None else min(missing, LARGEST_PAGE)
@@ -417,6 +429,18 @@ class Preferences:
             missing = None if missing is None else missing - len(page.changes)
             if not page.changes or after == page.newest:
                 return
+
+    def _changes_of_all(
+        self, *, after: int | None, limit: int | None
+    ) -> AsyncIterator[PreferenceChange]:
+        def request_for(size: int, token: str) -> messages.ListPreferenceChangesRequest:
+            return messages.ListPreferenceChangesRequest(
+                page_size=size, page_token=token, after=after, tenant_id=ALL_TENANTS
+            )
+
+        return self._calls.paged(
+            self._stub.ListPreferenceChanges, request_for, lambda page: page.changes, limit=limit
+        )
 
     def watch_preference_changes(
         self,
@@ -453,9 +477,14 @@ class Preferences:
         tenant_id: str = "",
         limit: int | None = None,
     ) -> AsyncIterator[Preference]:
-        """Yields the preferences for which all given filters hold; at most ``limit``.
+        """Yields the preferences for which all given filters hold, by tenant, feature and user.
 
-        They come by feature and user.
+        Args:
+            user_id: Only of this user.
+            feature_type: Only for this feature.
+            enabled: Only those that are enabled, or that are not.
+            tenant_id: Another tenant, or ``-`` for all; operators only.
+            limit: The most preferences.
         """
 
         def request_for(size: int, token: str) -> messages.ListPreferencesRequest:

@@ -477,6 +477,24 @@ async def test_groups_members_and_changes_come_page_by_page(client_of):
     assert (first.HasField("after"), second.after) == (False, 5)
 
 
+async def test_the_changes_of_all_tenants_go_on_by_their_page_tokens(client_of):
+    response = preference_service_pb2.ListPreferenceChangesResponse
+    changes = Unary(
+        response(changes=[PreferenceChange(tenant_id="a", sequence=7)], next_page_token="more"),
+        response(changes=[PreferenceChange(tenant_id="b", sequence=1)]),
+    )
+    client = await client_of(servicer(PreferenceServiceServicer, ListPreferenceChanges=changes))
+
+    told = [each async for each in client.preferences.list_preference_changes(tenant_id="-")]
+
+    assert [(change.tenant_id, change.sequence) for change in told] == [("a", 7), ("b", 1)]
+    assert [(each.tenant_id, each.page_token) for each in changes.requests] == [
+        ("-", ""),
+        ("-", "more"),
+    ]
+    assert not any(request.HasField("after") for request in changes.requests)
+
+
 async def test_a_watch_of_changes_goes_on_where_a_stream_ended(client_of):
     kinds = preference_service_pb2.PreferenceWatchKind
     asked: list[int | None] = []

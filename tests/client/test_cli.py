@@ -1082,6 +1082,44 @@ class TestPreferences:
         assert not server.requests
 
 
+class TestPreferencesOfAllTenants:
+    @pytest.fixture(autouse=True)
+    def stored(self, server):
+        preferences = preference_service_pb2.ListPreferencesResponse()
+        preferences.preferences.add(tenant_id="acme", user_id="u1", feature_type="posts")
+        groups = preference_service_pb2.ListPreferenceGroupsResponse()
+        groups.groups.add(tenant_id="acme", group_key=7, feature_type="posts")
+        changes = preference_service_pb2.ListPreferenceChangesResponse()
+        changes.changes.add(tenant_id="acme", sequence=5, feature_type="posts", user_id="u1")
+        server.answers["ListPreferences"] = preferences
+        server.answers["ListPreferenceGroups"] = groups
+        server.answers["ListPreferenceChanges"] = changes
+
+    @pytest.mark.parametrize(
+        ("verb", "rpc"),
+        [
+            ("list", "ListPreferences"),
+            ("groups", "ListPreferenceGroups"),
+            ("changes", "ListPreferenceChanges"),
+        ],
+    )
+    def test_the_tenant_is_shown_where_several_are_listed(self, batchwork, server, verb, rpc):
+        of_all = batchwork("--tenant", "-", "preferences", verb)
+        sent = server.sent(rpc)
+        of_one = batchwork("--tenant", "acme", "preferences", verb)
+
+        assert sent.tenant_id == "-"
+        heading, *rows = of_all.stdout.splitlines()
+        assert heading.startswith("TENANT")
+        assert [row.split()[0] for row in rows] == ["acme"]
+        assert "acme" not in of_one.stdout
+
+    def test_json_names_the_tenant(self, batchwork):
+        result = batchwork("--tenant", "-", "preferences", "list", "--json")
+
+        assert json.loads(result.stdout)["tenant_id"] == "acme"
+
+
 class TestPreferenceGroups:
     def test_groups_are_listed_with_their_next_run(self, batchwork, server):
         answer = preference_service_pb2.ListPreferenceGroupsResponse()

@@ -83,6 +83,16 @@ def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(table, soft_wrap=not console.is_terminal)
 
 
+def write_owned(
+    headings: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, with_tenant: bool
+) -> None:
+    """Writes rows, each with its tenant before it, who is shown where several are listed."""
+    if with_tenant:
+        write_table(("TENANT", *headings), ((tenant, *row) for tenant, row in rows))
+    else:
+        write_table(headings, (row for _, row in rows))
+
+
 def write_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Writes named facts to stdout, those with an empty value left out."""
     write_table(("", ""), [fact for fact in facts if fact[1]])

@@ -30,6 +30,7 @@ from batchwork_client.cli.output import (
     time_in_words,
     write_facts,
     write_message,
+    write_owned,
     write_table,
 )
 from batchwork_client.cli.parameters import AsJson, Limit, RequestId
@@ -200,9 +201,10 @@ async def list_preference_groups(
             async for group in found:
                 write_message(group)
             return
-        write_table(
+        write_owned(
             ("GROUP", "FEATURE", "MEMBERS", "SCHEDULE", "NEXT RUN"),
-            [_group_row(group) async for group in found],
+            [(group.tenant_id, _group_row(group)) async for group in found],
+            with_tenant=session.reads_all_tenants,
         )
 
 
@@ -284,9 +286,10 @@ async def list_preference_changes(
             async for change in found:
                 write_message(change)
             return
-        write_table(
+        write_owned(
             ("CHANGE", "TIME", "WHAT", "FEATURE", "USER", "ENABLED", "LEFT", "JOINED"),
-            [_change_row(change) async for change in found],
+            [(change.tenant_id, _change_row(change)) async for change in found],
+            with_tenant=session.reads_all_tenants,
         )
 
 

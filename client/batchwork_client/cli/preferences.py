@@ -28,6 +28,7 @@ from batchwork_client.cli.output import (
     time_in_words,
     write_facts,
     write_message,
+    write_owned,
     write_table,
 )
 from batchwork_client.cli.parameters import AsJson, Limit, RequestId
@@ -213,7 +214,7 @@ async def list_preferences(
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Lists preferences by feature and user."""
+    """Lists preferences by feature and user; of all tenants by tenant first."""
     session = session_of(context)
     async with session.connect() as batchwork:
         found = batchwork.preferences.list_preferences(
@@ -227,9 +228,10 @@ async def list_preferences(
             async for preference in found:
                 write_message(preference)
             return
-        write_table(
+        write_owned(
             ("USER", "FEATURE", "ENABLED", "SCHEDULE", "CHANGED"),
-            [_row(preference) async for preference in found],
+            [(preference.tenant_id, _row(preference)) async for preference in found],
+            with_tenant=session.reads_all_tenants,
         )
 
 

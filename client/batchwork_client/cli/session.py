@@ -14,6 +14,7 @@ from typing import ParamSpec
 
 import typer
 
+from batchwork_client.calls import ALL_TENANTS
 from batchwork_client.cli.inputs import InputError
 from batchwork_client.cli.output import problem
 from batchwork_client.connection import Batchwork, connect
@@ -108,6 +109,10 @@ class Session:
             root_certificates=root_certificates,
             allow_clear_text=self.allow_clear_text,
         )
+
+    @property
+    def reads_all_tenants(self) -> bool:
+        return self.tenant_id == ALL_TENANTS
 
     def require_own_tenant(self, verb: str) -> None:
         """Refuses ``--tenant`` where something changes.
