@@ -9,7 +9,9 @@ from alembic.config import Config
 from batchwork_server.domain.batch import BatchState, Counts
 from batchwork_server.domain.filters import ReferenceFilter
 from batchwork_server.domain.preference_groups import schedule_text
+from batchwork_server.domain.selection import Selection
 from batchwork_server.store import schema, tables
+from batchwork_server.store.categories import SqlCategories
 from batchwork_server.store.database import open_database
 from batchwork_server.store.rows import request_to
 from batchwork_server.store.sql_store import SqlStore
@@ -272,3 +274,32 @@ async def test_who_was_inactive_in_one_preference_is_inactive_from_then_on(datab
         ("posts", "bob"): True,
     }
     await database.close()
+
+
+async def test_things_that_are_stored_already_are_found_for_their_users(database_url):
+    url = sa.make_url(database_url)
+    engine = create_async_engine(url.set(drivername=ASYNC_DRIVERS[url.get_backend_name()]))
+    rows = [("post-1", "ada"), ("post-2", "bob"), ("ada", None), ("bob", "")]
+    async with engine.begin() as connection:
+        await connection.run_sync(fill)
+        await connection.run_sync(lambda sync: command.upgrade(config_of(sync), "0016"))
+        for item_id, user_id in rows:
+            await connection.execute(
+                sa.text(
+                    "INSERT INTO category_items (tenant_id, category, item_id, user_id, data_json,"
+                    " create_time) VALUES ('default', 'posts', :item, :user, '{}', :now)"
+                ),
+                {"item": item_id, "user": user_id, "now": MOMENT},
+            )
+    await engine.dispose()
+
+    database = await open_database(database_url)
+    found = await SqlCategories(database).select_of_users(
+        Selection(category="posts"), ["ada", "bob"], tenant_id=TENANT
+    )
+    await database.close()
+
+    assert {user: [each.item_id for each in things] for user, things in found.items()} == {
+        "ada": ["post-1", "ada"],
+        "bob": ["post-2", "bob"],
+    }

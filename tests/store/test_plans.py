@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,8 @@ from batchwork_server.domain.filters import (
     ReferenceFilter,
 )
 from batchwork_server.domain.firing import NextRun
+from batchwork_server.domain.selection import NumberBound, Order, Selection
+from batchwork_server.store.categories import SqlCategories
 from batchwork_server.store.chunks import next_chunks_sql
 from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.group_schedules import GROUPED_JOBS
@@ -434,3 +437,98 @@ async def test_sqlite_finds_who_opted_out_of_a_shared_item_by_indexes(sqlite_url
         "SEARCH p USING PRIMARY KEY (tenant_id=? AND feature_type=? AND user_id=?) LEFT-JOIN",
         "SEARCH n USING PRIMARY KEY (tenant_id=? AND user_id=?) LEFT-JOIN",
     ]
+
+
+CHOOSY = Selection(
+    category="posts",
+    conditions=(NumberBound(field="rank", minimum=1),),
+    order=Order(field="rank", descending=True),
+)
+
+
+async def put_posts(database: Database, users: int, *, category: str = "posts") -> None:
+    """Puts a thing of each user into a category, and the first hundred users themselves."""
+    data = """'{"rank": ' || n || '}'"""
+    await run(
+        database,
+        "INSERT INTO category_items (tenant_id, category, item_id, user_id, data_json, create_time)"
+        f" WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {users})"
+        f" SELECT '{TENANT}', '{category}', 'post-' || n, 'user-' || n, {data}, 0 FROM n"
+        f" UNION ALL SELECT '{TENANT}', '{category}', 'user-' || n, NULL, {data}, 0 FROM n"
+        " WHERE n <= 100",
+    )
+
+
+@pytest.mark.parametrize("statistics", ["fresh", "stale", "none"])
+@pytest.mark.parametrize("selection", [Selection(category="posts"), CHOOSY], ids=["all", "choosy"])
+async def test_things_of_some_users_do_not_read_those_of_others(
+    new_postgresql_url, selection, statistics
+):
+    # The story: each page of a run read the whole category for the few things of its users.
+    database = await open_database(new_postgresql_url)
+    await put_posts(database, ITEMS, category="posts" if statistics == "fresh" else "other")
+    if statistics != "none":
+        await run(database, "ANALYZE")
+    if statistics != "fresh":
+        await put_posts(database, 10 * ITEMS)
+    await database.close()
+    counted = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = '{}'"
+    indexed = "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = '{}'"
+
+    async def read() -> int:
+        database = await open_database(new_postgresql_url)
+        found = [
+            await run(database, query.format("category_items")) for query in (counted, indexed)
+        ]
+        await database.close()
+        return sum(int(count) for [(count,)] in found)
+
+    before = await read()
+    database = await open_database(new_postgresql_url)
+    found = await SqlCategories(database).select_of_users(
+        selection, ["user-7", "user-8", "user-500"], tenant_id=TENANT
+    )
+    await database.close()
+
+    assert {user: len(things) for user, things in found.items()} == {
+        "user-7": 2,
+        "user-8": 2,
+        "user-500": 1,
+    }
+    assert await read() - before < 50
+
+
+@pytest.mark.parametrize("selection", [Selection(category="posts"), CHOOSY], ids=["all", "choosy"])
+async def test_sqlite_takes_as_many_steps_for_the_things_of_a_user_however_many_there_are(
+    sqlite_url, selection
+):
+    database = await open_database(sqlite_url)
+    query = SqlCategories(database).own_of(selection, ["user-7"], tenant_id=TENANT)
+    await put_posts(database, ITEMS, category="other")
+    taken = []
+
+    for users in (100, ITEMS):
+        await run(database, "DELETE FROM category_items WHERE category = 'posts'")
+        await put_posts(database, users)
+        taken.append(steps_of(sqlite_url, query))
+    await database.close()
+
+    few, many = taken
+    assert many == few
+
+
+def steps_of(sqlite_url: str, query: sa.Select[Any]) -> int:
+    """Returns how many steps SQLite takes for a query that finds two rows."""
+    dialect = sqlite.dialect(paramstyle="named")
+    text = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    connection = sqlite3.connect(sa.make_url(sqlite_url).database or "")
+    connection.set_progress_handler(count, 1)
+    assert len(connection.execute(str(text), text.params).fetchall()) == 2
+    connection.close()
+    return steps

@@ -670,5 +670,11 @@ category_items = sa.Table(
     sa.UniqueConstraint("tenant_id", "category", "item_id"),
     # A category in the order in which it was loaded.
     sa.Index(None, "tenant_id", "category", "position"),
+    # What is whose: what names no user may be one itself.
+    sa.Index(
+        "ix_category_items_owner",
+        sa.text("(COALESCE(NULLIF(user_id, ''), item_id))"),
+        *("tenant_id", "category"),
+    ),
     sqlite_autoincrement=True,
 )
