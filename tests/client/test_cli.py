@@ -683,6 +683,52 @@ class TestJobs:
         assert json.loads(as_json.stdout)["schedule"]["daily"] == {"at": "09:00"}
         assert server.requests["ListJobs"][0].shape == JobShape.JOB_SHAPE_INDIVIDUAL
 
+    def test_job_is_shown(self, batchwork, server):
+        job = Job(
+            job_id="daily",
+            revision=2,
+            batch_type="INDIVIDUAL_USERS",
+            categories=["posts", "news"],
+            pause_note="Holidays.",
+            etag="e2",
+        )
+        job.schedule.daily.at = "09:00"
+        job.filters["min_likes"] = 3
+        job.pause_time.FromJsonString("2026-03-01T08:00:00Z")
+        server.answers["GetJob"] = job_service_pb2.GetJobResponse(job=job)
+
+        text = batchwork("--tenant", "acme", "job-show", "daily")
+        as_json = batchwork("job-show", "daily", "--json")
+
+        shown = dict(line.split("  ", 1) for line in text.stdout.splitlines() if "  " in line)
+        assert {name: value.strip() for name, value in shown.items() if name.strip()} == {
+            "job": "daily (revision 2)",
+            "type": "INDIVIDUAL_USERS",
+            "categories": "posts, news",
+            "filters": '{"min_likes": 3.0}',
+            "schedule": '{"daily": {"at": "09:00"}}',
+            "paused": "2026-03-01 08:00:00Z",
+            "why": "Holidays.",
+            "etag": "e2",
+        }
+        assert json.loads(as_json.stdout)["schedule"]["daily"] == {"at": "09:00"}
+        request = server.requests["GetJob"][0]
+        assert (request.job_id, request.tenant_id) == ("daily", "acme")
+
+    def test_job_without_a_schedule_runs_on_request(self, batchwork, server):
+        server.answers["GetJob"] = job_service_pb2.GetJobResponse(job=Job(job_id="daily"))
+
+        assert "on request" in batchwork("job-show", "daily").stdout
+
+    def test_job_that_is_not_there_is_named(self, batchwork, server):
+        missing = Refusal(code=Code.NOT_FOUND, message="There is no job 'dayly'.")
+        server.answers["GetJob"] = missing
+
+        result = batchwork("job-show", "dayly")
+
+        assert result.exit_code == 4
+        assert result.stderr == "error: There is no job 'dayly'.\n"
+
     def test_upcoming_runs_are_listed_with_their_rules(self, batchwork, server):
         run = UpcomingRun(
             job_id="daily",

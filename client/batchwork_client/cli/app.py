@@ -20,6 +20,7 @@ from batchwork_client.cli import (
     plans,
     preference_groups,
     preferences,
+    reference_validation,
     references,
     statistics,
     upcoming,
@@ -101,6 +102,7 @@ backfills.add_to(app)
 validation.add_to(app)
 validation_reports.add_to(validation.group)
 batch_validation.add_to(validation.group)
+reference_validation.add_to(validation.group)
 preference_groups.add_to(preferences.group)
 forecast.add_to(preferences.group)
 app.add_typer(preferences.group, name="preferences")

@@ -1,4 +1,4 @@
-"""The commands about jobs: jobs, job-import, job-export, job-delete, job-pause and the like."""
+"""The commands about jobs: jobs, job-show, job-import, job-export, job-pause and the like."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from batchwork.v1.policy_pb2 import Overlap
 
 from batchwork_client.cli.batches import show_started
 from batchwork_client.cli.inputs import InputError, enum_values_from, read_text, short_name
-from batchwork_client.cli.output import note_warnings, write_message, write_table
+from batchwork_client.cli.output import (
+    json_in_words,
+    note_warnings,
+    time_in_words,
+    write_facts,
+    write_message,
+    write_table,
+)
 from batchwork_client.cli.parameters import AsJson, Limit, Note, RequestId, Users, Watch
 from batchwork_client.cli.session import command, session_of
 
@@ -20,6 +27,7 @@ from batchwork_client.cli.session import command, session_of
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to the application."""
     command(app, "jobs")(list_jobs)
+    command(app, "job-show")(show_job)
     command(app, "job-import")(import_jobs)
     command(app, "job-export")(export_jobs)
     command(app, "job-delete")(delete_job)
@@ -66,6 +74,45 @@ def _row(job: Job) -> tuple[str, ...]:
         job.schedule.WhichOneof("cadence") or "on request",
         job.operation or job.template_id,
     )
+
+
+async def show_job(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="The id of the job.")],
+    as_json: AsJson = False,
+) -> None:
+    """Shows one job; job-export writes it as a job file."""
+    session = session_of(context)
+    async with session.connect() as batchwork:
+        found = await batchwork.jobs.get_job(job, tenant_id=session.tenant_id)
+    if as_json:
+        write_message(found)
+    else:
+        write_facts(_facts(found))
+
+
+def _facts(job: Job) -> list[tuple[str, str]]:
+    has_schedule = job.schedule.WhichOneof("cadence") is not None
+    return [
+        ("job", f"{job.job_id} (revision {job.revision})"),
+        ("name", job.display_name),
+        ("description", job.description),
+        ("type", job.batch_type),
+        ("categories", ", ".join(job.categories)),
+        ("filters", json_in_words(job.filters) if job.HasField("filters") else ""),
+        ("limit", str(job.limit) if job.limit else ""),
+        ("template", job.template_id),
+        ("operation", job.operation),
+        ("schedule", json_in_words(job.schedule) if has_schedule else "on request"),
+        ("feature", job.feature_type),
+        ("purpose", job.purpose_id),
+        ("source", job.source),
+        ("paused", time_in_words(job, "pause_time")),
+        ("why", job.pause_note),
+        ("created", time_in_words(job, "create_time")),
+        ("changed", time_in_words(job, "update_time")),
+        ("etag", job.etag),
+    ]
 
 
 async def import_jobs(

@@ -12,7 +12,7 @@ from batchwork.v1.batch_pb2 import Batch, BatchCounts, BatchState, WaitReason
 from batchwork.v1.batch_pb2 import Warning as BatchWarning
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, MessageToJson
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.box import SIMPLE_HEAD
@@ -182,6 +182,11 @@ def time_in_words(message: Message, field: str) -> str:
         return ""
     timestamp: Timestamp = getattr(message, field)
     return f"{timestamp.ToDatetime():%Y-%m-%d %H:%M:%S}Z"
+
+
+def json_in_words(message: Message) -> str:
+    """Returns a message as JSON on one line, without what is unset."""
+    return MessageToJson(message, indent=None, preserving_proto_field_name=True)
 
 
 def seconds_in_words(duration: Duration) -> str:

@@ -18,9 +18,9 @@ from batchwork.v1.preference_service_pb2 import (
     SetPreferenceResponse,
     SetPreferenceResult,
 )
-from google.protobuf.json_format import MessageToJson
 
 from batchwork_client.cli.inputs import short_name
+from batchwork_client.cli.output import json_in_words
 
 Moved = PreferenceChange | SetPreferenceResponse | SetPreferenceResult
 Scheduled = Preference | DefaultPreference | PreferenceGroup | GetEffectivePreferenceResponse
@@ -30,7 +30,7 @@ def schedule_in_words(message: Scheduled, field: str, *, unset: str) -> str:
     """Returns a schedule as JSON on one line, or what it means that there is none."""
     if not message.HasField(field):  # type: ignore[arg-type]
         return unset
-    return MessageToJson(getattr(message, field), indent=None, preserving_proto_field_name=True)
+    return json_in_words(getattr(message, field))
 
 
 def origin_in_words(origin: PreferenceOrigin.ValueType) -> str:
