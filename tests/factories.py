@@ -18,8 +18,10 @@ from batchwork_server.domain.batch import (
     Template,
     dispatch_time,
 )
+from batchwork_server.domain.group_schedules import UserRun
 from batchwork_server.domain.item import ItemState, NewItem, Outcome
 from batchwork_server.domain.notification import Message
+from batchwork_server.domain.preference_groups import Period
 from batchwork_server.domain.reference_validation import InvalidReference
 from batchwork_server.domain.selection import LoadedItem
 from batchwork_server.domain.user import UserVerdict
@@ -163,3 +165,22 @@ def make_loaded_item(item_id: str = "", *, data: Any = None, **changes: Any) -> 
     return LoadedItem(
         **{"item_id": item_id, "data_json": json.dumps(data, ensure_ascii=False)} | changes
     )
+
+
+def make_user_run(due: datetime, period: Period, **changes: Any) -> UserRun:
+    """Makes the run that a user had at a due time, for a period."""
+    defaults: dict[str, Any] = {
+        "user_id": "ada",
+        "due_time": due,
+        "period_start": period.start,
+        "due_day": period.day_of(due),
+        "period_day": period.first_day,
+        "batch_id": "",
+        "item_id": "",
+        "group_key": 1,
+        "look_due_time": due,
+        "look_group_key": 1,
+        "look_batch_id": "",
+        "look_reason": "",
+    }
+    return UserRun(**defaults | changes)

@@ -11,7 +11,7 @@ from batchwork_server.domain.preference_groups import period_of
 from batchwork_server.domain.schedule import Daily, Hourly, Schedule, Weekday, Weekly
 from batchwork_server.store.store import Store
 
-from tests.factories import TENANT
+from tests.factories import TENANT, make_user_run
 
 ZONES = ("Asia/Tokyo", "America/Los_Angeles")
 CADENCES = (
@@ -22,21 +22,7 @@ CADENCES = (
 
 
 def run_of(user_id: str, schedule: Schedule, due: datetime) -> UserRun:
-    period = period_of(schedule, "UTC", due)
-    return UserRun(
-        user_id=user_id,
-        due_time=due,
-        period_start=period.start,
-        due_day=period.day_of(due),
-        period_day=period.first_day,
-        batch_id="",
-        item_id="",
-        group_key=1,
-        look_due_time=due,
-        look_group_key=1,
-        look_batch_id="",
-        look_reason="",
-    )
+    return make_user_run(due, period_of(schedule, "UTC", due), user_id=user_id)
 
 
 async def claimed(store: Store, runs: list[UserRun]) -> list[UserRun]:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 
 import pytest
-from batchwork_server.domain.group_schedules import UserRun, next_due
+from batchwork_server.domain.group_schedules import next_due
 from batchwork_server.domain.preference_groups import Period, period_of
 from batchwork_server.domain.schedule import Cadence, Daily, Monthly, Schedule, Weekday, Weekly
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from tests.factories import make_user_run
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 TOKYO, LOS_ANGELES = "Asia/Tokyo", "America/Los_Angeles"
@@ -19,23 +21,6 @@ ZONES = (TOKYO, LOS_ANGELES, "UTC", "Pacific/Kiritimati", "Pacific/Niue", "Austr
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 Told = tuple[datetime, Period]
-
-
-def run_of(due: datetime, period: Period) -> UserRun:
-    return UserRun(
-        user_id="ada",
-        due_time=due,
-        period_start=period.start,
-        due_day=period.day_of(due),
-        period_day=period.first_day,
-        batch_id="",
-        item_id="",
-        group_key=1,
-        look_due_time=due,
-        look_group_key=1,
-        look_batch_id="",
-        look_reason="",
-    )
 
 
 def lived(start: datetime, stays: Sequence[tuple[timedelta, Schedule]]) -> list[Told]:
@@ -49,7 +34,7 @@ def lived(start: datetime, stays: Sequence[tuple[timedelta, Schedule]]) -> list[
             if due is None or due > end:
                 break
             period = period_of(schedule, "UTC", due)
-            if not runs or not run_of(*runs[-1]).is_in(period):
+            if not runs or not make_user_run(*runs[-1]).is_in(period):
                 runs.append((due, period))
             now = due
         now = end
@@ -133,19 +118,15 @@ def test_each_date_is_served_once(first: Schedule, then: Schedule, expected: lis
 
 def test_a_run_from_before_dates_were_noted_counts_by_its_instant():
     period = period_of(daily(9, "UTC"), "UTC", datetime(2026, 3, 10, 9, tzinfo=UTC))
-    old = run_of(period.start, period)
+    old = make_user_run(period.start, period)
     assert old.is_in(period)
 
-    without = UserRun(
-        user_id="ada",
+    without = make_user_run(
+        period.start,
+        period,
         due_time=period.start - HOUR,
         period_start=period.start - DAY,
-        batch_id="",
-        item_id="",
-        group_key=1,
-        look_due_time=period.start,
-        look_group_key=1,
-        look_batch_id="",
-        look_reason="",
+        due_day=None,
+        period_day=None,
     )
     assert not without.is_in(period)
