@@ -41,12 +41,13 @@ from batchwork_server.engine.isolation import ChildProcesses
 from batchwork_server.engine.recovery import Recovery
 from batchwork_server.engine.retention import Retention
 from batchwork_server.processors.registry import ProcessorRegistry
-from batchwork_server.store.database import open_database
+from batchwork_server.store.database import Database, open_database
 from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.wakeups import Wakeups
 
+from tests.engine.groups import GroupServer
 from tests.factories import make_template
-from tests.fakes import FakeCategories, FakeProcessor, FakeTemplates, FakeUsers
+from tests.fakes import FakeCategories, FakeClock, FakeProcessor, FakeTemplates, FakeUsers
 
 CALLER = Caller(tenant_id="default", name="test")
 
@@ -329,3 +330,9 @@ async def calls_of(work: FakeProcessor, count: int) -> None:
 
 
 __all__ = ["CALLER", "RequestedOptions", "StartWorker", "Worker", "calls_of", "gated"]
+
+
+@pytest.fixture
+def server(database: Database, clock: FakeClock) -> GroupServer:
+    """What makes the groups of preferences fire, on each database."""
+    return GroupServer(database, clock=clock)

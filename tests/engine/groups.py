@@ -18,6 +18,7 @@ from batchwork_server.application.job_imports import JobImports
 from batchwork_server.application.jobs import Jobs
 from batchwork_server.application.notices import JobNotices
 from batchwork_server.application.planning import Planning
+from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.preferences import Preferences
 from batchwork_server.application.validation import Validation
 from batchwork_server.domain.batch import Batch, BatchOptions, BatchState, StateReason
@@ -34,10 +35,15 @@ from batchwork_server.store.sql_store import SqlStore
 from batchwork_server.wakeups import Wakeups
 
 from tests.factories import TENANT, make_loaded_item, make_template
-from tests.fakes import FakeCategories, FakeClock, FakeTemplates
+from tests.fakes import START, FakeCategories, FakeClock, FakeTemplates
 
 JOB = "job_podcast"
 FEATURE = "podcast"
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+TEN, SIX = START + HOUR, START + 9 * HOUR  # START is nine o'clock
+AT_TEN = {"frequency": "daily", "preferred_time": "10:00"}
+AT_SIX = {"frequency": "daily", "preferred_time": "18:00"}
 
 
 class GroupServer:
@@ -100,6 +106,9 @@ class GroupServer:
         )
         self.preferences = Preferences(
             store=self.store, clock=clock, changed=lambda _tenant_id: None
+        )
+        self.views = PreferenceViews(
+            store=self.store, templates=FakeTemplates(), clock=clock, zone=zone
         )
         self.wakeups = wakeups
         self.meter = Metrics()

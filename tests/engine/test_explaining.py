@@ -8,29 +8,17 @@ from typing import Any
 import pytest
 from batchwork_server.application import group_pages
 from batchwork_server.application.explaining import Explaining
-from batchwork_server.application.preference_views import PreferenceViews
 from batchwork_server.application.user_periods import UserPeriod
 from batchwork_server.domain.batch import Batch
 from batchwork_server.domain.caller import Caller
 from batchwork_server.domain.item import ItemState
 from batchwork_server.domain.submission import Idempotency
-from batchwork_server.store.database import Database
 from batchwork_server.store.times import to_micros
 
-from tests.engine.groups import FEATURE, JOB, GroupServer
+from tests.engine.groups import AT_SIX, AT_TEN, DAY, FEATURE, HOUR, JOB, TEN, GroupServer
 from tests.factories import TENANT, make_outcome
-from tests.fakes import START, FakeClock, FakeTemplates
+from tests.fakes import START
 from tests.store.test_chunks import claim, record_of
-
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-TEN = START + HOUR
-AT_TEN = {"frequency": "daily", "preferred_time": "10:00"}
-AT_SIX = {"frequency": "daily", "preferred_time": "18:00"}
-
-
-@pytest.fixture
-def server(database: Database, clock: FakeClock) -> GroupServer:
-    return GroupServer(database, clock=clock)
 
 
 async def explain(
@@ -41,10 +29,7 @@ async def explain(
     end: datetime | None = None,
 ) -> list[UserPeriod]:
     """Returns the periods of a user, oldest first."""
-    views = PreferenceViews(
-        store=server.store, templates=FakeTemplates(), clock=server.clock, zone="UTC"
-    )
-    explaining = Explaining(store=server.store, views=views, clock=server.clock)
+    explaining = Explaining(store=server.store, views=server.views, clock=server.clock)
     periods, _ = await explaining.explain_user(
         user_id=user_id, feature_type=FEATURE, tenant_id=TENANT, start=start, end=end
     )
@@ -53,10 +38,7 @@ async def explain(
 
 async def is_done(server: GroupServer) -> bool:
     """Tells whether the user had their run in the period that it is now."""
-    views = PreferenceViews(
-        store=server.store, templates=FakeTemplates(), clock=server.clock, zone="UTC"
-    )
-    view = await views.get_effective_preference(
+    view = await server.views.get_effective_preference(
         user_id="ada", feature_type=FEATURE, tenant_id=TENANT, job_id=JOB
     )
     return view.period_done

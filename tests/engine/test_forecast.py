@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pytest
 from batchwork_server.application.forecast import Forecast
-from batchwork_server.application.preference_views import PreferenceViews
-from batchwork_server.store.database import Database
 
-from tests.engine.groups import FEATURE, JOB, GroupServer
+from tests.engine.groups import AT_SIX, AT_TEN, DAY, FEATURE, HOUR, JOB, TEN, GroupServer
 from tests.factories import TENANT
-from tests.fakes import START, FakeClock, FakeTemplates
-
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-TEN = START + HOUR
-AT_TEN = {"frequency": "daily", "preferred_time": "10:00"}
-AT_SIX = {"frequency": "daily", "preferred_time": "18:00"}
-
-
-@pytest.fixture
-def server(database: Database, clock: FakeClock) -> GroupServer:
-    return GroupServer(database, clock=clock)
 
 
 async def forecast(
     server: GroupServer, feature_type: str = FEATURE
 ) -> list[tuple[datetime, int, int]]:
     """Returns when how many users are due in how many runs, in the day that begins now."""
-    views = PreferenceViews(
-        store=server.store, templates=FakeTemplates(), clock=server.clock, zone="UTC"
-    )
     told = await Forecast(
-        store=server.store, views=views, clock=server.clock, zone="UTC"
+        store=server.store, views=server.views, clock=server.clock, zone="UTC"
     ).forecast_load(
         tenant_id=TENANT,
         feature_type=feature_type,

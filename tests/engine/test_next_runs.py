@@ -5,38 +5,21 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
-from batchwork_server.application.preference_views import PreferenceViews
-from batchwork_server.store.database import Database
-
-from tests.engine.groups import FEATURE, JOB, GroupServer
+from tests.engine.groups import AT_SIX, AT_TEN, DAY, FEATURE, HOUR, JOB, SIX, TEN, GroupServer
 from tests.factories import TENANT
-from tests.fakes import START, FakeClock, FakeTemplates
-
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-TEN, SIX = START + HOUR, START + 9 * HOUR
-AT_TEN = {"frequency": "daily", "preferred_time": "10:00"}
-AT_SIX = {"frequency": "daily", "preferred_time": "18:00"}
-
-
-@pytest.fixture
-def server(database: Database, clock: FakeClock) -> GroupServer:
-    return GroupServer(database, clock=clock)
+from tests.fakes import START
 
 
 async def next_runs(server: GroupServer, user_id: str = "ada") -> list[datetime]:
     """Returns when a user is due next, as both calls tell it that do."""
-    views = PreferenceViews(
-        store=server.store, templates=FakeTemplates(), clock=server.clock, zone="UTC"
-    )
-    view = await views.get_effective_preference(
+    view = await server.views.get_effective_preference(
         user_id=user_id, feature_type=FEATURE, tenant_id=TENANT, job_id=JOB
     )
     preference = await server.store.preferences.get(
         user_id=user_id, feature_type=FEATURE, tenant_id=TENANT
     )
     if preference is not None:
-        assert await views.next_runs(preference, tenant_id=TENANT) == view.next_runs
+        assert await server.views.next_runs(preference, tenant_id=TENANT) == view.next_runs
     return [run.due.instant for run in view.next_runs]
 
 
