@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from batchwork_server.domain.batch import BatchState, Counts
 from batchwork_server.domain.item import ItemState, Outcome
-from batchwork_server.errors import StoreUnavailable
+from batchwork_server.errors import ItemFailed, StoreUnavailable
 from batchwork_server.ports import ItemCall, ItemResult
-from batchwork_server.store.store import ChunkRecord, Recorded
+from batchwork_server.store.store import ChunkRecord, Claimed, Recorded
 
 from tests.engine.conftest import StartWorker, Worker, gated
 from tests.fakes import FakeProcessor
@@ -155,3 +156,39 @@ async def test_a_chunk_goes_on_whose_record_was_written_without_an_answer(
 
     assert batch.counts == Counts(total=3, succeeded=3)
     assert {call.item_id for call in work.calls} == {"i0", "i1", "i2"}
+
+
+async def test_a_chunk_that_is_claimed_again_before_its_record_is_answered_is_not_lost(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+):
+    # The story: on PostgreSQL a claim could be answered before the record that had opened its
+    # chunk a moment earlier, and the log told of a lost chunk although nothing was.
+    work = FakeProcessor()
+    work.on("i0", ItemFailed("BUSY", "Come back.", retryable=True, retry_after=timedelta(0)))
+    worker = await start_worker(work)
+    record, claim = worker.store.chunks.record, worker.store.chunks.claim
+    claims, is_claimed_again = 0, asyncio.Event()
+
+    async def counted(chunk_keys: Sequence[int], **rest: Any) -> Claimed:
+        nonlocal claims
+        claimed = await claim(chunk_keys, **rest)
+        claims += bool(claimed.chunks)
+        if claims == 2:
+            is_claimed_again.set()
+        return claimed
+
+    async def slow(records: Sequence[ChunkRecord], *, now: datetime) -> Recorded:
+        recorded = await record(records, now=now)
+        if any(each.release for each in records):
+            worker.wakeups.work_arrived()
+            await is_claimed_again.wait()
+        return recorded
+
+    monkeypatch.setattr(worker.store.chunks, "claim", counted)
+    monkeypatch.setattr(worker.store.chunks, "record", slow)
+    batch = await worker.finish(await worker.submit(["i0", "i1"]))
+
+    assert batch.counts == Counts(total=2, succeeded=2, retries=1)
+    assert work.attempts("i0") == 2
+    assert work.attempts("i1") == 1
+    assert worker.processor.committer.losses == 0

@@ -134,7 +134,10 @@ class BatchProcessor:
             )
             reach("claim.committed")
             for former in self._runs.of(chunk.chunk_key for chunk in claimed.chunks):
-                self.committer.lose(former)  # it was frozen for so long that its chunk was opened
+                if former.is_recording and former.is_done:
+                    self._runs.forget(former)  # the record that opened it is not answered yet
+                else:  # this server was frozen for so long that somebody else opened it
+                    self.committer.lose(former)
             runs = [
                 self._runs.add(chunk, claimed.batches[chunk.batch_key]) for chunk in claimed.chunks
             ]
