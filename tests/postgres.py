@@ -274,9 +274,12 @@ class PostgresServer:
         try:
             self._run([str(installation / "bin" / "postgres"), "--version"], **self._account)
         except PermissionError:
-            copy = self._folder / "installation"
-            shutil.copytree(installation, copy, symlinks=True)
-            return copy
+            package, copies = installation.parent, self._folder / "installation"
+            # The programs look for their libraries beside the package, where the wheel has them.
+            for part in (package, package.with_name(f"{package.name}.libs")):
+                if part.is_dir():
+                    shutil.copytree(part, copies / part.name, symlinks=True)
+            return copies / package.name / installation.name
         return installation
 
     def _run(self, command: list[str], **account: Any) -> str:
